@@ -1,0 +1,64 @@
+"""Files that are whole or absent: atomic replacement and checksums."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from semabench.errors import SemabenchError
+
+PARTIAL_SUFFIX = ".partial"
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; rename it to ``path`` if the block succeeds.
+
+    The temporary file ends in ``.partial``, is flushed to disk before the rename and removed
+    if the block raises (ctrl-C included). After ``kill -9`` it stays, under a name that nothing
+    reads, and the next writer of the same path replaces it.
+
+    Raises:
+        SemabenchError: the directory cannot be written, or the disk is full.
+    """
+    partial = path.with_name(path.name + PARTIAL_SUFFIX)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        with open(partial, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        _remove(partial)
+        if error.filename is None or str(error.filename).startswith(str(path.parent)):
+            raise SemabenchError(f"cannot write {path}: {error.strerror or error}.") from error
+        raise
+    except BaseException:
+        _remove(partial)
+        raise
+
+
+def atomic_write(path: Path, content: str | bytes) -> None:
+    """Write ``content`` to ``path``: a reader sees the old file or the new one, never a part."""
+    data = content.encode() if isinstance(content, str) else content
+    with atomic_path(path) as partial:
+        partial.write_bytes(data)
+
+
+def sha256_file(path: Path, advance: Callable[[int], None] | None = None) -> str:
+    """Return the SHA-256 of a file as hex; ``advance`` is told the bytes of each chunk read."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 22):
+            digest.update(chunk)
+            if advance is not None:
+                advance(len(chunk))
+    return digest.hexdigest()
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()

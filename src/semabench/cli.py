@@ -1,0 +1,183 @@
+"""The command line: ``semabench data pack|render|check|shapes``, ``report``, ``models``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from semabench._version import __version__
+from semabench.app import fail, one_line_errors
+from semabench.errors import nearest
+
+
+class _Parser(argparse.ArgumentParser):
+    """Argparse with errors of one line, and the nearest valid name."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and exit with status 2."""
+        if match := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
+            choices = [choice.strip(" '") for choice in match[2].split(",")]
+            message = f"there is no '{match[1]}'.{nearest(match[1], choices)}"
+        fail(f"{message} ({self.prog} --help)")
+
+    def reject(self, extra: str) -> NoReturn:
+        """Say that an option is unknown, and which was probably meant."""
+        name = extra.split("=")[0]
+        self.error(f"unknown argument {name}.{nearest(name, self._option_string_actions)}")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one command; exit code 0, 2 for a mistake told in one line, 130 for ctrl-C."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    parsed, extra = _parser().parse_known_args(argv)
+    arguments = vars(parsed)
+    parser, command = arguments.pop("parser"), arguments.pop("command")
+    if extra:
+        parser.reject(extra[0])
+    with one_line_errors():
+        try:
+            command(**arguments)
+            sys.stdout.flush()
+        except BrokenPipeError:  # semabench ... | head
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="semabench", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"semabench {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    data = commands.add_parser("data", help="pack, render, check pictures; make the demo's")
+    data_commands = data.add_subparsers(required=True, metavar="COMMAND")
+    _add_pack(data_commands)
+    _add_render(data_commands)
+    _add_check(data_commands)
+    _add_shapes(data_commands)
+    _add_report(commands)
+    _add_models(commands)
+    return parser
+
+
+def _add(commands: Any, name: str, function: Any, text: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+    parser.set_defaults(command=function, parser=parser)
+    return parser
+
+
+def _add_source(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("src", type=Path, help="folder of train/ and val/, or of the ILSVRC tars")
+    parser.add_argument("out_dir", type=Path, metavar="out", help="directory to write into")
+
+
+def _add_work(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--workers", type=int, help="processes (default: the cores there are)")
+    parser.add_argument(
+        "--on-error",
+        choices=("stop", "skip"),
+        default="stop",
+        help="at an unreadable picture: stop, or leave it out and list it in the sidecar",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace a file packed otherwise")
+
+
+def _add_pack(commands: Any) -> None:
+    p = _add(commands, "pack", _pack, "Pack a split into <out>/<split>.beton for FFCV.")
+    _add_source(p)
+    p.add_argument("--split", default="train")
+    p.add_argument(
+        "--max-resolution",
+        type=int,
+        default=500,
+        help="shrink pictures whose longest side is greater, in pixels; 0: never (default: 500)",
+    )
+    p.add_argument("--mode", choices=("jpg", "raw", "proportion"), default="jpg")
+    p.add_argument("--quality", type=int, help="of JPEG, 1 to 100 (default: 90)")
+    p.add_argument("--proportion", type=float, help="of JPEGs in --mode proportion (default: 0.5)")
+    p.add_argument("--seed", type=int, help="of --mode proportion's choice (default: 0)")
+    _add_work(p)
+
+
+def _add_render(commands: Any) -> None:
+    text = "Render a split as timm's evaluation sees it: <out>/<split>-<resolution>.beton."
+    p = _add(commands, "render", _render, text)
+    _add_source(p)
+    p.add_argument("--split", default="val")
+    p.add_argument("--resolution", type=int, nargs="+", required=True, dest="resolutions")
+    p.add_argument("--crop-pct", type=float, default=0.875)
+    p.add_argument("--interpolation", default="bicubic")
+    _add_work(p)
+
+
+def _add_check(commands: Any) -> None:
+    p = _add(commands, "check", _check, "Verify checksums and decode every picture.")
+    p.add_argument("files", type=Path, nargs="+", metavar="file")
+    p.add_argument("--source", type=Path, help="what it was packed from, to name damaged pictures")
+    p.add_argument("--workers", type=int)
+
+
+def _add_shapes(commands: Any) -> None:
+    p = _add(commands, "shapes", _shapes, "Draw the embedded dataset (see docs/shapes.md).")
+    p.add_argument("out_dir", type=Path, metavar="out")
+    p.add_argument("--seed", type=int, default=0)
+
+
+def _add_report(commands: Any) -> None:
+    text = "Table and plots of accuracy and speed against resolution, for any set of runs."
+    p = _add(commands, "report", _report, text)
+    p.add_argument("runs", type=Path, nargs="+", help="run directories, or folders above them")
+    p.add_argument("--out", type=Path, help="where to write (default: <first run>/report)")
+
+
+def _add_models(commands: Any) -> None:
+    text = "List models with their parameters and multiply-adds."
+    p = _add(commands, "models", _models, text)
+    p.add_argument("names", nargs="*", help="timm names (default: semabench's own)")
+    p.add_argument("--resolution", type=int, default=224)
+    p.add_argument("--num-classes", type=int, default=1000)
+
+
+def _pack(max_resolution: int, **options: Any) -> None:
+    from semabench.data.pack import pack
+
+    pack(max_resolution=max_resolution or None, **options)
+
+
+def _render(**options: Any) -> None:
+    from semabench.data.render import render
+
+    render(**options)
+
+
+def _check(files: list[Path], **options: Any) -> None:
+    from semabench.data.check import check
+
+    for file in files:
+        check(file, **options)
+
+
+def _shapes(**options: Any) -> None:
+    from semabench.data.shapes_folder import generate_shapes
+
+    generate_shapes(**options)
+
+
+def _report(runs: list[Path], out: Path | None) -> None:
+    from rich.console import Console
+
+    from semabench.results.report import print_tables, report
+
+    written = report(runs, out or runs[0] / "report")
+    print_tables(written.lines, Console())
+    for path in written.files:
+        print(path)
+
+
+def _models(names: list[str], resolution: int, num_classes: int) -> None:
+    from semabench.evaluation.catalogue import print_models
+
+    print_models(names, resolution, num_classes)

@@ -1,0 +1,225 @@
+"""The schema of `conf/`: every key there is, its type and its meaning.
+
+Hydra composes the YAML files; `to_config` merges the result into these dataclasses, so that an
+unknown key or a wrong type fails before anything is read or written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from semabench.errors import SemabenchError, nearest
+
+MIN_RESOLUTION = 32
+
+
+@dataclass
+class ModelConfig:
+    """A model by its timm name, ours or timm's own."""
+
+    name: str = MISSING
+    mixer: str | None = None  # null: the mixer in the model's name
+    drop_path_rate: float | None = None  # null: the model's default
+    checkpoint: str | None = None  # an official file, or one of ours, to start from
+    pretrained: bool = False  # timm's published weights
+    options: dict[str, Any] = field(default_factory=dict)  # to the model; nulls are left out
+
+
+@dataclass
+class DataConfig:
+    """Where the pictures are and how they become batches."""
+
+    name: str = MISSING
+    packed: str = MISSING  # directory of train.beton and val-<resolution>.beton
+    source: str | None = None  # directory of train/ and val/ folders, or of the ILSVRC2012 tars
+    loader: str = "ffcv"  # ffcv | folder
+    resolution: int = 224  # of training, in pixels
+    val_resolution: int | None = None  # of validation during training; null: as in training
+    crop_pct: float = 0.875
+    interpolation: str = "bicubic"
+    crop_scale: list[float] = field(default_factory=lambda: [0.08, 1.0])
+    crop_ratio: list[float] = field(default_factory=lambda: [3 / 4, 4 / 3])
+    hflip: float = 0.5
+    num_workers: int | None = None  # per process; null: the cores this process may use
+
+
+@dataclass
+class RecipeConfig:
+    """How a model is trained. Data, not code: two runs with equal recipes are comparable."""
+
+    name: str = MISSING
+    epochs: int = 300
+    warmup_epochs: float = 20
+    batch_size: int = 1024  # global, over all devices
+    lr: float = 1e-3  # at this batch size; nothing rescales it
+    min_lr: float = 1e-5
+    warmup_lr: float = 1e-6
+    weight_decay: float = 0.05
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    eps: float = 1e-8
+    clip_grad: float | None = 5.0  # norm
+    label_smoothing: float = 0.1
+    mixup: float = 0.8  # alpha; 0: off
+    cutmix: float = 1.0  # alpha; 0: off
+    mix_prob: float = 1.0  # that a batch is mixed at all
+    mix_switch_prob: float = 0.5  # that cutmix, not mixup, mixes it (where both are on)
+    ema_decay: float | None = None  # null: no averaged weights
+
+
+@dataclass
+class TrainerConfig:
+    """Where and how fast a run computes. Nothing here but precision may change its numbers."""
+
+    accelerator: str = "auto"  # auto | cpu | gpu
+    devices: int = 1  # processes per node, one a device; more than one is started by torchrun/srun
+    num_nodes: int = 1
+    precision: str | None = None  # null: bf16-mixed on a GPU, 32-true on a CPU
+    compile: bool = False
+    channels_last: bool = True
+    val_every_n_epochs: int = 1
+    log_every_n_steps: int = 50
+    progress_bar: bool | None = None  # null: on a terminal
+    max_steps: int = -1  # stop early, for a smoke run; the schedule keeps its length
+    val_batch_size: int | None = None  # per device; null: as in training
+
+
+@dataclass
+class LoggerConfig:
+    """Where metrics go besides results.jsonl."""
+
+    name: str = "wandb"  # wandb | csv
+    mode: str = "auto"  # wandb: auto | online | offline | disabled
+    project: str = "semabench"
+
+
+@dataclass
+class TrainConfig:
+    """`python train.py`."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    recipe: RecipeConfig = field(default_factory=RecipeConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    experiment: str = "default"
+    name: str | None = None  # null: made from the config, see run_name
+    seed: int = 0
+    resume: str = "auto"  # auto | never | path of a checkpoint
+    output_root: str = "outputs"
+    evaluate_at: list[int] = field(default_factory=list)  # resolutions, once trained
+
+
+@dataclass
+class EvalConfig:
+    """`python eval.py`: a checkpoint of ours, or a model with official or timm weights."""
+
+    checkpoint: str | None = None  # a checkpoint or a run directory of train.py's
+    weights: str = "auto"  # auto | model | ema; auto: the averaged weights where there are any
+    model: ModelConfig | None = None
+    data: DataConfig | None = None  # null: the one the checkpoint was trained on
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    resolutions: list[int] = field(default_factory=list)
+    window_size: int | None = None  # null: as trained
+    batch_size: int = 64
+    accelerator: str = "auto"
+    precision: str | None = None
+    compile: bool = False
+    channels_last: bool = True
+    redo: bool = False  # measure again what results.jsonl already has
+    output_dir: str | None = None  # null: the checkpoint's run directory, or outputs/eval/<model>
+
+
+ConfigT = TypeVar("ConfigT", TrainConfig, EvalConfig)
+
+
+def to_config(composed: DictConfig, schema: type[ConfigT]) -> ConfigT:
+    """Validate a composed config against its schema.
+
+    Raises:
+        SemabenchError: an unknown key (the nearest valid one is named), a missing value, or a
+            value of the wrong type.
+    """
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(schema), composed)
+        config = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        raise SemabenchError(describe(error, schema)) from error
+    assert isinstance(config, schema)
+    _check(config)
+    return config
+
+
+def describe(error: OmegaConfBaseException, schema: type) -> str:
+    """Say in one line what OmegaConf found wrong."""
+    key = str(getattr(error, "full_key", "") or "")
+    reason = str(error).splitlines()[0]
+    if "not in" in reason or "not found" in reason.lower():
+        return f"unknown config key '{key}'.{nearest(key, known_keys(schema))}"
+    if "missing mandatory value" in reason.lower():
+        return f"config key '{key}' has no value: set {key}=..."
+    return f"config key '{key}': {reason}"
+
+
+def known_keys(schema: type) -> list[str]:
+    """All dotted keys of a schema."""
+    structured = OmegaConf.structured(schema)
+    if schema is EvalConfig:
+        structured.model, structured.data = ModelConfig(), DataConfig()
+    return sorted(_dotted(structured, ""))
+
+
+def _dotted(node: DictConfig, prefix: str) -> list[str]:
+    keys = []
+    for key in map(str, node):
+        value = node._get_node(key)
+        keys.append(f"{prefix}{key}")
+        if isinstance(value, DictConfig) and not value._is_none():
+            keys += _dotted(value, f"{prefix}{key}.")
+    return keys
+
+
+def _choice(key: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise SemabenchError(f"{key}={value} is not known.{nearest(value, choices)}")
+
+
+def _resolutions(key: str, values: list[int]) -> None:
+    for value in values:
+        if value < MIN_RESOLUTION:
+            raise SemabenchError(
+                f"{key}={value} is too small: the smallest resolution is {MIN_RESOLUTION} pixels."
+            )
+
+
+def _check_data(data: DataConfig) -> None:
+    _choice("data.loader", data.loader, ("ffcv", "folder"))
+    _resolutions("data.resolution", [data.resolution])
+    if data.val_resolution is not None:
+        _resolutions("data.val_resolution", [data.val_resolution])
+
+
+def _check(config: TrainConfig | EvalConfig) -> None:
+    _choice("logger.name", config.logger.name, ("wandb", "csv"))
+    _choice("logger.mode", config.logger.mode, ("auto", "online", "offline", "disabled"))
+    if config.data is not None:
+        _check_data(config.data)
+    if isinstance(config, EvalConfig):
+        _choice("accelerator", config.accelerator, ("auto", "cpu", "gpu"))
+        _choice("weights", config.weights, ("auto", "model", "ema"))
+        _resolutions("resolutions", config.resolutions)
+        return
+    _choice("trainer.accelerator", config.trainer.accelerator, ("auto", "cpu", "gpu"))
+    _resolutions("evaluate_at", config.evaluate_at)
+    for key in ("epochs", "batch_size"):
+        if getattr(config.recipe, key) < 1:
+            raise SemabenchError(f"recipe.{key} must be at least 1.")
+    world_size = config.trainer.devices * config.trainer.num_nodes
+    if config.recipe.batch_size % world_size:
+        raise SemabenchError(
+            f"recipe.batch_size={config.recipe.batch_size} is global and must be a multiple of the "
+            f"number of devices, {world_size}."
+        )

@@ -1,0 +1,172 @@
+"""What every loader is: batches of one epoch after another, in an order known beforehand."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+import torch
+
+from semabench.data.sampling import eval_order, train_order
+from semabench.errors import SemabenchError
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+class EpochLoader(ABC):
+    """An iterable over ``(images, labels)`` batches of one epoch, on one rank.
+
+    ``images``: uint8 (B, 3, R, R), channels-last in memory; ``labels``: int64 (B,), −1 for an entry
+    that only fills an evaluation batch. Batches are the consumer's own: nothing writes to one after
+    it was handed out.
+
+    A training epoch is a function of ``(seed, epoch)``; ``set_epoch`` chooses it and is honoured
+    until the first batch is asked for, even after ``iter()``: Lightning 2.6 calls ``iter`` first in
+    a process's first epoch, which is not epoch 0 in a resumed run. The epoch does not advance by
+    itself. Evaluation is the same in every epoch.
+
+    ``state_dict`` and ``load_state_dict`` are Lightning's protocol for resuming in mid-epoch. An
+    iteration that was started at batch k ends where the epoch does; ``len`` stays the whole.
+
+    Attributes:
+        batch_size: samples in a batch of this rank.
+        num_samples: pictures in the data set, over all ranks.
+        classes: directory names or WordNet ids; a label is an index into it.
+        names: human-readable class names, in the same order.
+        fingerprint: identity of the source pictures.
+        sampler: the loader itself, where Lightning looks for ``set_epoch``.
+    """
+
+    def __init__(
+        self,
+        *,
+        train: bool,
+        batch_size: int,
+        num_samples: int,
+        classes: list[str],
+        names: list[str],
+        fingerprint: str,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if batch_size < 1:
+            raise SemabenchError(f"batch_size must be at least 1, got {batch_size}.")
+        if not 0 <= rank < world_size:
+            raise SemabenchError(f"rank {rank} is not one of {world_size} processes.")
+        if not 0 <= seed < 1 << 64:
+            raise SemabenchError(f"seed must be between 0 and 2**64 - 1, got {seed}.")
+        self.train = train
+        self.batch_size = batch_size
+        self.num_samples = num_samples
+        self.classes = classes
+        self.names = names
+        self.fingerprint = fingerprint
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+        self._position = 0  # batches of the epoch handed out
+        self._resume_at: tuple[int, int] | None = None  # (epoch, batch), used once
+        global_batch = batch_size * world_size
+        if train:
+            self._batches = num_samples // global_batch
+            if self._batches == 0:
+                self.order(0)  # raises
+        else:
+            self._batches = -(-num_samples // global_batch)
+
+    @property
+    def sampler(self) -> EpochLoader:
+        """Where Lightning looks for ``set_epoch``."""
+        return self
+
+    @property
+    def batch_sampler(self) -> None:
+        """None: Lightning looks for it in whatever has a ``sampler``."""
+        return None
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of iterations whose first batch has not been asked for yet."""
+        if epoch != self.epoch:
+            self.epoch = epoch
+            self._position = 0
+
+    def order(self, epoch: int) -> np.ndarray:
+        """Return the sample indices of every batch in an epoch, int64 (batches, batch_size).
+
+        Row b belongs to the b-th batch; −1 stands for padding. With it a sample's other random
+        draws (``draws.philox``) can be made wherever they are needed.
+        """
+        if self.train:
+            return train_order(
+                self.num_samples,
+                seed=self.seed,
+                epoch=epoch,
+                batch_size=self.batch_size,
+                rank=self.rank,
+                world_size=self.world_size,
+            )
+        return eval_order(
+            self.num_samples,
+            batch_size=self.batch_size,
+            rank=self.rank,
+            world_size=self.world_size,
+        )
+
+    def start_at(self, epoch: int, batch: int) -> None:
+        """Let the next iteration over ``epoch`` begin with batch number ``batch``."""
+        if not 0 <= batch <= len(self):
+            raise SemabenchError(f"there is no batch {batch} in an epoch of {len(self)} batches.")
+        self.epoch, self._position = epoch, batch
+        self._resume_at = (epoch, batch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the current epoch stands: after the batch that was handed out last."""
+        return {
+            "epoch": self.epoch,
+            "batch": self._position,
+            "batches": len(self),
+            "seed": self.seed,
+            "num_samples": self.num_samples,
+            "global_batch_size": self.batch_size * self.world_size,
+            "fingerprint": self.fingerprint,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where ``state`` was taken, on this or another number of devices.
+
+        Raises:
+            SemabenchError: the state is from the middle of an epoch of other batches.
+        """
+        if 0 < state["batch"] < state["batches"]:
+            for key, mine in self.state_dict().items():
+                if key not in ("epoch", "batch") and state[key] != mine:
+                    raise SemabenchError(
+                        f"cannot resume in mid-epoch: the checkpoint was written with {key} "
+                        f"{state[key]}, this run has {mine}."
+                    )
+        self.start_at(state["epoch"], min(state["batch"], len(self)))
+
+    def __len__(self) -> int:
+        return self._batches
+
+    def __iter__(self) -> Generator[Batch, None, None]:
+        # A generator: nothing below happens before the first `next`.
+        epoch, first = self.epoch, 0
+        if self._resume_at is not None and self._resume_at[0] == epoch:
+            first = self._resume_at[1]
+        self._resume_at = None
+        self._position = first
+        order = self.order(epoch)[first:]
+        with contextlib.closing(self._load(order, epoch, first)) as batches:
+            for batch in batches:
+                self._position += 1
+                yield batch
+
+    @abstractmethod
+    def _load(self, order: np.ndarray, epoch: int, first: int) -> Generator[Batch, None, None]:
+        """Yield the batch of each row of ``order``; row 0 is batch number ``first``."""

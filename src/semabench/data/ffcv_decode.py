@@ -1,0 +1,174 @@
+"""From stored samples to a batch of pixels: the compiled half of the FFCV loader.
+
+FFCV's native library decodes JPEG (libjpeg-turbo); numba runs one thread a core over a batch.
+This module needs ffcv, and is imported only where it is used.
+
+ffcv's own pipeline is not used, for four reasons. Its decoders draw crops from numba's per-thread
+generators, which makes batches depend on the number of workers; they drop the decoder's return
+code, which turns a damaged picture into wrong pixels; they resize with INTER_AREA only; and they
+stage ``batch × (batches_ahead + 2)`` pictures of the largest size, pinned, where one a thread does.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import types
+from collections.abc import Callable
+from importlib.machinery import PathFinder
+from importlib.util import find_spec
+from typing import Any
+
+from numba import (
+    config,
+    get_thread_id,  # type: ignore[attr-defined]
+    njit,
+    prange,
+    set_num_threads,
+)
+
+from semabench.data import draws
+from semabench.data.resample import resize
+
+#: One at a time: numba's fallback threading layer aborts when two threads enter it.
+kernel_lock = threading.Lock()
+
+MAX_THREADS: int = config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+
+JPG = 0  # in the file's `mode` column; 1 is raw
+AREA = 0  # the filter code of libffcv's INTER_AREA; others are `resample.SUPPORT`
+
+#: Status of a sample while its batch is being made.
+WAITING, DONE, DAMAGED = 0, 1, 2
+
+
+def use_threads(count: int) -> None:
+    """Let kernels that the calling thread starts run on ``count`` ≤ ``MAX_THREADS`` threads."""
+    set_num_threads(count)
+
+
+def _native_library() -> ctypes.CDLL:
+    """Load libffcv without importing ffcv.
+
+    ``import ffcv`` takes seconds and sets torch's and numba's thread counts to one.
+    """
+    package = find_spec("ffcv")
+    if package is None or package.submodule_search_locations is None:
+        raise ImportError("ffcv is not installed")
+    library = PathFinder.find_spec("_libffcv", list(package.submodule_search_locations))
+    if library is None or library.origin is None:
+        raise ImportError("ffcv is installed without its native library")
+    return ctypes.CDLL(library.origin)
+
+
+_library = _native_library()
+
+_imdecode = _library.imdecode
+_imdecode.restype = ctypes.c_int
+_imdecode.argtypes = [
+    ctypes.c_void_p, ctypes.c_uint64,  # JPEG data, bytes
+    ctypes.c_uint32, ctypes.c_uint32,  # height and width, unused
+    ctypes.c_void_p,  # pixels
+    *[ctypes.c_uint32] * 6,  # height and width, offset x and y, scale as a fraction
+    ctypes.c_bool, ctypes.c_bool,  # crop, flip
+]  # fmt: skip
+
+_resize_area = _library.resize
+_resize_area.restype = None
+# 0; source, height, width; top, bottom, left, right; target, height, width
+_resize_area.argtypes = [ctypes.c_int64] * 11
+
+
+def _compiled(function: Callable[..., Any], **replaced: Any) -> Callable[..., Any]:
+    """Compile a function of `draws`, with its calls to another one replaced by compiled ones."""
+    scope = {**function.__globals__, **replaced}
+    copy = types.FunctionType(function.__code__, scope, function.__name__, function.__defaults__)
+    return njit(nogil=True, error_model="numpy")(copy)
+
+
+_philox = _compiled(draws.philox)
+draw_crop = _compiled(draws.draw_crop, philox=_philox)
+draw_flip = _compiled(draws.draw_flip, philox=_philox)
+
+
+@njit(nogil=True, error_model="numpy")
+def _mirror(image) -> None:  # type: ignore[no-untyped-def]
+    """Flip an (H, W, 3) image horizontally in place."""
+    height, width = image.shape[0], image.shape[1]
+    for y in range(height):
+        for x in range(width // 2):
+            for channel in range(3):
+                other = image[y, width - 1 - x, channel]
+                image[y, width - 1 - x, channel] = image[y, x, channel]
+                image[y, x, channel] = other
+
+
+@njit(parallel=True, nogil=True, error_model="numpy")
+def decode_crops(  # type: ignore[no-untyped-def]
+    indices, seed, epoch, file, offsets, sizes, modes, heights, widths,
+    scale_min, scale_max, ratio_min, ratio_max, hflip, interpolation,
+    staging, scratch, images, status,
+) -> None:  # fmt: skip
+    """Decode, crop, resize and flip the samples of one batch, as drawn for this epoch.
+
+    Args:
+        indices: int64 (B,), samples; none is padding.
+        seed, epoch: of the draws.
+        file: uint8, the whole .beton.
+        offsets, sizes, modes, heights, widths: one entry a sample of the file, int64.
+        scale_min, scale_max, ratio_min, ratio_max, hflip: see `draws`.
+        interpolation: ``AREA`` or a value of ``resample.SUPPORT``.
+        staging: uint8 (threads, bytes of the largest picture that is stored as JPEG).
+        scratch: uint8 (threads, what `resize` needs).
+        images: uint8 (B, R, R, 3), written.
+        status: uint8 (B,), written as each sample is finished.
+    """
+    for slot in prange(len(indices)):
+        index = indices[slot]
+        height, width = heights[index], widths[index]
+        pixels = 3 * height * width
+        data = file[offsets[index] : offsets[index] + sizes[index]]
+        thread = get_thread_id()
+        source = data
+        result = 0
+        if modes[index] == JPG:
+            source = staging[thread, :pixels]
+            result = _imdecode(
+                data.ctypes.data, data.size, height, width, source.ctypes.data,
+                height, width, 0, 0, 1, 1, False, False,
+            )  # fmt: skip
+        if result != 0:
+            status[slot] = DAMAGED
+            continue
+        picture = source.reshape(height, width, 3)
+        top, left, crop_height, crop_width = draw_crop(
+            seed, epoch, index, height, width, scale_min, scale_max, ratio_min, ratio_max
+        )
+        mirror = draw_flip(seed, epoch, index, hflip)
+        if interpolation == AREA:
+            _resize_area(
+                0, picture.ctypes.data, height, width, top, top + crop_height, left,
+                left + crop_width, images[slot].ctypes.data, images.shape[1], images.shape[2],
+            )  # fmt: skip
+            if mirror:
+                _mirror(images[slot])
+        else:
+            resize(
+                picture, top, left, crop_height, crop_width, interpolation, mirror,
+                scratch[thread], images[slot],
+            )  # fmt: skip
+        status[slot] = DONE
+
+
+@njit(parallel=True, nogil=True, error_model="numpy")
+def copy_raw(indices, file, offsets, images, status) -> None:  # type: ignore[no-untyped-def]
+    """Copy raw samples, all of the size of ``images``, into a batch; padding (−1) is black."""
+    size = images.shape[1] * images.shape[2] * 3
+    flat = images.reshape(len(indices), size)
+    for slot in prange(len(indices)):
+        index = indices[slot]
+        if index < 0:
+            flat[slot, :] = 0
+        else:
+            flat[slot, :] = file[offsets[index] : offsets[index] + size]
+        status[slot] = DONE

@@ -1,0 +1,248 @@
+"""Batches from the pictures themselves, decoded and resized by Pillow in worker processes.
+
+For machines without FFCV, and the yardstick of the FFCV loader: the same orders and draws.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from semabench.data.draws import draw_crop, draw_flip
+from semabench.data.epoch import Batch, EpochLoader
+from semabench.data.pictures import UnreadablePictureError, allow_large_pictures, decode
+from semabench.data.render import RenderEncoder
+from semabench.data.sampling import PADDING
+from semabench.data.sources import PictureList, find_pictures
+from semabench.data.workers import worker_count
+from semabench.errors import SemabenchError, nearest
+
+INTERPOLATIONS = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
+
+Step = tuple[int, np.ndarray]  # epoch, sample indices of a batch
+
+
+class FolderLoader(EpochLoader):
+    """Common to both folder loaders: worker processes that make whole batches.
+
+    Args:
+        pictures: the split.
+        resolution: R of the batches.
+        transform: from encoded bytes to pixels.
+        train: whether epochs are shuffled.
+        num_workers: processes; as many as the cores this process may use if not given. They
+            live as long as the loader.
+        start_method: of the processes: "fork" where there is one, since they start at once and
+            touch neither CUDA nor threads; or "spawn", "forkserver".
+        options: see ``EpochLoader``.
+    """
+
+    def __init__(
+        self,
+        pictures: PictureList,
+        transform: Transform,
+        *,
+        train: bool,
+        batch_size: int,
+        num_workers: int | None = None,
+        start_method: str | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            train=train,
+            batch_size=batch_size,
+            num_samples=len(pictures),
+            classes=pictures.classes,
+            names=pictures.names,
+            fingerprint=pictures.fingerprint,
+            **options,
+        )
+        self.resolution = transform.resolution
+        self.num_workers = worker_count(num_workers)
+        self._steps = _Steps()
+        self._data = DataLoader(
+            _Batches(pictures, transform),
+            batch_size=None,  # an item is a batch already
+            sampler=self._steps,
+            num_workers=self.num_workers,
+            collate_fn=_unchanged,
+            worker_init_fn=_init_worker,
+            multiprocessing_context=start_method or _start_method(),
+            persistent_workers=True,
+        )
+
+    def _load(self, order: np.ndarray, epoch: int, first: int) -> Generator[Batch, None, None]:
+        self._steps.steps = [(epoch, row) for row in order]
+        self._data.pin_memory = torch.cuda.is_available() and torch.cuda.is_initialized()
+        try:
+            for made in self._data:
+                if isinstance(made, str):
+                    raise SemabenchError(made)
+                images, labels = made
+                yield images.permute(0, 3, 1, 2), labels
+        except (RuntimeError, OSError, EOFError) as error:
+            # How torch tells of a dead worker, or stumbles over the sockets it leaves.
+            cause = (str(error).strip() or type(error).__name__).splitlines()[-1]
+            raise SemabenchError(
+                f"a worker of the folder loader failed in epoch {epoch}: {cause}"
+            ) from error
+
+
+class FolderTrainLoader(FolderLoader):
+    """Random-resized-crops, flipped at random; arguments as ``FFCVTrainLoader``'s."""
+
+    def __init__(
+        self,
+        source: Path,
+        *,
+        resolution: int,
+        split: str = "train",
+        scale: tuple[float, float] = (0.08, 1.0),
+        ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        hflip: float = 0.5,
+        interpolation: str = "bicubic",
+        seed: int = 0,
+        **options: Any,
+    ) -> None:
+        if interpolation not in INTERPOLATIONS:
+            raise SemabenchError(
+                f"the folder loader has no interpolation '{interpolation}'."
+                f"{nearest(interpolation, INTERPOLATIONS)}"
+            )
+        crop = (*map(float, scale), *map(float, ratio))
+        transform = TrainTransform(resolution, seed, crop, hflip, INTERPOLATIONS[interpolation])
+        pictures = find_pictures(source, split)
+        super().__init__(pictures, transform, train=True, seed=seed, **options)
+
+
+class FolderEvalLoader(FolderLoader):
+    """Every picture once, as timm's evaluation transform renders it (see ``data.render``)."""
+
+    def __init__(
+        self,
+        source: Path,
+        *,
+        resolution: int,
+        split: str = "val",
+        crop_pct: float = 0.875,
+        interpolation: str = "bicubic",
+        **options: Any,
+    ) -> None:
+        transform = EvalTransform(resolution, crop_pct, interpolation)
+        super().__init__(find_pictures(source, split), transform, train=False, **options)
+
+
+class Transform(ABC):
+    """From a picture's encoded bytes to uint8 (R, R, 3) pixels."""
+
+    resolution: int
+
+    @abstractmethod
+    def __call__(self, data: bytes, epoch: int, index: int) -> np.ndarray:
+        """Raise ``UnreadablePictureError`` if the bytes are no whole picture."""
+
+
+class TrainTransform(Transform):
+    """torchvision's RandomResizedCrop and RandomHorizontalFlip with the draws of `draws`."""
+
+    def __init__(
+        self,
+        resolution: int,
+        seed: int,
+        crop: tuple[float, ...],
+        hflip: float,
+        interpolation: Image.Resampling,
+    ) -> None:
+        self.resolution = resolution
+        self.seed = seed
+        self.crop = crop
+        self.hflip = hflip
+        self.interpolation = interpolation
+
+    def __call__(self, data: bytes, epoch: int, index: int) -> np.ndarray:
+        """Crop, resize and flip as drawn for the sample in this epoch."""
+        picture = decode(data)
+        top, left, height, width = draw_crop(
+            self.seed, epoch, index, picture.height, picture.width, *self.crop
+        )
+        box = picture.crop((left, top, left + width, top + height))
+        pixels = np.asarray(box.resize((self.resolution, self.resolution), self.interpolation))
+        return pixels[:, ::-1] if draw_flip(self.seed, epoch, index, self.hflip) else pixels
+
+
+class EvalTransform(Transform):
+    """timm's evaluation transform, by the code that renders .beton files."""
+
+    def __init__(self, resolution: int, crop_pct: float, interpolation: str) -> None:
+        self.resolution = resolution
+        self.encoder = RenderEncoder(resolution, crop_pct, interpolation)
+
+    def __call__(self, data: bytes, epoch: int, index: int) -> np.ndarray:
+        """Resize the short side and cut out the centre."""
+        pixels = np.frombuffer(self.encoder(index, data).data, np.uint8)
+        return pixels.reshape(self.resolution, self.resolution, 3)
+
+
+class _Batches(Dataset):
+    """What a worker does: (epoch, indices) -> (images (B, R, R, 3), labels (B,)), or a message."""
+
+    def __init__(self, pictures: PictureList, transform: Transform) -> None:
+        self.pictures = pictures
+        self.transform = transform
+
+    def __getitem__(self, step: Step) -> tuple[torch.Tensor, torch.Tensor] | str:
+        epoch, indices = step
+        resolution = self.transform.resolution
+        images = torch.zeros(len(indices), resolution, resolution, 3, dtype=torch.uint8)
+        labels = torch.full((len(indices),), PADDING)
+        pixels = images.numpy()
+        for slot, index in enumerate(indices.tolist()):
+            if index == PADDING:
+                continue
+            try:
+                pixels[slot] = self.transform(self.pictures.read(index), epoch, index)
+            except (OSError, UnreadablePictureError) as error:
+                # As a value: torch would wrap the exception in a traceback of many lines.
+                cause = getattr(error, "strerror", None) or error
+                return f"cannot read {self.pictures.location(index)}: {cause}."
+            labels[slot] = int(self.pictures.labels[index])
+        return images, labels
+
+
+class _Steps(Sampler[Step]):
+    """The batches of the epoch that is about to start."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+
+    def __iter__(self) -> Iterator[Step]:
+        return iter(self.steps)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+
+def _unchanged(batch: Any) -> Any:
+    return batch
+
+
+def _init_worker(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is the parent's, who ends us
+    allow_large_pictures()
+
+
+def _start_method() -> str:
+    methods = multiprocessing.get_all_start_methods()
+    return "fork" if "fork" in methods else methods[0]

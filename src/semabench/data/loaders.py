@@ -1,0 +1,188 @@
+"""One place that decides where batches come from: .beton files, or the pictures themselves."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from semabench.data.check import require_intact
+from semabench.data.epoch import EpochLoader
+from semabench.data.ffcv_loader import FFCVEvalLoader, FFCVTrainLoader, missing_ffcv
+from semabench.data.folder_loader import FolderEvalLoader, FolderTrainLoader
+from semabench.errors import SemabenchError, nearest
+
+KINDS = ("ffcv", "folder")
+MIN_RESOLUTION = 32
+
+TrainLoader = EpochLoader
+EvalLoader = EpochLoader
+
+
+def create_train_loader(
+    *,
+    kind: str,
+    packed_dir: str | Path,
+    source_dir: str | Path | None,
+    resolution: int,
+    batch_size: int,
+    seed: int,
+    num_workers: int | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+    scale: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    hflip: float = 0.5,
+    interpolation: str = "bicubic",
+) -> TrainLoader:
+    """Create the loader of a training set: random-resized-crops, flipped at random.
+
+    Args:
+        kind: "ffcv" reads ``packed_dir/train.beton``, "folder" the pictures in ``source_dir``.
+            Where FFCV is not installed, "ffcv" warns and takes the folder if there is one.
+        packed_dir: directory of the .beton files.
+        source_dir: what ``find_pictures`` takes.
+        resolution: R of the batches, in pixels, ≥ 32.
+        batch_size: per rank.
+        seed: of the orders and crops.
+        num_workers: threads (ffcv) or processes (folder) of this rank; all its cores if not given.
+        rank, world_size: which share of each global batch is ours.
+        scale, ratio, hflip, interpolation: see ``FFCVTrainLoader``.
+
+    Raises:
+        SemabenchError: bad arguments, or the data are missing, unfinished or damaged.
+    """
+    _check_ranges(resolution, scale, ratio, hflip)
+    options: dict[str, Any] = {
+        "resolution": resolution,
+        "batch_size": batch_size,
+        "seed": seed,
+        "num_workers": num_workers,
+        "rank": rank,
+        "world_size": world_size,
+        "scale": (scale[0], scale[1]),
+        "ratio": (ratio[0], ratio[1]),
+        "hflip": hflip,
+        "interpolation": interpolation,
+    }
+    source = resolve_source(kind, source_dir)
+    if source is not None:
+        return FolderTrainLoader(source, **options)
+    path = train_file(packed_dir)
+    _require_file(path, f"semabench data pack {source_dir or 'SRC'} {packed_dir}")
+    return FFCVTrainLoader(path, **options)
+
+
+def create_eval_loader(
+    *,
+    kind: str,
+    packed_dir: str | Path,
+    source_dir: str | Path | None,
+    resolution: int,
+    batch_size: int,
+    num_workers: int | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+    crop_pct: float = 0.875,
+    interpolation: str = "bicubic",
+) -> EvalLoader:
+    """Create the loader of the validation set at one resolution, as timm's transform renders it.
+
+    Arguments and errors as ``create_train_loader``'s; "ffcv" reads ``packed_dir/val-<R>.beton``.
+    """
+    _check_resolution(resolution)
+    options: dict[str, Any] = {
+        "resolution": resolution,
+        "batch_size": batch_size,
+        "num_workers": num_workers,
+        "rank": rank,
+        "world_size": world_size,
+    }
+    source = resolve_source(kind, source_dir)
+    if source is not None:
+        return FolderEvalLoader(source, crop_pct=crop_pct, interpolation=interpolation, **options)
+    path = eval_file(packed_dir, resolution)
+    command = f"semabench data render {source_dir or 'SRC'} {packed_dir} --resolution {resolution}"
+    if crop_pct != 0.875:
+        command += f" --crop-pct {crop_pct}"
+    if interpolation != "bicubic":
+        command += f" --interpolation {interpolation}"
+    _require_file(path, command)
+    loader = FFCVEvalLoader(path, **options)
+    for key, wanted in (("crop_pct", crop_pct), ("interpolation", interpolation)):
+        if (found := loader.settings.get(key, wanted)) != wanted:
+            raise SemabenchError(
+                f"{path} was rendered with {key} {found}, not {wanted}: `{command} --overwrite`."
+            )
+    return loader
+
+
+def train_file(packed_dir: str | Path) -> Path:
+    """Return where the packed training set lies."""
+    return Path(packed_dir) / "train.beton"
+
+
+def eval_file(packed_dir: str | Path, resolution: int) -> Path:
+    """Return where the validation set rendered at ``resolution`` lies."""
+    return Path(packed_dir) / f"val-{resolution}.beton"
+
+
+def resolve_source(kind: str, source_dir: str | Path | None) -> Path | None:
+    """Return the folder to read pictures from, or ``None`` to read .beton files.
+
+    Raises:
+        SemabenchError: an unknown kind, or neither FFCV nor a folder.
+    """
+    if kind not in KINDS:
+        raise SemabenchError(f"unknown loader '{kind}'.{nearest(kind, KINDS)}")
+    if kind == "folder":
+        if source_dir is None:
+            raise SemabenchError("loader 'folder' needs the directory of pictures: set source.")
+        return Path(source_dir)
+    reason = missing_ffcv()
+    if reason is None:
+        return None
+    if source_dir is None:
+        raise SemabenchError(
+            f"FFCV cannot be used here ({reason}): install semabench[ffcv], or read the pictures "
+            "themselves with loader 'folder' and source."
+        )
+    warnings.warn(
+        f"FFCV cannot be used here ({reason}): reading the pictures in {source_dir} with the "
+        "slower folder loader.",
+        stacklevel=3,
+    )
+    return Path(source_dir)
+
+
+def prepare_files(packed_dir: str | Path, resolutions: list[int], train: bool = True) -> None:
+    """Verify the checksums of the .beton files there are, once a machine and not once a rank.
+
+    Files that are missing are reported where they are opened.
+    """
+    paths = [eval_file(packed_dir, resolution) for resolution in resolutions]
+    for path in [train_file(packed_dir), *paths] if train else paths:
+        if path.is_file():
+            require_intact(path)
+
+
+def _require_file(path: Path, command: str) -> None:
+    if not path.is_file():
+        raise SemabenchError(f"no file {path}: make it with `{command}`.")
+
+
+def _check_resolution(resolution: int) -> None:
+    if resolution < MIN_RESOLUTION:
+        raise SemabenchError(f"resolution must be at least {MIN_RESOLUTION}, got {resolution}.")
+
+
+def _check_ranges(
+    resolution: int, scale: tuple[float, float], ratio: tuple[float, float], hflip: float
+) -> None:
+    _check_resolution(resolution)
+    if not (len(scale) == 2 and 0 < scale[0] <= scale[1] <= 1):
+        raise SemabenchError(f"crop_scale must be two numbers, 0 < min ≤ max ≤ 1, got {scale}.")
+    if not (len(ratio) == 2 and 0 < ratio[0] <= ratio[1]):
+        raise SemabenchError(f"crop_ratio must be two numbers, 0 < min ≤ max, got {ratio}.")
+    if not 0 <= hflip <= 1:
+        raise SemabenchError(f"hflip must be a probability, got {hflip}.")

@@ -1,0 +1,107 @@
+"""The Lightning data module: training and validation loaders, sharded over the ranks."""
+
+from __future__ import annotations
+
+import lightning as L
+
+from semabench.config import DataConfig
+from semabench.data.about import describe_training_set
+from semabench.data.loaders import (
+    EvalLoader,
+    TrainLoader,
+    create_eval_loader,
+    create_train_loader,
+    prepare_files,
+)
+from semabench.errors import SemabenchError
+
+
+class ImageDataModule(L.LightningDataModule):
+    """Loaders of one data set, made when Lightning asks, for the rank that asks.
+
+    Args:
+        config: which pictures, which loader.
+        batch_size: of training, over all ranks.
+        seed: of the order and the crops.
+        val_batch_size: of validation, per rank; None: as in training.
+
+    Attributes:
+        classes: directory names or WordNet ids; a label is an index into it.
+        fingerprint: of the training pictures.
+        steps_per_epoch: training batches, the same on every rank.
+
+    Raises:
+        SemabenchError: the training set is missing, unfinished, or smaller than one batch.
+    """
+
+    def __init__(
+        self, config: DataConfig, batch_size: int, seed: int, val_batch_size: int | None = None
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.batch_size = batch_size
+        self.seed = seed
+        self.val_batch_size = val_batch_size
+        about = describe_training_set(config.loader, config.packed, config.source)
+        self.classes, self.fingerprint = about.classes, about.fingerprint
+        self.steps_per_epoch = about.samples // batch_size
+        if self.steps_per_epoch == 0:
+            raise SemabenchError(
+                f"{config.name} has {about.samples} training pictures, fewer than one batch: set "
+                f"recipe.batch_size to at most that, not {batch_size}."
+            )
+
+    @property
+    def val_resolution(self) -> int:
+        """Of validation during training, in pixels."""
+        return self.config.val_resolution or self.config.resolution
+
+    def prepare_data(self) -> None:
+        """Verify checksums, on one process of a machine."""
+        if self.config.loader == "ffcv":
+            prepare_files(self.config.packed, [self.val_resolution])
+
+    def train_dataloader(self) -> TrainLoader:
+        """Return this rank's training loader, at the epoch the run has reached."""
+        config, (rank, world_size) = self.config, self._place()
+        return create_train_loader(
+            kind=config.loader,
+            packed_dir=config.packed,
+            source_dir=config.source,
+            resolution=config.resolution,
+            batch_size=self.batch_size // world_size,
+            seed=self.seed,
+            num_workers=config.num_workers,
+            rank=rank,
+            world_size=world_size,
+            scale=(config.crop_scale[0], config.crop_scale[-1]),
+            ratio=(config.crop_ratio[0], config.crop_ratio[-1]),
+            hflip=config.hflip,
+            interpolation=config.interpolation,
+        )
+
+    def val_dataloader(self) -> EvalLoader:
+        """Return this rank's validation loader: each sample on one rank, once."""
+        config, (rank, world_size) = self.config, self._place()
+        loader = create_eval_loader(
+            kind=config.loader,
+            packed_dir=config.packed,
+            source_dir=config.source,
+            resolution=self.val_resolution,
+            batch_size=self.val_batch_size or self.batch_size // world_size,
+            num_workers=config.num_workers,
+            rank=rank,
+            world_size=world_size,
+            crop_pct=config.crop_pct,
+            interpolation=config.interpolation,
+        )
+        if loader.classes != self.classes:
+            raise SemabenchError(
+                f"{config.name}: the training set has {len(self.classes)} classes, the validation "
+                f"set {len(loader.classes)}, and they are not the same: pack and render again."
+            )
+        return loader
+
+    def _place(self) -> tuple[int, int]:
+        trainer = self.trainer
+        return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)

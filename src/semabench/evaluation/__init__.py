@@ -1,0 +1,1 @@
+"""Measure a model at a resolution: accuracy, cost, dispersion."""

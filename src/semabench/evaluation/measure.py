@@ -1,0 +1,145 @@
+"""Accuracy and inference speed of a model on one loader, in one pass."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.progress import track
+from torch import Tensor, nn
+
+from semabench.data.normalize import Normalize
+from semabench.training.counts import Counts
+
+WARMUP = 2  # batches not timed: they allocate, compile and fill caches
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one pass over a loader found.
+
+    Attributes:
+        n, top1, top5: samples, and how many of them are right at the first, the first five.
+        images_per_second: batch size over the median time of a forward pass, normalisation
+            included, loading excluded; None where there were too few batches to time.
+        spread: half the distance between the quartiles of images_per_second, over the batches.
+        peak_memory_mib: of the device's allocations; on a CPU of the process's resident set.
+            None where the system does not tell.
+    """
+
+    n: int
+    top1: int
+    top5: int
+    images_per_second: float | None
+    spread: float | None
+    peak_memory_mib: float | None
+
+
+@torch.inference_mode()
+def measure(
+    model: nn.Module,
+    loader: Iterable[tuple[Tensor, Tensor]],
+    *,
+    normalize: Normalize,
+    device: torch.device,
+    precision: str,
+    batch_size: int,
+    batches: int,
+    title: str,
+) -> Measurement:
+    """Run ``model`` over ``loader`` once.
+
+    Args:
+        model: in eval mode, on ``device``.
+        loader: batches as of the data room; full ones, padding labelled -1.
+        normalize: on ``device``.
+        device: where to compute.
+        precision: Lightning's name of it, see `training.devices`.
+        batch_size: images a batch.
+        batches: of the loader, for the progress bar.
+        title: of the progress bar.
+    """
+    counts = Counts().to(device)
+    clock = _Clock(device)
+    _reset_peak_memory(device)
+    bar = track(
+        loader,
+        description=title,
+        total=batches,
+        transient=True,
+        disable=not sys.stdout.isatty(),
+    )
+    for images, labels in bar:
+        images = images.to(device, non_blocking=True)
+        labels = labels.to(device, non_blocking=True)
+        with clock, _autocast(device, precision):
+            logits = model(normalize(images))
+        counts.add(logits, labels)
+    n, top1, top5 = counts.correct()
+    speed, spread = clock.images_per_second(batch_size)
+    return Measurement(n, top1, top5, speed, spread, _peak_memory_mib(device))
+
+
+def _autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
+    dtypes = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+    if precision in dtypes:
+        return torch.autocast(device.type, dtypes[precision])
+    return contextlib.nullcontext()
+
+
+class _Clock:
+    """Times forward passes: CUDA events, read at the end; wall time on a CPU."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.cuda = device.type == "cuda"
+        self.marks: list[tuple] = []
+
+    def __enter__(self) -> None:
+        self.start = self._mark()
+
+    def __exit__(self, *_: object) -> None:
+        self.marks.append((self.start, self._mark()))
+
+    def _mark(self) -> float | torch.cuda.Event:
+        if not self.cuda:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def images_per_second(self, batch_size: int) -> tuple[float | None, float | None]:
+        """Return the median and half the interquartile range, or None twice."""
+        if self.cuda:
+            torch.cuda.synchronize()
+            seconds = [start.elapsed_time(end) / 1e3 for start, end in self.marks]
+        else:
+            seconds = [end - start for start, end in self.marks]
+        speeds = [batch_size / s for s in seconds[WARMUP:]]
+        if len(speeds) < 3:
+            return None, None
+        low, middle, high = statistics.quantiles(speeds, n=4)
+        return middle, (high - low) / 2
+
+
+def _reset_peak_memory(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with contextlib.suppress(OSError):  # Linux, of one's own process: resets VmHWM
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_memory_mib(device: torch.device) -> float | None:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 2**10
+    return None

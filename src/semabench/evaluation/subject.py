@@ -1,0 +1,191 @@
+"""The model to evaluate: a checkpoint of ours, or a name with official or timm weights."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from torch import nn
+
+from semabench.config import DataConfig, EvalConfig, ModelConfig
+from semabench.errors import SemabenchError
+from semabench.models import build_model, mixer_name, set_window_size
+from semabench.run_name import config_digest
+from semabench.training.checkpoint import CONFIG, DIRECTORY, TrainedModel, load_trained
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model with its weights, and all that its rows say of it.
+
+    Attributes:
+        model: in eval mode, on the CPU.
+        fields: those of `Record` that describe the model, its weights and its training.
+        data: what to evaluate on.
+        classes: those it was trained on, in order; None where its weights do not say.
+        num_classes: of its head.
+        mean, std: of its normalisation.
+        output_dir: where its results.jsonl is.
+        run_dir: the run that trained it, if it was one of ours.
+    """
+
+    model: nn.Module
+    fields: dict[str, Any]
+    data: DataConfig
+    classes: list[str] | None
+    num_classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    output_dir: Path
+    run_dir: Path | None = None
+    train_config: dict[str, Any] = field(default_factory=dict)
+
+
+def load_subject(config: EvalConfig) -> Subject:
+    """Build the model that ``config`` names and load its weights.
+
+    Raises:
+        SemabenchError: neither or both of checkpoint and model given, a missing or damaged file,
+            a checkpoint of another model, no data set.
+    """
+    if config.checkpoint is None and config.model is None:
+        raise SemabenchError("nothing to evaluate: give checkpoint=RUN or model=NAME.")
+    if config.checkpoint is not None and config.model is not None:
+        raise SemabenchError(
+            "checkpoint=... brings its own model: leave model=... out, or give official weights "
+            "as model.checkpoint=PATH."
+        )
+    subject = _from_run(config) if config.checkpoint is not None else _from_name(config)
+    if config.window_size is not None:
+        set_window_size(subject.model, config.window_size)
+        subject.fields["options"] = f"window_size={config.window_size}"
+    subject.model.eval()
+    return subject
+
+
+def _from_run(config: EvalConfig) -> Subject:
+    assert config.checkpoint is not None
+    trained = load_trained(Path(config.checkpoint))
+    told = trained.describe["config"]
+    options = {k: v for k, v in told["model"]["options"].items() if v is not None}
+    model = build_model(
+        told["model"]["name"],
+        num_classes=len(trained.describe["classes"]),
+        resolution=told["data"]["resolution"],
+        mixer=told["model"]["mixer"],
+        options=options,
+    )
+    which, state = _choose_weights(config.weights, trained)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise SemabenchError(
+            f"{trained.path} does not fit {told['model']['name']}: "
+            f"{str(error).splitlines()[1].strip()}"
+        ) from error
+    run_dir = trained.path.parent.parent if trained.path.parent.name == DIRECTORY else None
+    data = config.data
+    if data is None:
+        data = _data_of_run(run_dir, told)
+    fields = {
+        "model": told["model"]["name"],
+        "mixer": mixer_name(model) or "",
+        "options": ",".join(f"{k}={v}" for k, v in sorted(options.items())),
+        "checkpoint": trained.digest,
+        "weights": which,
+        "recipe": told["recipe"]["name"],
+        "config": config_digest(told, seed=False),
+        "seed": told["seed"],
+        "epochs": trained.epochs,
+        "train_resolution": told["data"]["resolution"],
+        "run": run_dir.name if run_dir else "",
+    }
+    return Subject(
+        model=model,
+        fields=fields,
+        data=data,
+        classes=trained.describe["classes"],
+        num_classes=len(trained.describe["classes"]),
+        mean=tuple(trained.describe["mean"]),
+        std=tuple(trained.describe["std"]),
+        output_dir=Path(config.output_dir or run_dir or f"outputs/eval/{trained.path.stem}"),
+        run_dir=run_dir,
+        train_config=told,
+    )
+
+
+def _data_of_run(run_dir: Path | None, told: dict[str, Any]) -> DataConfig:
+    """Take the paths from config.yaml beside the checkpoint, which its owner may have mended."""
+    path = run_dir / CONFIG if run_dir else None
+    source = OmegaConf.load(path).data if path is not None and path.exists() else told["data"]
+    data = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(DataConfig), source))
+    assert isinstance(data, DataConfig)
+    return data
+
+
+def _choose_weights(wanted: str, trained: TrainedModel) -> tuple[str, dict[str, Any]]:
+    which = wanted
+    if wanted == "auto":
+        which = "ema" if "ema" in trained.weights else "model"
+    if which not in trained.weights:
+        raise SemabenchError(
+            f"{trained.path} has no averaged weights (its recipe has no ema_decay): "
+            "use weights=model."
+        )
+    return which, trained.weights[which]
+
+
+def _from_name(config: EvalConfig) -> Subject:
+    model_config = config.model
+    assert model_config is not None
+    if config.data is None:
+        raise SemabenchError("nothing to evaluate on: give data=NAME, e.g. data=imagenet.")
+    if not (model_config.pretrained or model_config.checkpoint):
+        raise SemabenchError(
+            f"{model_config.name} has no weights: give model.pretrained=true, "
+            "model.checkpoint=PATH of official ones, or checkpoint=RUN of train.py's."
+        )
+    options = {k: v for k, v in model_config.options.items() if v is not None}
+    model = build_model(
+        model_config.name,
+        num_classes=None,
+        resolution=config.data.resolution,
+        checkpoint=model_config.checkpoint,
+        pretrained=model_config.pretrained,
+        mixer=model_config.mixer,
+        options=options,
+    )
+    told: dict[str, Any] = getattr(model, "pretrained_cfg", {})
+    return Subject(
+        model=model,
+        fields={
+            "model": model_config.name,
+            "mixer": mixer_name(model) or "",
+            "options": ",".join(f"{k}={v}" for k, v in sorted(options.items())),
+            "checkpoint": _weights_digest(model, model_config),
+            "recipe": "published",
+        },
+        data=config.data,
+        classes=None,
+        num_classes=int(getattr(model, "num_classes", 0)),
+        mean=tuple(told.get("mean", IMAGENET_MEAN)),
+        std=tuple(told.get("std", IMAGENET_STD)),
+        output_dir=Path(config.output_dir or f"outputs/eval/{model_config.name}"),
+    )
+
+
+def _weights_digest(model: nn.Module, config: ModelConfig) -> str:
+    """Hash the file where there is one, otherwise the tensors that timm fetched."""
+    if config.checkpoint:
+        return hashlib.sha256(Path(config.checkpoint).read_bytes()).hexdigest()[:12]
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,28 @@
+"""Token mixers on a (B, H, W, C) grid, found by name: ``create_mixer("sema", dim, num_heads)``."""
+
+from semabench.mixers.base import Mixer
+from semabench.mixers.focused import Focused
+from semabench.mixers.linear import Linear
+from semabench.mixers.mean import Mean
+from semabench.mixers.mila import Mila
+from semabench.mixers.registry import create_mixer, list_mixers, mixer_options, register_mixer
+from semabench.mixers.sema import SEMA
+from semabench.mixers.softmax import Softmax
+from semabench.mixers.window import Window
+from semabench.mixers.windowed import WindowedMixer
+
+__all__ = [
+    "SEMA",
+    "Focused",
+    "Linear",
+    "Mean",
+    "Mila",
+    "Mixer",
+    "Softmax",
+    "Window",
+    "WindowedMixer",
+    "create_mixer",
+    "list_mixers",
+    "mixer_options",
+    "register_mixer",
+]

@@ -1,0 +1,89 @@
+"""What the token mixers share: projections, heads, rotary encoding and the local term on v."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from semabench.errors import SemabenchError
+from semabench.ops import rotary
+
+
+class Mixer(nn.Module):
+    """A token mixer on a grid, (B, H, W, C) -> (B, H, W, C) for any H, W >= 1.
+
+    A subclass implements ``attend`` on (B, H, W, heads, d), and ``features`` if its queries and
+    keys pass a feature map. Nothing it owns depends on H or W. Its options are the keyword
+    arguments of its ``__init__``; ``create_mixer`` refuses all others.
+
+    Args:
+        dim: channels C.
+        num_heads: heads; divides C.
+        value_projection: v is projected from x (with a bias, like q and k), or x itself.
+        lepe: add a depthwise 3×3 convolution of v to the output (locally enhanced encoding).
+        rope: rotate q and k by their position (``ops.rotary``); C must then be a multiple of 4.
+
+    Raises:
+        SemabenchError: ``num_heads`` does not divide ``dim``, or ``rope`` does not fit ``dim``.
+    """
+
+    name: str  # set by register_mixer
+
+    def __init__(
+        self, dim: int, num_heads: int, *, value_projection: bool, lepe: bool, rope: bool
+    ) -> None:
+        super().__init__()
+        if num_heads < 1 or dim % num_heads:
+            raise SemabenchError(f"num_heads={num_heads} does not divide the {dim} channels.")
+        if rope and dim % 4:
+            raise SemabenchError(f"rope needs a number of channels that 4 divides, not {dim}.")
+        self.dim = dim
+        self.num_heads = num_heads
+        self.value_projection = value_projection
+        self.rope = rope
+        self.project(dim)
+        self.lepe = nn.Conv2d(dim, dim, 3, padding=1, groups=dim) if lepe else None
+
+    def project(self, dim: int) -> None:
+        """Create the layers that give q, k and v: one matrix product for all."""
+        if self.value_projection:
+            self.qkv = nn.Linear(dim, 3 * dim)
+        else:
+            self.qk = nn.Linear(dim, 2 * dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mix the tokens of a grid: (B, H, W, C) -> (B, H, W, C)."""
+        if self.value_projection:
+            q, k, v = self.qkv(x).chunk(3, dim=-1)
+        else:
+            (q, k), v = self.qk(x).chunk(2, dim=-1), x
+        q, k, v = (t.unflatten(-1, (self.num_heads, -1)) for t in (q, k, v))
+        return self.add_local(self.attend(q, k, v).flatten(3), v.flatten(3))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Return the paper's equation on (B, H, W, heads, d)."""
+        raise TypeError(f"{type(self).__name__} must implement attend or forward")
+
+    def rotate(self, x: Tensor) -> Tensor:
+        """Encode positions in q or k, (B, H, W, heads, d), if the mixer has RoPE."""
+        return rotary(x.flatten(3)).view_as(x) if self.rope else x
+
+    def add_local(self, y: Tensor, v: Tensor) -> Tensor:
+        """Add the local term on v, both (B, H, W, C), if the mixer has LePE."""
+        return y if self.lepe is None else y + grid_conv(v, self.lepe)
+
+    def resolved_backend(self, device: torch.device | None = None) -> str:
+        """Return the op backend that runs on ``device``; "torch" where there is no choice."""
+        return "torch"
+
+
+def grid_conv(x: Tensor, conv: nn.Conv2d) -> Tensor:
+    """Apply a convolution to a (B, H, W, C) grid: a channels-last view, so nothing is copied."""
+    y: Tensor = conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    return y
+
+
+def elu_features(x: Tensor) -> Tensor:
+    """Return ELU(x) + 1, the positive feature map of linear attention."""
+    return F.elu(x) + 1.0

@@ -1,0 +1,53 @@
+"""Linear attention with the ELU+1 feature map."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from semabench.mixers.base import Mixer, elu_features
+from semabench.mixers.registry import register_mixer
+from semabench.ops import linear_attention, linear_attention_backend
+
+
+@register_mixer("linear")
+class Linear(Mixer):
+    """Σ_j (φ(q_i)·φ(k_j)) v_j / Σ_j φ(q_i)·φ(k_j), φ = ELU + 1 (Katharopoulos et al., ICML 2020).
+
+    With RoPE, the numerator's features are rotated and the denominator's are not, so that it stays
+    positive (MILA).
+
+    Args:
+        dim, num_heads, value_projection, lepe, rope: see ``Mixer``.
+        backend: of ``ops.linear_attention``.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        value_projection: bool = True,
+        lepe: bool = True,
+        rope: bool = False,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__(dim, num_heads, value_projection=value_projection, lepe=lepe, rope=rope)
+        self.backend = backend
+        linear_attention_backend(backend)  # a wrong name is an error now, not at the first batch
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attend linearly, (B, H, W, heads, d)."""
+        q, k = elu_features(q), elu_features(k)
+        return linear_attention(
+            self.rotate(q),
+            self.rotate(k),
+            v,
+            q_normalizer=q,
+            k_normalizer=k,
+            backend=self.backend,
+        )
+
+    def resolved_backend(self, device: torch.device | None = None) -> str:
+        """Return the backend of ``ops.linear_attention`` that runs on ``device``."""
+        return linear_attention_backend(self.backend, device)

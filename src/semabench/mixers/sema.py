@@ -1,0 +1,16 @@
+"""SEMA: window attention plus the mean of all values."""
+
+from semabench.mixers.registry import register_mixer
+from semabench.mixers.windowed import WindowedMixer
+
+
+@register_mixer("sema")
+class SEMA(WindowedMixer):
+    """A_w(Q, K, V) + 1·(1/n) Σ_j v_j  (VideoSEMA, arXiv 2607.14711, eq. 2, 3, 9).
+
+    The softmax A_w sees a window, whose size does not grow with the image, so it cannot disperse;
+    the plain mean stands for full softmax attention, which tends to it on large grids. The mean is
+    neither gated nor weighted. Options and their defaults: ``WindowedMixer``.
+    """
+
+    adds_mean = True

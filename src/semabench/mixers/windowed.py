@@ -1,0 +1,80 @@
+"""What mixers with windows share: window size, shift, scale."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from semabench.errors import SemabenchError
+from semabench.mixers.base import Mixer
+from semabench.ops import window_mean, window_mean_backend
+
+
+class WindowedMixer(Mixer):
+    """Softmax attention inside disjoint windows of a grid.
+
+    ``window_size`` is an ordinary attribute: no weight depends on it, change it at any time.
+
+    Args:
+        dim, num_heads, value_projection, lepe, rope: see ``Mixer``.
+        window_size: tokens per side, or (rows, columns); shrinks to smaller grids.
+        shift: move the window borders by half a window. In a model, the blocks of a stage with an
+            odd index do so, as in Swin.
+        scale: logits are q·k/sqrt(d), or q·k.
+        backend: of ``ops.window_mean``.
+    """
+
+    adds_mean: bool  # whether the mean of all values joins the window's own
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        window_size: int | tuple[int, int] = 7,
+        shift: bool = False,
+        scale: bool = True,
+        value_projection: bool = True,
+        lepe: bool = True,
+        rope: bool = False,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__(dim, num_heads, value_projection=value_projection, lepe=lepe, rope=rope)
+        self.window_size = window_size
+        self.shift = shift
+        self.scale = scale
+        self.backend = backend
+        window_mean_backend(backend)  # a wrong name is an error now, not at the first batch
+
+    @property
+    def window_size(self) -> tuple[int, int]:
+        """Rows and columns of a window."""
+        return self._window_size
+
+    @window_size.setter
+    def window_size(self, size: int | tuple[int, int]) -> None:
+        pair = (size, size) if isinstance(size, int) else tuple(size)
+        if len(pair) != 2 or not all(isinstance(n, int) and n >= 1 for n in pair):
+            raise SemabenchError(f"window_size must be one or two integers >= 1, not {size}.")
+        self._window_size: tuple[int, int] = (pair[0], pair[1])
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attend inside windows, (B, H, W, heads, d)."""
+        return window_mean(
+            self.rotate(q),
+            self.rotate(k),
+            v,
+            self.window_size,
+            shift=(self.window_size[0] // 2, self.window_size[1] // 2) if self.shift else 0,
+            scale=None if self.scale else 1.0,
+            mean=self.adds_mean,
+            backend=self.backend,
+        )
+
+    def resolved_backend(self, device: torch.device | None = None) -> str:
+        """Return the backend of ``ops.window_mean`` that runs on ``device``."""
+        return window_mean_backend(self.backend, device)
+
+    def extra_repr(self) -> str:
+        """Show the window in ``print(model)``."""
+        return f"window_size={self.window_size}, shift={self.shift}, scale={self.scale}"

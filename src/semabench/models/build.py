@@ -1,0 +1,101 @@
+"""Build any model by name: ours and timm's, in one way and with errors in one line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+from timm.models import get_pretrained_cfg
+from torch import nn
+
+from semabench.errors import SemabenchError, nearest
+from semabench.models.checkpoints import load_checkpoint
+from semabench.models.variants import MODEL_NAMES
+
+
+def model_names() -> list[str]:
+    """Return the names of semabench's own models, by family and size."""
+    return list(MODEL_NAMES)
+
+
+def build_model(
+    name: str,
+    *,
+    num_classes: int | None,
+    resolution: int,
+    in_chans: int = 3,
+    drop_path_rate: float | None = None,
+    checkpoint: str | Path | None = None,
+    pretrained: bool = False,
+    mixer: str | None = None,
+    options: Mapping[str, Any],
+) -> nn.Module:
+    """Build a model of ours or of timm's.
+
+    Args:
+        name: a name that timm knows once ``semabench.models`` is imported.
+        num_classes: of the classifier; None keeps the model's own number.
+        resolution: of its pictures in pixels. Models whose weights depend on it are built for it.
+        in_chans: channels of its pictures.
+        drop_path_rate: None keeps the model's own.
+        checkpoint: weights to load: an official MILA file or one with the model's own keys.
+        pretrained: load timm's published weights.
+        mixer: token mixer in place of the name's own; for models of ours.
+        options: further arguments of the model, and of the mixer; None stands for "not given".
+
+    Raises:
+        SemabenchError: unknown model, mixer or option; weights that are not there or do not fit.
+    """
+    _check_name(name)
+    ours = name in MODEL_NAMES
+    arguments = {key: value for key, value in options.items() if value is not None}
+    if mixer is not None:
+        if not ours:
+            raise SemabenchError(f"{name} has no exchangeable mixer: leave mixer={mixer} out.")
+        arguments["mixer"] = mixer
+    if not ours and _has_fixed_size(name):
+        arguments.setdefault("img_size", resolution)
+    try:
+        model: nn.Module = timm.create_model(
+            name,
+            pretrained=pretrained,
+            **{
+                "num_classes": num_classes,
+                "in_chans": in_chans,
+                "drop_path_rate": drop_path_rate,
+                **arguments,
+            },
+        )
+    except SemabenchError:
+        raise
+    except (TypeError, ValueError, AssertionError, RuntimeError, OSError) as error:
+        raise SemabenchError(_explain(name, error, pretrained)) from error
+    if checkpoint is not None:
+        load_checkpoint(model, checkpoint, name)
+    return model
+
+
+def _check_name(name: str) -> None:
+    if timm.is_model(name):
+        return
+    hint = nearest(name, timm.list_models())
+    if not hint.startswith(" Did you mean"):
+        hint = f" Choose one of {', '.join(MODEL_NAMES)}, or any model of timm's."
+    raise SemabenchError(f"No model is named '{name}'.{hint}")
+
+
+def _has_fixed_size(name: str) -> bool:
+    config = get_pretrained_cfg(name)
+    return bool(config and config.fixed_input_size)
+
+
+def _explain(name: str, error: Exception, pretrained: bool) -> str:
+    unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    if unknown:
+        return f"{name} has no option '{unknown[1]}'."
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    advice = " Weights are fetched from the network." if pretrained else ""
+    return f"{name} cannot be built: {reason}{advice}"

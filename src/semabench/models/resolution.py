@@ -1,0 +1,48 @@
+"""Bring a built model to another resolution."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+
+from semabench.errors import SemabenchError
+from semabench.models.backbone import Backbone
+
+
+def set_resolution(model: nn.Module, resolution: int) -> None:
+    """Prepare a model for pictures of another size, before it is evaluated on them.
+
+    Nothing to do for ours. Models with tables of positions resample them by timm's
+    ``set_input_size``; of other models that fix their size, one picture on the CPU tells.
+
+    Args:
+        model: any model of ``build_model``'s.
+        resolution: height and width in pixels.
+
+    Raises:
+        SemabenchError: the model cannot take pictures of this size.
+    """
+    if isinstance(model, Backbone):
+        return
+    config: dict[str, Any] = getattr(model, "pretrained_cfg", None) or {}
+    name = config.get("architecture", type(model).__name__)
+    resize = getattr(model, "set_input_size", None)
+    try:
+        if resize is not None:
+            resize(img_size=(resolution, resolution))
+        elif config.get("fixed_input_size"):
+            _try_forward(model, resolution)
+    except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SemabenchError(f"{name} cannot be run at {resolution} px: {reason}") from error
+
+
+def _try_forward(model: nn.Module, resolution: int) -> None:
+    in_chans = int(getattr(model, "in_chans", 3))
+    # On the CPU: an index out of a table's range goes unseen on meta, and poisons a CUDA device.
+    shadow = copy.deepcopy(model).cpu().eval()
+    with torch.no_grad():
+        shadow(torch.zeros(1, in_chans, resolution, resolution))

@@ -1,0 +1,13 @@
+"""Numerical kernels: one op a file, a plain reference first, then faster backends."""
+
+from semabench.ops.linear_attention import linear_attention, linear_attention_backend
+from semabench.ops.rotary import rotary
+from semabench.ops.window_mean import window_mean, window_mean_backend
+
+__all__ = [
+    "linear_attention",
+    "linear_attention_backend",
+    "rotary",
+    "window_mean",
+    "window_mean_backend",
+]

@@ -1,0 +1,174 @@
+"""SEMA's attention: a softmax inside disjoint windows, plus the mean of all values.
+
+    out_m = Σ_{j∈J(m)} exp(s q_m·k_j) v_j / Σ_{i∈J(m)} exp(s q_m·k_i)  +  (1/n) Σ_j v_j
+
+J(m) is the window of token m, n = H·W counts all tokens of the image, s is the scale
+(VideoSEMA, arXiv 2607.14711, eq. 2, 3, 9). All tensors are (B, H, W, heads, d).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from semabench.errors import SemabenchError
+from semabench.ops import backends
+from semabench.ops.tables import cached_table
+
+BACKENDS = ("reference", "sdpa")
+Pair = tuple[int, int]
+
+
+def window_mean_reference(
+    q: Tensor, k: Tensor, v: Tensor, window: Pair, shift: Pair, scale: float, mean: bool
+) -> Tensor:
+    """Compute the equation above as it stands, with all n×n logits."""
+    B, H, W, heads, d = q.shape
+    label = window_labels(H, W, window, shift, q.device).flatten()
+    same_window = label[:, None] == label[None, :]
+
+    q, k, v = (x.flatten(1, 2).transpose(1, 2) for x in (q, k, v))  # (B, heads, n, d)
+    logits = scale * q @ k.transpose(-2, -1)
+    weights = logits.masked_fill(~same_window, -torch.inf).softmax(dim=-1).to(v.dtype)
+    out = weights @ v
+    if mean:
+        out = out + v.mean(dim=-2, keepdim=True)
+    return out.transpose(1, 2).reshape(B, H, W, heads, d)
+
+
+def window_labels(H: int, W: int, window: Pair, shift: Pair, device: torch.device) -> Tensor:
+    """Number the windows: (H, W) int64, from 1, equal where two tokens share a window.
+
+    A shift moves the borders by that many tokens down and right; the cut-off windows that this
+    leaves at the first rows and columns are windows of their own, as Swin's mask makes them.
+    """
+    row = (torch.arange(H, device=device) - shift[0]) // window[0] + 1
+    column = (torch.arange(W, device=device) - shift[1]) // window[1] + 1
+    return row[:, None] * (W + 1) + column + 1
+
+
+def window_mean_sdpa(
+    q: Tensor, k: Tensor, v: Tensor, window: Pair, shift: Pair, scale: float, mean: bool
+) -> Tensor:
+    """Compute the same in linear time: cut the grid into windows for torch's fused attention.
+
+    Grids that the window does not divide are padded at the bottom and the right, and a shift is a
+    cyclic one (Swin); a mask by label then keeps padding and wrapped-around tokens apart. The mask
+    is left out where neither occurs. The mean is taken over the values as given, so that padding
+    never enters it, accumulated in float32 or better and rounded once to the dtype of ``v``.
+    """
+    B, H, W, heads, _ = q.shape
+    q_windows, k_windows, v_windows = (_to_windows(x, window, shift) for x in (q, k, v))
+    mask = None
+    if H % window[0] or W % window[1] or any(shift):
+        mask = _window_mask(H, W, window, shift, q.device)
+    out = F.scaled_dot_product_attention(
+        q_windows, k_windows, v_windows, attn_mask=mask, scale=scale
+    )
+    out = _from_windows(out, B, H, W, heads, window, shift)
+    if mean:
+        accumulate = torch.promote_types(v.dtype, torch.float32)
+        out = out + v.mean(dim=(1, 2), keepdim=True, dtype=accumulate).to(out.dtype)
+    return out
+
+
+def _to_windows(x: Tensor, window: Pair, shift: Pair) -> Tensor:
+    """(B, H, W, heads, d) -> (B·heads, windows, tokens of a window, d).
+
+    Windows take the place of heads: one mask serves the whole batch by broadcasting, and
+    B·windows, which outgrows CUDA's limit of 65535 blocks at large batches, is never one dimension.
+    """
+    B, H, W, heads, d = x.shape
+    (h, w), bottom, right = window, -H % window[0], -W % window[1]
+    if bottom or right:
+        x = F.pad(x, (0, 0, 0, 0, 0, right, 0, bottom))
+    if any(shift):
+        x = x.roll((-shift[0], -shift[1]), dims=(1, 2))
+    x = x.reshape(B, (H + bottom) // h, h, (W + right) // w, w, heads, d)
+    return x.permute(0, 5, 1, 3, 2, 4, 6).reshape(B * heads, -1, h * w, d)
+
+
+def _from_windows(
+    x: Tensor, B: int, H: int, W: int, heads: int, window: Pair, shift: Pair
+) -> Tensor:
+    """Undo ``_to_windows``; the padding is cut off."""
+    (h, w), d = window, x.shape[-1]
+    rows, columns = -(-H // h), -(-W // w)
+    x = x.reshape(B, heads, rows, columns, h, w, d).permute(0, 2, 4, 3, 5, 1, 6)
+    x = x.reshape(B, rows * h, columns * w, heads, d)
+    if any(shift):
+        x = x.roll(shift, dims=(1, 2))
+    return x[:, :H, :W]
+
+
+@cached_table(maxsize=64)
+def _window_mask(H: int, W: int, window: Pair, shift: Pair, device: torch.device) -> Tensor:
+    """Who may attend to whom, (1, windows, tokens, tokens) bool: exactly those of equal label.
+
+    Labels start at 1 and padding is 0, so that padding attends to padding: no row is empty.
+    """
+    label = window_labels(H, W, window, shift, device)[None, :, :, None, None]
+    label = _to_windows(label, window, shift)  # (1, windows, tokens, 1)
+    return label == label.transpose(-2, -1)
+
+
+def window_mean(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    window_size: int | Pair,
+    *,
+    shift: int | Pair = 0,
+    scale: float | None = None,
+    mean: bool = True,
+    backend: str = "auto",
+) -> Tensor:
+    """Attend inside windows and add the mean of all values (SEMA).
+
+    Args:
+        q, k, v: (B, H, W, heads, d), any floating dtype, any H, W >= 1.
+        window_size: tokens per side, or (rows, columns). A window larger than the grid shrinks to
+            it, in each dimension by itself.
+        shift: tokens by which the window borders move down and right, less than the window.
+            Nothing moves in a dimension that one window covers.
+        scale: factor on the logits; 1/sqrt(d) if None.
+        mean: add the mean of all values; False leaves plain window attention.
+        backend: "reference", "sdpa" or "auto" (see ``window_mean_backend``).
+
+    Returns:
+        (B, H, W, heads, d) in the dtype of ``v``, or of autocast.
+
+    Raises:
+        SemabenchError: the window, the shift or the backend's name is not valid.
+    """
+    (H, W), d = q.shape[1:3], q.shape[-1]
+    (window_h, window_w), (shift_h, shift_w) = _pair(window_size), _pair(shift)
+    if min(window_h, window_w) < 1:
+        raise SemabenchError(f"window_size must be at least 1, not {window_size}.")
+    if not (0 <= shift_h < window_h and 0 <= shift_w < window_w):
+        raise SemabenchError(f"shift must lie in [0, window_size = {window_size}), not {shift}.")
+    if window_h >= H:
+        window_h, shift_h = H, 0
+    if window_w >= W:
+        window_w, shift_w = W, 0
+    run = (
+        window_mean_reference
+        if window_mean_backend(backend, q.device) == "reference"
+        else window_mean_sdpa
+    )
+    scale = d**-0.5 if scale is None else scale
+    return run(q, k, v, (window_h, window_w), (shift_h, shift_w), scale, mean)
+
+
+def window_mean_backend(backend: str = "auto", device: torch.device | None = None) -> str:
+    """Return the backend that will run on ``device``: "auto" is "sdpa" on every device.
+
+    Raises:
+        SemabenchError: there is no such backend.
+    """
+    return backends.resolve("window_mean", backend, BACKENDS, auto="sdpa")
+
+
+def _pair(size: int | Pair) -> Pair:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])

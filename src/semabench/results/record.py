@@ -1,0 +1,192 @@
+"""One measurement of one model at one resolution, as one flat, versioned row."""
+
+from __future__ import annotations
+
+import math
+import types
+import typing
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any, Self
+
+from semabench.errors import SemabenchError, nearest
+
+SCHEMA = 1
+
+KEY_FIELDS = (
+    "model",
+    "mixer",
+    "options",
+    "checkpoint",
+    "weights",
+    "fingerprint",
+    "n",
+    "resolution",
+    "crop_pct",
+    "interpolation",
+    "precision",
+    "backend",
+    "device",
+    "batch_size",
+)
+"""What makes two rows the same measurement: which weights, on which pixels, computed how."""
+
+SERIES_FIELDS = (
+    "model",
+    "mixer",
+    "options",
+    "recipe",
+    "config",
+    "epochs",
+    "train_resolution",
+    "weights",
+    "dataset",
+    "fingerprint",
+    "n",
+    "crop_pct",
+    "interpolation",
+    "precision",
+    "backend",
+    "device",
+)
+"""What two runs must share to be repetitions of each other that differ by their seed alone."""
+
+
+def utc_now() -> str:
+    """Return the time in UTC, ISO 8601 to the second: such strings sort as times do."""
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One row of ``results.jsonl``.
+
+    The numbers (from ``top1`` on) may be None: a row of throughput alone has no accuracy, and a
+    row that is only planned has none at all. So an evaluation builds the row first, skips it if
+    its :attr:`key` is among the rows already stored, and otherwise completes it with
+    ``dataclasses.replace(row, top1=..., ...)``.
+
+    Raises:
+        SemabenchError: a value that no measurement can have (accuracy above 100, ...).
+    """
+
+    schema: int = SCHEMA
+    # What was measured.
+    model: str
+    mixer: str = ""
+    options: str = ""  # options that change the function, not the weights: "window_size=14"
+    params: int | None = None
+    gmacs: float | None = None  # billions of multiply-adds for one image at `resolution`
+    checkpoint: str = ""  # hash of the weights; empty if they were initialised at random
+    weights: str = "model"  # "model" or "ema"
+    # How it was trained.
+    recipe: str = ""
+    config: str = ""  # hash of the training config without the seed
+    seed: int | None = None
+    epochs: int | None = None  # behind these weights
+    train_resolution: int | None = None
+    # On what.
+    dataset: str = ""
+    fingerprint: str = ""  # hash of the split's names, sizes and labels
+    classes: int | None = None
+    n: int = 0  # samples; 0 where none were needed
+    resolution: int
+    crop_pct: float | None = None
+    interpolation: str = ""
+    # How.
+    precision: str = ""
+    backend: str = ""
+    device: str = ""
+    batch_size: int | None = None
+    versions: str = ""  # "torch 2.8.0, timm 1.0.20, semabench 0.1.0"
+    commit: str = ""
+    run: str = ""  # name of the run directory
+    time: str = field(default_factory=utc_now)
+    # The numbers: accuracies and their standard errors in percent.
+    top1: float | None = None
+    top1_stderr: float | None = None
+    top5: float | None = None
+    top5_stderr: float | None = None
+    images_per_second: float | None = None
+    images_per_second_spread: float | None = None
+    peak_memory_mib: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("top1", "top5"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 100:
+                raise SemabenchError(f"{name} is {value}: an accuracy is a percentage, 0 to 100.")
+        if self.resolution < 1 or self.n < 0:
+            raise SemabenchError(
+                f"a result at resolution {self.resolution} on {self.n} samples makes no sense."
+            )
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """Equal for two rows exactly if they are the same measurement; known before measuring."""
+        return tuple(getattr(self, name) for name in KEY_FIELDS)
+
+    @property
+    def series(self) -> tuple[Any, ...]:
+        """Equal for rows that belong on one line: they differ by resolution and seed only."""
+        return tuple(getattr(self, name) for name in SERIES_FIELDS)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the row as JSON-ready values, in the order of the fields."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, row: dict[str, Any]) -> Self:
+        """Return the record of a stored row, strictly: every field known and of its type.
+
+        Raises:
+            SemabenchError: an unknown, missing or mistyped field, or a newer schema.
+        """
+        schema = row.get("schema")
+        if not isinstance(schema, int):
+            raise SemabenchError("the row has no schema number: it is not a semabench result.")
+        if schema > SCHEMA:
+            raise SemabenchError(
+                f"the row has schema {schema}, this semabench reads up to {SCHEMA}: upgrade it."
+            )
+        types_of = _field_types()
+        for name, value in row.items():
+            if name not in types_of:
+                raise SemabenchError(f"unknown field '{name}'.{nearest(name, types_of)}")
+            if not _fits(value, types_of[name]):
+                raise SemabenchError(f"field '{name}' cannot be {value!r}.")
+        missing = [name for name in ("model", "resolution") if name not in row]
+        if missing:
+            raise SemabenchError(f"the row has no '{missing[0]}'.")
+        return cls(**row)
+
+
+def accuracy(correct: int, n: int) -> tuple[float, float]:
+    """Return the accuracy and its binomial standard error, 100·√(p(1-p)/n), both in percent.
+
+    The standard error is that of drawing n samples with p the observed accuracy. It says
+    nothing about the spread over training seeds, which only repeated runs can show.
+    """
+    if not 0 <= correct <= n or n == 0:
+        raise ValueError(f"{correct} correct of {n}")
+    p = correct / n
+    return 100 * p, 100 * math.sqrt(p * (1 - p) / n)
+
+
+@cache
+def _field_types() -> dict[str, tuple[type, ...]]:
+    hints = typing.get_type_hints(Record)
+    return {f.name: _alternatives(hints[f.name]) for f in fields(Record)}
+
+
+def _alternatives(hint: Any) -> tuple[type, ...]:
+    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+
+
+def _fits(value: Any, allowed: tuple[type, ...]) -> bool:
+    if isinstance(value, bool):
+        return False
+    if isinstance(value, int) and float in allowed:
+        return True
+    return isinstance(value, allowed)

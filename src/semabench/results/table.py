@@ -1,0 +1,137 @@
+"""The same lines as a terminal table, as Markdown, and the rows as CSV in timm's columns."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from semabench.results.record import Record
+from semabench.results.summary import Cell, Estimate, Line, resolutions
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+TIMM_COLUMNS = (
+    "model",
+    "img_size",
+    "top1",
+    "top1_err",
+    "top5",
+    "top5_err",
+    "param_count",
+    "crop_pct",
+    "interpolation",
+)
+"""The columns of timm's results/results-imagenet.csv; ``_err`` is 100 - accuracy there."""
+
+_IN_TIMM = ("model", "resolution", "top1", "top5", "params", "crop_pct", "interpolation")
+
+Measure = Callable[[Cell], str]
+
+
+def accuracy_cell(cell: Cell) -> str:
+    """Return top-1 with its standard error, as ``95.6 ±0.7``."""
+    return _with_error(cell.top1, "{:.1f}")
+
+
+def throughput_cell(cell: Cell) -> str:
+    """Return images per second, to three figures."""
+    if cell.images_per_second is None:
+        return ""
+    speed = cell.images_per_second.mean
+    return f"{speed:,.0f}" if speed >= 100 else f"{speed:.3g}"
+
+
+def terminal_table(lines: Sequence[Line], measure: Measure, title: str) -> Table:
+    """Return a rich table: a row a line, a column a resolution."""
+    from rich.table import Table
+
+    header, texts, rows = grid(lines, measure)
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for position, name in enumerate(header):
+        numeric = position >= texts  # words may break over two rows, numbers may not
+        table.add_column(
+            name, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold"
+        )
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def markdown_table(lines: Sequence[Line], measure: Measure) -> str:
+    """Return the same table in GitHub's Markdown, ending with a newline."""
+    header, texts, rows = grid(lines, measure)
+    rule = ["---" if i < texts else "---:" for i in range(len(header))]
+    escaped = ([cell.replace("|", "\\|") for cell in row] for row in [header, rule, *rows])
+    return "".join(f"| {' | '.join(row)} |\n" for row in escaped)
+
+
+def grid(lines: Sequence[Line], measure: Measure) -> tuple[list[str], int, list[list[str]]]:
+    """Return the header, how many of its columns are words, and the rows as text.
+
+    Model and mixer are always there; what is the same for all lines is left to the caption
+    (``describe_setting``).
+    """
+    words = [
+        name
+        for name in lines[0].label
+        if name in ("model", "mixer") or len({line.label[name] for line in lines}) > 1
+    ]
+    columns = [[line.label[name] for line in lines] for name in words]
+    header = [name.replace("_", " ") for name in words]
+    extra = {
+        "params M": [_millions(line.first.params) for line in lines],
+        "seeds": [str(line.seeds) for line in lines],
+        "n": [f"{line.first.n:,}" for line in lines],
+    }
+    for name, texts in extra.items():
+        if any(texts) and (name == "params M" or len(set(texts)) > 1):
+            header.append(name)
+            columns.append(texts)
+    for size in resolutions(lines):
+        header.append(f"{size} px")
+        columns.append([measure(line.cells[size]) if size in line.cells else "" for line in lines])
+    return header, len(words), [list(row) for row in zip(*columns, strict=True)]
+
+
+def csv_table(records: Sequence[Record]) -> str:
+    """Return every record as one CSV row: timm's columns first, then all our other fields."""
+    others = [name for name in records[0].to_dict() if name not in _IN_TIMM]
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow([*TIMM_COLUMNS, *others])
+    for record in records:
+        row = record.to_dict()
+        writer.writerow([*_timm_values(record), *(row[name] for name in others)])
+    return buffer.getvalue()
+
+
+def _timm_values(record: Record) -> list[object]:
+    return [
+        record.model,
+        record.resolution,
+        *_percent_and_error(record.top1),
+        *_percent_and_error(record.top5),
+        None if record.params is None else round(record.params / 1e6, 2),
+        record.crop_pct,
+        record.interpolation,
+    ]
+
+
+def _percent_and_error(percent: float | None) -> tuple[float | None, float | None]:
+    if percent is None:
+        return None, None
+    return round(percent, 3), round(100 - percent, 3)
+
+
+def _millions(count: int | None) -> str:
+    return "" if count is None else f"{count / 1e6:.2f}"
+
+
+def _with_error(estimate: Estimate | None, form: str) -> str:
+    if estimate is None:
+        return ""
+    text = form.format(estimate.mean)
+    return text if estimate.stderr is None else f"{text} ±{form.format(estimate.stderr)}"

@@ -1,0 +1,203 @@
+"""Weights & Biases: one run a training, joined by its evaluations; works without network.
+
+Only what the project hands over is stored: the config, the metrics, the rows. What wandb would
+collect by itself (command line, host and user names, git remote and diff, code, installed
+packages, console output) is switched off, and API keys stay where wandb reads them.
+"""
+
+from __future__ import annotations
+
+import logging
+import netrc
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from semabench.errors import SemabenchError, nearest
+from semabench.results.record import Record
+
+if TYPE_CHECKING:
+    import wandb
+
+MODES = ("auto", "online", "offline", "disabled")
+STEP_METRIC = "eval/resolution"
+
+_METRICS = (
+    "resolution",
+    "top1",
+    "top1_stderr",
+    "top5",
+    "top5_stderr",
+    "images_per_second",
+    "peak_memory_mib",
+    "gmacs",
+    "n",
+)
+_SERVER = "https://api.wandb.ai"
+_PATIENCE = 5.0
+
+log = logging.getLogger(__name__)
+
+
+def wandb_mode(requested: str) -> str:
+    """Return ``online``, ``offline`` or ``disabled``: what is requested, as far as it can be had.
+
+    ``auto`` is online if the user is logged in (which is looked up locally) and the server
+    answers, else offline; it follows the environment variable WANDB_MODE if that is set.
+    ``online`` falls back to offline, with a warning, if the server does not answer.
+
+    Raises:
+        SemabenchError: an unknown mode.
+    """
+    if requested not in MODES:
+        raise SemabenchError(f"unknown W&B mode '{requested}'.{nearest(requested, MODES)}")
+    if requested == "auto":
+        requested = os.environ.get("WANDB_MODE") or ("online" if logged_in() else "offline")
+        if requested not in MODES[1:]:
+            raise SemabenchError(f"WANDB_MODE is '{requested}'.{nearest(requested, MODES[1:])}")
+    if requested == "online":
+        if not logged_in():
+            log.warning("W&B: not logged in (run `wandb login`): logging offline.")
+            return "offline"
+        if not _reachable():
+            log.warning("W&B: %s does not answer: logging offline.", _server())
+            return "offline"
+    return requested
+
+
+def logged_in() -> bool:
+    """Return whether wandb will find credentials: in the environment or in the netrc file."""
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    names = [os.environ["NETRC"]] if "NETRC" in os.environ else ["~/.netrc", "~/_netrc"]
+    host = urlsplit(_server()).hostname or ""
+    for path in (Path(name).expanduser() for name in names):
+        try:
+            if path.is_file() and netrc.netrc(path).authenticators(host):
+                return True
+        except (OSError, netrc.NetrcParseError):
+            continue
+    return False
+
+
+def start_run(
+    run_dir: Path,
+    run_id: str,
+    *,
+    project: str,
+    name: str,
+    group: str | None = None,
+    tags: Sequence[str] = (),
+    config: Mapping[str, Any] | None = None,
+    mode: str = "auto",
+    job_type: str = "train",
+) -> wandb.Run:
+    """Start the W&B run ``run_id``, or join it if it exists; never an error without network.
+
+    Online, the server adds to the run of that id. Offline there is nobody to ask: each call
+    writes a directory of its own below ``run_dir/wandb``, all with the same id, which
+    ``wandb sync`` uploads in the order of their start times.
+
+    Args:
+        run_dir: the run's directory; wandb's files go to ``wandb/`` in it.
+        run_id: a function of the config, so that a repeated job finds its own run.
+        config: stored as is: hand over no secrets.
+        mode: as in :func:`wandb_mode`.
+
+    Raises:
+        SemabenchError: an unknown mode, or wandb cannot write its files.
+    """
+    import wandb
+
+    mode = wandb_mode(mode)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    arguments: dict[str, Any] = {
+        "dir": str(run_dir),
+        "id": run_id,
+        "project": project,
+        "name": name,
+        "group": group,
+        "tags": list(tags),
+        "config": dict(config or {}),
+        "job_type": job_type,
+        "reinit": "finish_previous",
+    }
+    if mode == "online":
+        try:
+            return wandb.init(
+                **arguments, mode="online", resume="allow", settings=_settings(silent=False)
+            )
+        except wandb.errors.Error as error:
+            log.warning("W&B: %s: logging offline.", str(error).splitlines()[0])
+            mode = "offline"
+    try:
+        return wandb.init(
+            **arguments,
+            mode="disabled" if mode == "disabled" else "offline",
+            settings=_settings(silent=True),
+        )
+    except wandb.errors.Error as error:
+        raise SemabenchError(f"W&B cannot start in {run_dir}: {error}") from error
+
+
+def log_evaluation(
+    run: wandb.Run, records: Sequence[Record], first_step: int | None = None
+) -> None:
+    """Log ``eval/*`` against ``eval/resolution``, one step a row, and all rows as a table.
+
+    Args:
+        run: from :func:`start_run`.
+        records: the rows, in the order in which they are to be drawn.
+        first_step: W&B's step of the first row, beyond all steps the run has had. Needed only
+            where wandb cannot know them: offline, in a run whose training wrote a directory of
+            its own (steps that the server has already would be dropped).
+    """
+    import wandb
+
+    run.define_metric(STEP_METRIC)
+    run.define_metric("eval/*", step_metric=STEP_METRIC)
+    for offset, record in enumerate(records):
+        row = record.to_dict()
+        metrics = {f"eval/{name}": row[name] for name in _METRICS if row[name] is not None}
+        run.log(metrics, step=None if first_step is None else first_step + offset)
+    if records:
+        rows = [record.to_dict() for record in records]
+        table = wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])
+        step = None if first_step is None else first_step + len(records)
+        run.log({"eval/results": table}, step=step)
+
+
+def _settings(silent: bool) -> wandb.Settings:
+    """Return the settings under which wandb collects nothing by itself but device metrics."""
+    import wandb
+
+    return wandb.Settings(
+        console="off",
+        disable_code=True,
+        disable_git=True,
+        disable_job_creation=True,
+        host="",
+        save_code=False,
+        silent=silent,
+        x_disable_meta=True,
+        x_save_requirements=False,
+    )
+
+
+def _server() -> str:
+    return os.environ.get("WANDB_BASE_URL") or _SERVER
+
+
+def _reachable() -> bool:
+    """Return whether the server answers at all, through the user's proxy if there is one."""
+    try:
+        urllib.request.urlopen(_server(), timeout=_PATIENCE).close()
+    except urllib.error.HTTPError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return True

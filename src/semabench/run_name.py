@@ -1,0 +1,46 @@
+"""A run's identity and directory: functions of its config, so that a repeated job finds its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from semabench.config import TrainConfig
+
+# Where and how fast the data are read does not change what a run is.
+_DATA_ELSEWHERE = ("packed", "source", "num_workers", "val_resolution")
+
+
+def config_digest(config: dict[str, Any], *, seed: bool) -> str:
+    """Return six hex digits that name a training config given as plain values.
+
+    Model, data, recipe and precision count; devices, workers, paths and loggers may change
+    between two starts of one run. Without ``seed``, runs that differ by it alone are equal.
+    """
+    identity = {
+        "model": config["model"],
+        "data": {k: v for k, v in config["data"].items() if k not in _DATA_ELSEWHERE},
+        "recipe": config["recipe"],
+        "precision": config["trainer"]["precision"],
+    }
+    if seed:
+        identity["seed"] = config["seed"]
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:6]
+
+
+def run_name(config: TrainConfig) -> str:
+    """Return e.g. ``sema_nano-shapes-demo-s0-1f3a9c``, or ``config.name`` where it is given."""
+    if config.name:
+        return config.name
+    mixer = f"-{config.model.mixer}" if config.model.mixer else ""
+    name = config.model.name.replace("/", "_")
+    digest = config_digest(asdict(config), seed=True)
+    return f"{name}{mixer}-{config.data.name}-{config.recipe.name}-s{config.seed}-{digest}"
+
+
+def run_dir(config: TrainConfig) -> Path:
+    """Return ``<output_root>/<experiment>/<run name>``."""
+    return Path(config.output_root) / config.experiment / run_name(config)

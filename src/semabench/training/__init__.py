@@ -1,0 +1,1 @@
+"""Training: the Lightning module, its optimiser and schedule, checkpoints and callbacks."""

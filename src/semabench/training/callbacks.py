@@ -1,0 +1,132 @@
+"""What watches a run: finite losses, speed, and a line an epoch."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, RichProgressBar
+from rich.console import Console
+
+from semabench.errors import SemabenchError
+from semabench.training.module import Classifier
+
+
+class LossWatch(Callback):
+    """Logs the loss and stops the run at the first that is not finite.
+
+    The step of that loss is noted on the device at every step and read every ``every`` steps and
+    at the end of an epoch, before a checkpoint is written: no step waits for it, and no
+    checkpoint holds its damage.
+    """
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+        self.first_bad: torch.Tensor | None = None
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Note the loss of this step, counted from 0."""
+        loss = outputs["loss"].detach()
+        step = trainer.global_step - 1
+        if self.first_bad is None:
+            self.first_bad = torch.full((), -1, dtype=torch.int64, device=loss.device)
+        new = (self.first_bad < 0) & ~torch.isfinite(loss)
+        self.first_bad = torch.where(new, step, self.first_bad)
+        if (step + 1) % self.every == 0 or trainer.is_last_batch:
+            self._read(trainer, pl_module, loss)
+
+    def _read(self, trainer: L.Trainer, module: L.LightningModule, loss: torch.Tensor) -> None:
+        assert self.first_bad is not None
+        if (bad := int(self.first_bad)) >= 0:
+            rate = trainer.optimizers[0].param_groups[0]["lr"]
+            raise SemabenchError(
+                f"the loss is not finite since step {bad} (epoch {trainer.current_epoch + 1}, "
+                f"learning rate {rate:.3g}): lower recipe.lr, lengthen recipe.warmup_epochs, or "
+                "train with trainer.precision=32-true; the checkpoints are from before."
+            )
+        module.log("train/loss", loss, prog_bar=True)
+        module.log("train/lr", trainer.optimizers[0].param_groups[0]["lr"])
+
+
+class Throughput(Callback):
+    """Logs training img/s over all devices, validation and checkpoints left out."""
+
+    def __init__(self, every: int, global_batch_size: int) -> None:
+        self.every = every
+        self.global_batch_size = global_batch_size
+        self.images = 0
+        self.seconds = 0.0
+        self._start = 0.0
+        self._steps = 0
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock again after validation."""
+        self.images, self.seconds = 0, 0.0
+        self._start, self._steps = time.perf_counter(), 0
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Read the clock where the loss is read, so that the device has done the work."""
+        self._steps += 1
+        if trainer.global_step % self.every == 0 or trainer.is_last_batch:
+            if trainer.is_last_batch and pl_module.device.type == "cuda":
+                torch.cuda.synchronize()
+            now = time.perf_counter()
+            images, seconds = self._steps * self.global_batch_size, now - self._start
+            self.images += images
+            self.seconds += seconds
+            self._start, self._steps = now, 0
+            pl_module.log("train/images_per_second", images / seconds, prog_bar=True)
+
+
+class EpochLine(Callback):
+    """Prints one line an epoch: for logs, where a progress bar says nothing."""
+
+    def __init__(self, throughput: Throughput) -> None:
+        self.throughput = throughput
+        self.console = Console(highlight=False, soft_wrap=True)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Print epoch, loss, accuracy, learning rate and speed."""
+        if not trainer.is_global_zero:
+            return
+        assert isinstance(pl_module, Classifier)
+        metrics = trainer.callback_metrics
+        parts = [f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"]
+        for label, key in (("loss", "train/loss"), ("val loss", "val/loss")):
+            if key in metrics:
+                parts.append(f"{label} {float(metrics[key]):.3f}")
+        for label, key in (("top-1", "top1"), ("top-5", "top5")):
+            if f"val/{key}" in metrics:
+                parts.append(f"{label} {float(metrics[f'val/{key}']):.2f} %")
+        if "val_ema/top1" in metrics:
+            parts.append(f"EMA top-1 {float(metrics['val_ema/top1']):.2f} %")
+        parts.append(f"lr {trainer.optimizers[0].param_groups[0]['lr']:.2e}")
+        speed = self.throughput.images / max(self.throughput.seconds, 1e-9)
+        parts.append(f"{speed:,.0f} img/s")
+        self.console.print("  ".join(parts))
+
+
+def create_callbacks(every: int, global_batch_size: int, progress_bar: bool) -> list[Callback]:
+    """Return the callbacks every run has, the checkpoints apart."""
+    throughput = Throughput(every, global_batch_size)
+    # The loss is read first: it waits for the device, so that the clock reads work done.
+    callbacks: list[Callback] = [LossWatch(every), throughput, EpochLine(throughput)]
+    if progress_bar:
+        callbacks.append(RichProgressBar(refresh_rate=max(1, min(every, 10)), leave=False))
+    return callbacks

@@ -1,0 +1,152 @@
+"""Checkpoints: written whole or not at all, read with an error that says what is wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.io import CheckpointIO
+from torch import Tensor
+
+from semabench.errors import SemabenchError
+from semabench.files import atomic_write
+
+log = logging.getLogger(__name__)
+
+CONFIG = "config.yaml"  # of the run, beside the directory of its checkpoints
+DIRECTORY = "checkpoints"
+LAST = "last.ckpt"
+BEST = "best.ckpt"
+
+
+class AtomicCheckpointIO(CheckpointIO):
+    """Replaces a checkpoint in one step; Lightning's own goes through /tmp and copies."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
+        """Serialise in memory, so that a full disk shows as such, then write atomically."""
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        atomic_write(Path(path), buffer.getvalue())
+
+    def load_checkpoint(
+        self,
+        path: Any,
+        map_location: Callable | None = None,
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        """Read tensors and plain values only: nothing in a checkpoint is executed."""
+        return read_checkpoint(Path(path))
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Delete a checkpoint that a better one has replaced."""
+        Path(path).unlink(missing_ok=True)
+
+
+def checkpoint_callback(run_dir: Path, monitor: str) -> ModelCheckpoint:
+    """Return the callback that keeps ``last.ckpt`` and ``best.ckpt``, each epoch.
+
+    It saves when an epoch is over, validation included, so that a resumed run starts with the
+    next one.
+    """
+    callback = ModelCheckpoint(
+        dirpath=run_dir / DIRECTORY,
+        filename=Path(BEST).stem,
+        monitor=monitor,
+        mode="max",
+        save_top_k=1,
+        save_last=True,
+        save_on_train_epoch_end=True,
+        auto_insert_metric_name=False,
+        enable_version_counter=False,
+    )
+    callback.CHECKPOINT_NAME_LAST = Path(LAST).stem
+    return callback
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Load a checkpoint file on the CPU.
+
+    Raises:
+        SemabenchError: no such file, or damaged.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise SemabenchError(f"there is no checkpoint {path}.") from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SemabenchError(f"checkpoint {path} is damaged ({reason}).") from error
+
+
+def resume_path(resume: str, run_dir: Path) -> Path | None:
+    """Return the checkpoint to go on from: with ``auto``, the newest of the run that is sound.
+
+    Args:
+        resume: ``auto``, ``never``, or the path of a checkpoint.
+    """
+    if resume == "never":
+        return None
+    if resume != "auto":
+        read_checkpoint(Path(resume))
+        return Path(resume)
+    found = [run_dir / DIRECTORY / name for name in (LAST, BEST)]
+    for path in sorted(
+        (p for p in found if p.exists()), key=lambda p: p.stat().st_mtime, reverse=True
+    ):
+        try:
+            read_checkpoint(path)
+        except SemabenchError as error:
+            log.warning("%s It is skipped.", error)
+        else:
+            return path
+    return None
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """What a checkpoint of ours holds for an evaluation."""
+
+    path: Path
+    digest: str  # first 12 hex digits of the file's SHA-256
+    describe: dict[str, Any]  # model, data, recipe, seed, classes, mean, std
+    epochs: int  # trained so far
+    weights: dict[str, dict[str, Tensor]]  # "model", and "ema" where there is one
+
+
+def load_trained(path: Path) -> TrainedModel:
+    """Read a checkpoint, or the last one of a run directory.
+
+    Raises:
+        SemabenchError: missing, damaged, or not one of ours.
+    """
+    if path.is_dir():
+        path = path / DIRECTORY / LAST
+    checkpoint = read_checkpoint(path)
+    if "semabench" not in checkpoint:
+        raise SemabenchError(
+            f"{path} is not a checkpoint of train.py's; official weights are loaded with "
+            "model=NAME model.checkpoint=PATH."
+        )
+    state = checkpoint["state_dict"]
+    weights = {"model": _under(state, "model."), "ema": _under(state, "ema.module.")}
+    return TrainedModel(
+        path=path,
+        digest=hashlib.sha256(path.read_bytes()).hexdigest()[:12],
+        describe=checkpoint["semabench"],
+        epochs=checkpoint["epoch"] + 1,
+        weights={name: tensors for name, tensors in weights.items() if tensors},
+    )
+
+
+def _under(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}

@@ -1,0 +1,132 @@
+"""The Lightning module: one classifier, one recipe."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import torch
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from semabench.config import RecipeConfig
+from semabench.data.mixing import Mix
+from semabench.data.normalize import Normalize
+from semabench.training.counts import Counts
+from semabench.training.optimizer import create_optimizer, create_scheduler
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Classifier(L.LightningModule):
+    """Trains ``model`` by ``recipe``; validates it and, where the recipe has one, its EMA.
+
+    Args:
+        model: images (B, 3, R, R) float to logits (B, num_classes).
+        recipe: what to do; see `config.RecipeConfig`.
+        num_classes: of the data set.
+        steps_per_epoch: optimiser steps, the same on every rank.
+        mean, std: of the model's normalisation, for pixels in 0..1.
+        seed: of the run. The draws of step t depend on (seed, t, rank) only, so that a resumed
+            run repeats what an undisturbed one would have drawn.
+        describe: stored in every checkpoint; says what the weights are.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: RecipeConfig,
+        *,
+        num_classes: int,
+        steps_per_epoch: int,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        seed: int,
+        describe: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.ema = None if recipe.ema_decay is None else ModelEmaV3(model, decay=recipe.ema_decay)
+        self.recipe = recipe
+        self.steps_per_epoch = steps_per_epoch
+        self.seed = seed
+        self.describe = describe
+        self.normalize = Normalize(mean, std)
+        self.mix = Mix(
+            num_classes,
+            mixup=recipe.mixup,
+            cutmix=recipe.cutmix,
+            prob=recipe.mix_prob,
+            switch_prob=recipe.mix_switch_prob,
+        )
+        self.counts = Counts()
+        self.ema_counts = Counts()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Make this step's draws (drop path, dropout, mixing) a function of the step."""
+        torch.manual_seed(step_seed(self.seed, self.global_step, self.global_rank))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss of one batch; nothing here waits for the device."""
+        images, labels = batch
+        images, targets = self.mix(self.normalize(images), labels)
+        logits = self.model(images)
+        return F.cross_entropy(logits, targets, label_smoothing=self.recipe.label_smoothing)
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Update the averaged weights."""
+        if self.ema is not None:
+            self.ema.update(self.model, step=self.global_step)
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the last validation."""
+        self.counts.reset()
+        self.ema_counts.reset()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count the correct predictions of one batch."""
+        images, labels = batch
+        images = self.normalize(images)
+        self.counts.add(self.model(images), labels)
+        if self.ema is not None:
+            self.ema_counts.add(self.ema.module(images), labels)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log accuracies in percent over the samples of all ranks, each counted once."""
+        self._log_counts("val", self.counts)
+        if self.ema is not None:
+            self._log_counts("val_ema", self.ema_counts)
+
+    def _log_counts(self, prefix: str, counts: Counts) -> None:
+        # Every rank logs the same value, reduced already: no second reduction is asked for.
+        sums = self.trainer.strategy.reduce(counts.sums, reduce_op="sum")
+        result = counts.result(sums)
+        for name in ("loss", "top1", "top5"):
+            self.log(f"{prefix}/{name}", result[name], sync_dist=False)
+
+    def configure_optimizers(self) -> Any:
+        """Return AdamW and its per-step schedule, as Lightning wants them."""
+        optimizer = create_optimizer(self.model, self.recipe)
+        scheduler = create_scheduler(optimizer, self.recipe, self.steps_per_epoch)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what the weights are: model, data, recipe, classes."""
+        checkpoint["semabench"] = self.describe
+
+    @property
+    def monitor(self) -> str:
+        """The metric by which the best checkpoint is chosen."""
+        return "val/top1" if self.ema is None else "val_ema/top1"
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """Return a 63-bit seed that no two (seed, step, rank) of a run share, mixed as splitmix64."""
+    z = (seed * 0x9E3779B97F4A7C15 + (step << 16) + rank + 1) & 0xFFFFFFFFFFFFFFFF
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+    return (z ^ (z >> 31)) >> 1

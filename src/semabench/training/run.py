@@ -1,0 +1,171 @@
+"""One training run, from its config to `finished.json` in its directory."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.strategies import DDPStrategy
+from omegaconf import OmegaConf
+from torch import nn
+
+from semabench.config import TrainConfig
+from semabench.data.module import ImageDataModule
+from semabench.files import atomic_write
+from semabench.models import build_model
+from semabench.run_name import run_dir as run_dir_of
+from semabench.training.callbacks import create_callbacks
+from semabench.training.checkpoint import (
+    CONFIG,
+    AtomicCheckpointIO,
+    checkpoint_callback,
+    resume_path,
+)
+from semabench.training.devices import check_processes, choose_accelerator, choose_precision
+from semabench.training.loggers import close_logger, create_logger
+from semabench.training.module import Classifier
+
+log = logging.getLogger(__name__)
+
+FINISHED = "finished.json"
+
+
+def train(config: TrainConfig) -> Path:
+    """Train, or resume, or find finished, the run of this config.
+
+    Returns:
+        The run directory: config.yaml, checkpoints/, finished.json and the logs.
+
+    Raises:
+        SemabenchError: what the user can mend, before anything is written where possible.
+    """
+    run_dir = run_dir_of(config)
+    if (run_dir / FINISHED).exists() and config.resume == "auto":
+        print(f"finished already: {run_dir} (resume=never trains it again)")
+        return run_dir
+    accelerator = choose_accelerator(config.trainer.accelerator)
+    precision = choose_precision(config.trainer.precision, accelerator)
+    check_processes(config.trainer.devices, config.trainer.num_nodes, accelerator)
+    L.seed_everything(config.seed, workers=True, verbose=False)
+    data = ImageDataModule(
+        config.data, config.recipe.batch_size, config.seed, config.trainer.val_batch_size
+    )
+    model = _model(config, len(data.classes))
+    resume = resume_path(config.resume, run_dir)
+    module = _module(config, model, data)
+    atomic_write(run_dir / CONFIG, OmegaConf.to_yaml(OmegaConf.structured(config)))
+    (run_dir / FINISHED).unlink(missing_ok=True)
+    trainer = _trainer(config, run_dir, accelerator, precision, module)
+    print(f"{'resuming ' + str(resume) if resume else 'training'}: {run_dir}")
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    finally:
+        close_logger(trainer.logger)
+    if trainer.is_global_zero and trainer.current_epoch >= config.recipe.epochs:
+        _finish(trainer, run_dir)
+    return run_dir
+
+
+def _model(config: TrainConfig, num_classes: int) -> nn.Module:
+    options = {k: v for k, v in config.model.options.items() if v is not None}
+    return build_model(
+        config.model.name,
+        num_classes=num_classes,
+        resolution=config.data.resolution,
+        drop_path_rate=config.model.drop_path_rate,
+        checkpoint=config.model.checkpoint,
+        pretrained=config.model.pretrained,
+        mixer=config.model.mixer,
+        options=options,
+    )
+
+
+def _module(config: TrainConfig, model: nn.Module, data: ImageDataModule) -> Classifier:
+    normalisation: Any = getattr(model, "pretrained_cfg", {})
+    mean = tuple(normalisation.get("mean", (0.485, 0.456, 0.406)))
+    std = tuple(normalisation.get("std", (0.229, 0.224, 0.225)))
+    if config.trainer.channels_last:
+        model.to(memory_format=torch.channels_last)
+    module = Classifier(
+        model,
+        config.recipe,
+        num_classes=len(data.classes),
+        steps_per_epoch=data.steps_per_epoch,
+        mean=mean,
+        std=std,
+        seed=config.seed,
+        describe={
+            "format": 1,
+            "config": asdict(config),
+            "classes": data.classes,
+            "fingerprint": data.fingerprint,
+            "mean": list(mean),
+            "std": list(std),
+        },
+    )
+    if config.trainer.compile:
+        model.compile()
+    return module
+
+
+def _trainer(
+    config: TrainConfig, run_dir: Path, accelerator: str, precision: str, module: Classifier
+) -> L.Trainer:
+    options = config.trainer
+    many = options.devices * options.num_nodes > 1
+    _quiet_lightning()
+    logger = create_logger(config, run_dir)
+    bar = sys.stdout.isatty() if options.progress_bar is None else options.progress_bar
+    every = min(options.log_every_n_steps, module.steps_per_epoch)
+    return L.Trainer(
+        accelerator=accelerator,
+        devices=options.devices,
+        num_nodes=options.num_nodes,
+        strategy=DDPStrategy(gradient_as_bucket_view=True) if many else "auto",
+        precision=precision,  # type: ignore[arg-type]
+        max_epochs=config.recipe.epochs,
+        max_steps=options.max_steps,
+        check_val_every_n_epoch=options.val_every_n_epochs,
+        gradient_clip_val=config.recipe.clip_grad,
+        log_every_n_steps=every,
+        logger=logger if logger is not None else False,
+        callbacks=[
+            *create_callbacks(every, config.recipe.batch_size, bar),
+            checkpoint_callback(run_dir, module.monitor),
+        ],
+        plugins=[AtomicCheckpointIO()],
+        enable_progress_bar=bar,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        benchmark=accelerator == "gpu",
+        default_root_dir=run_dir,
+    )
+
+
+def _quiet_lightning() -> None:
+    """Keep to what a user can act on; the sharding, seeding and exact metrics are our own."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",
+        ".*recommended to use `self.log.*sync_dist=True.*",
+        ".*treespec, LeafSpec.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+
+
+def _finish(trainer: L.Trainer, run_dir: Path) -> None:
+    metrics = {
+        name: float(value)
+        for name, value in trainer.callback_metrics.items()
+        if name.startswith("val")
+    }
+    summary = {"epochs": trainer.current_epoch, "steps": trainer.global_step, "metrics": metrics}
+    atomic_write(run_dir / FINISHED, json.dumps(summary, indent=2) + "\n")

@@ -1,0 +1,26 @@
+"""Fixtures shared by all tests: where the reference outputs and the real pictures lie."""
+
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+
+
+def _shared(part: str) -> Path:
+    path = SHARED / part
+    if not path.is_dir():
+        pytest.skip(f"{part} is not in a folder named shared beside this checkout")
+    return path
+
+
+@pytest.fixture(scope="session")
+def golden_dir() -> Path:
+    """Inputs and outputs of the official models."""
+    return _shared("golden")
+
+
+@pytest.fixture(scope="session")
+def clothing_dir() -> Path:
+    """Real photographs in ImageNet layout: train/<class>/*.jpg and val/<class>/*.jpg."""
+    return _shared("data/clothing10-256")

@@ -1,0 +1,36 @@
+"""A small data set, as a folder tree, packed and rendered, shared by the loaders' tests."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from semabench.data.pack import pack
+from semabench.data.render import render
+
+
+class Dataset(NamedTuple):
+    source: Path
+    packed: Path
+    resolution: int
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory) -> Dataset:
+    """Smooth random pictures of many sizes: 45 for training, 21 for validation, 3 classes."""
+    root = tmp_path_factory.mktemp("dataset")
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 15), ("val", 7)):
+        for name in ("ant", "bee", "cat"):
+            directory = root / "source" / split / name
+            directory.mkdir(parents=True)
+            for number in range(count):
+                coarse = generator.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+                size = tuple(int(side) for side in generator.integers(40, 120, 2))
+                picture = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+                picture.save(directory / f"{number}.jpg", quality=90)
+    pack(root / "source", root / "packed", workers=1)
+    render(root / "source", root / "packed", [32, 48], workers=1)
+    return Dataset(root / "source", root / "packed", 48)

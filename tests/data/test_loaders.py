@@ -1,0 +1,273 @@
+"""The contract that every loader keeps, and the choice between them."""
+
+import itertools
+import json
+import shutil
+import threading
+
+import numpy as np
+import pytest
+import torch
+from lightning.fabric.utilities.data import _set_sampler_epoch
+from lightning.fabric.utilities.types import _Stateful
+
+from semabench.data import loaders
+from semabench.data.ffcv_loader import missing_ffcv
+from semabench.data.loaders import create_eval_loader, create_train_loader
+from semabench.errors import SemabenchError
+
+needs_ffcv = pytest.mark.skipif(missing_ffcv() is not None, reason="FFCV is not installed")
+KINDS = [pytest.param("ffcv", marks=needs_ffcv), "folder"]
+
+
+def train(dataset, kind, **options):
+    options = {"batch_size": 8, "seed": 3, "num_workers": 2, **options}
+    return create_train_loader(
+        kind=kind,
+        packed_dir=dataset.packed,
+        source_dir=dataset.source,
+        resolution=dataset.resolution,
+        **options,
+    )
+
+
+def evaluation(dataset, kind, **options):
+    options = {"batch_size": 8, "num_workers": 2, "resolution": dataset.resolution, **options}
+    return create_eval_loader(
+        kind=kind, packed_dir=dataset.packed, source_dir=dataset.source, **options
+    )
+
+
+def copied(batches):
+    return [(images.clone(), labels.clone()) for images, labels in batches]
+
+
+def same(ours, theirs):
+    return len(ours) == len(theirs) and all(
+        torch.equal(x, u) and torch.equal(y, v) for (x, y), (u, v) in zip(ours, theirs, strict=True)
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_batches_are_as_promised(dataset, kind):
+    loader = train(dataset, kind)
+    images, labels = next(iter(loader))
+    assert images.shape == (8, 3, 48, 48)
+    assert images.dtype == torch.uint8
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    assert labels.shape == (8,)
+    assert labels.dtype == torch.int64
+    assert len(loader) == 45 // 8
+    assert loader.num_samples == 45
+    assert loader.batch_size == 8
+    assert loader.classes == ["ant", "bee", "cat"]
+    sidecar = json.loads((dataset.packed / "train.beton.json").read_text())
+    assert loader.fingerprint == sidecar["fingerprint"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_batches_depend_on_seed_and_epoch_but_not_on_workers(dataset, kind):
+    one = train(dataset, kind, num_workers=1)
+    two = train(dataset, kind, num_workers=2)
+    first = list(one)
+    assert same(first, list(two))
+    assert same(first, list(one))  # the epoch does not advance by itself
+    one.set_epoch(1)
+    two.set_epoch(1)
+    second = list(one)
+    assert same(second, list(two))
+    assert not same(first, second)
+    assert not same(first, list(train(dataset, kind, seed=4)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_that_is_kept_does_not_change(dataset, kind):
+    kept, snapshots = [], []
+    for images, labels in train(dataset, kind, batch_size=4):
+        kept.append((images, labels))
+        snapshots.append((images.clone(), labels.clone()))
+    assert len(kept) == 11  # more than are ever prepared in advance
+    assert same(kept, snapshots)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_resuming_gives_the_rest_of_the_epoch(dataset, kind):
+    loader = train(dataset, kind)
+    loader.set_epoch(2)
+    iterator = iter(loader)
+    head = copied(itertools.islice(iterator, 2))
+    state = json.loads(json.dumps(loader.state_dict()))
+    tail = copied(iterator)
+    assert len(head) + len(tail) == len(loader)
+
+    resumed = train(dataset, kind, num_workers=1)
+    resumed.load_state_dict(state)
+    assert resumed.state_dict() == state
+    resumed.set_epoch(2)  # as Lightning does
+    assert len(resumed) == len(loader)
+    assert same(list(resumed), tail)
+    assert same(list(resumed), head + tail)  # once only
+    assert not same(list(resumed), tail)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_finished_epoch_resumes_with_the_next(dataset, kind):
+    loader = train(dataset, kind)
+    list(loader)
+    resumed = train(dataset, kind)
+    resumed.load_state_dict(loader.state_dict())
+    resumed.set_epoch(1)
+    loader.set_epoch(1)
+    assert loader.state_dict()["batch"] == 0
+    assert same(list(resumed), list(loader))
+
+
+def test_mid_epoch_states_of_other_batches_are_refused(dataset):
+    loader = train(dataset, "folder")
+    loader.start_at(0, 2)
+    for options, word in (({"seed": 9}, "seed"), ({"batch_size": 4}, "batch")):
+        with pytest.raises(SemabenchError, match=rf"cannot resume in mid-epoch.*{word}"):
+            train(dataset, "folder", **options).load_state_dict(loader.state_dict())
+    with pytest.raises(SemabenchError, match="no batch 6 in an epoch of 5"):
+        loader.start_at(0, 6)
+
+
+def test_epoch_is_honoured_until_the_first_batch(dataset):
+    # Lightning calls iter() before set_epoch() in a process's first epoch.
+    loader = train(dataset, "folder")
+    assert isinstance(loader, _Stateful)
+    iterator = iter(loader)
+    _set_sampler_epoch(loader, 4)
+    late = copied(iterator)
+    other = train(dataset, "folder")
+    other.set_epoch(4)
+    assert same(late, list(other))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_ranks_make_the_batches_of_one(dataset, kind):
+    alone = list(train(dataset, kind, batch_size=8))
+    parts = [list(train(dataset, kind, batch_size=4, rank=r, world_size=2)) for r in (0, 1)]
+    joined = [
+        (torch.cat([x, u]), torch.cat([y, v]))
+        for (x, y), (u, v) in zip(parts[0], parts[1], strict=True)
+    ]
+    assert same(alone, joined)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("batch_size", "world_size"), [(8, 1), (4, 2), (21, 1), (16, 3)])
+def test_evaluation_counts_every_picture_once(dataset, kind, batch_size, world_size):
+    made = [
+        list(evaluation(dataset, kind, batch_size=batch_size, rank=r, world_size=world_size))
+        for r in range(world_size)
+    ]
+    assert len({len(batches) for batches in made}) == 1
+    assert all(len(labels) == batch_size for batches in made for _, labels in batches)
+    labels = torch.cat([labels for batches in made for _, labels in batches])
+    assert torch.bincount(labels[labels >= 0]).tolist() == [7, 7, 7]
+    for images, labels in itertools.chain(*made):
+        assert not images[labels == -1].any()
+
+
+@needs_ffcv
+@pytest.mark.parametrize("resolution", [32, 48])
+def test_evaluation_pixels_are_equal_in_both(dataset, resolution):
+    ours = list(evaluation(dataset, "ffcv", resolution=resolution))
+    assert same(ours, list(evaluation(dataset, "folder", resolution=resolution)))
+
+
+@needs_ffcv
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_training_differs_by_jpeg_decoding_only(dataset, interpolation):
+    pairs = zip(
+        train(dataset, "ffcv", interpolation=interpolation),
+        train(dataset, "folder", interpolation=interpolation),
+        strict=True,
+    )
+    for (x, y), (u, v) in pairs:
+        assert torch.equal(y, v)
+        difference = (x.int() - u.int()).abs().float()
+        assert difference.mean() < 1.5
+        assert difference.amax() < 30
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_partial_epochs_leave_nothing_behind(dataset, kind):
+    loader = train(dataset, kind, num_workers=1)
+    next(iter(loader))
+    before = threading.active_count()
+    for _ in range(20 if kind == "ffcv" else 3):
+        for _batch in loader:
+            break
+    assert threading.active_count() <= before
+    assert len(list(loader)) == len(loader)
+
+
+def test_without_ffcv_the_folder_is_taken_with_a_warning(dataset, monkeypatch):
+    monkeypatch.setattr(loaders, "missing_ffcv", lambda: "No module named 'ffcv'")
+    with pytest.warns(UserWarning, match="FFCV cannot be used here.*slower folder loader"):
+        loader = train(dataset, "ffcv")
+    assert type(loader).__name__ == "FolderTrainLoader"
+    with pytest.raises(SemabenchError, match=r"install semabench\[ffcv\]"):
+        train(dataset._replace(source=None), "ffcv")
+
+
+@needs_ffcv
+def test_missing_files_are_told_with_the_command_that_makes_them(dataset, tmp_path):
+    with pytest.raises(SemabenchError) as error:
+        evaluation(dataset, "ffcv", resolution=64)
+    assert f"`semabench data render {dataset.source} {dataset.packed} --resolution 64`" in str(
+        error.value
+    )
+    with pytest.raises(SemabenchError, match=f"`semabench data pack SRC {tmp_path}`"):
+        train(dataset._replace(packed=tmp_path, source=None), "ffcv")
+
+
+@needs_ffcv
+def test_pixels_rendered_otherwise_are_refused(dataset):
+    with pytest.raises(SemabenchError, match=r"rendered with crop_pct 0.875, not 1.0.*--overwrite"):
+        evaluation(dataset, "ffcv", crop_pct=1.0)
+
+
+@needs_ffcv
+def test_a_file_that_is_not_rendered_is_no_evaluation_set(dataset, tmp_path):
+    for suffix in ("", ".json"):
+        shutil.copy(dataset.packed / f"train.beton{suffix}", tmp_path / f"val-48.beton{suffix}")
+    with pytest.raises(SemabenchError, match="does not hold raw pictures of 48×48"):
+        evaluation(dataset._replace(packed=tmp_path), "ffcv")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 46}, "45 pictures, fewer than one batch of 46"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"num_workers": 0}, "workers must be at least 1"),
+        ({"scale": (0.0, 1.0)}, "crop_scale"),
+        ({"ratio": (2.0, 1.0)}, "crop_ratio"),
+        ({"hflip": 1.5}, "hflip"),
+        ({"seed": -1}, "seed must be between"),
+        ({"rank": 2, "world_size": 2}, "rank 2"),
+        ({"interpolation": "bicubik"}, "Did you mean 'bicubic'"),
+    ],
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_bad_arguments_are_refused_in_one_line(dataset, kind, options, message):
+    with pytest.raises(SemabenchError, match=message) as error:
+        train(dataset, kind, **options)
+    assert "\n" not in str(error.value)
+
+
+def test_unknown_kinds_and_small_resolutions_are_refused(dataset):
+    with pytest.raises(SemabenchError, match=r"unknown loader 'fcv'\. Did you mean 'ffcv'"):
+        train(dataset, "fcv")
+    with pytest.raises(SemabenchError, match="resolution must be at least 32, got 31"):
+        evaluation(dataset, "folder", resolution=31)
+    with pytest.raises(SemabenchError, match="needs the directory of pictures"):
+        train(dataset._replace(source=None), "folder")
+
+
+def test_order_tells_each_batchs_samples(dataset):
+    loader = evaluation(dataset, "folder", batch_size=16)
+    assert np.array_equal(loader.order(0).ravel()[:21], np.arange(21))

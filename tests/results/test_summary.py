@@ -1,0 +1,72 @@
+import statistics
+
+import pytest
+from rows import row
+
+from semabench.results.summary import describe_errors, describe_setting, resolutions, summarise
+
+
+def test_one_seed_keeps_its_binomial_error():
+    (line,) = summarise([row(correct=80)])
+    assert line.cells[96].top1.mean == 80
+    assert line.cells[96].top1.stderr == pytest.approx(4.0)
+    assert "binomial" in describe_errors([line])
+
+
+def test_seeds_are_averaged_with_the_error_between_them():
+    values = [80, 84, 91]
+    (line,) = summarise(row(correct=c, seed=s) for s, c in enumerate(values))
+    assert line.seeds == 3
+    assert line.cells[96].top1.mean == pytest.approx(85)
+    assert line.cells[96].top1.stderr == pytest.approx(statistics.stdev(values) / 3**0.5)
+    assert "over 3 seeds" in describe_errors([line])
+
+
+def test_same_seed_measured_twice_counts_once_the_newest():
+    old = row(correct=10, batch_size=8)
+    new = row(correct=90, batch_size=64, time="2026-02-01T00:00:00Z")
+    for order in ([old, new], [new, old]):
+        (line,) = summarise(order)
+        assert (line.seeds, line.cells[96].top1.mean) == (1, 90)
+
+
+def test_a_mixture_says_so():
+    lines = summarise([row(), row(seed=1), row("mila_nano")])
+    assert "where a line has several" in describe_errors(lines)
+
+
+def test_resolutions_are_sorted_whatever_the_order_of_rows():
+    lines = summarise([row(resolution=r) for r in (128, 64, 96)])
+    assert resolutions(lines) == [64, 96, 128]
+    assert list(lines[0].cells) == [64, 96, 128]
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"model": "mila_nano", "mixer": "mila"}, "mila_nano"),
+        ({"mixer": "mean"}, "sema_nano, mean"),
+        ({"options": "window_size=14"}, "sema_nano, window_size=14"),
+        ({"weights": "ema"}, "sema_nano, ema"),
+        ({"epochs": 6}, "sema_nano, epochs 6"),
+        ({"device": "NVIDIA H200"}, "sema_nano, NVIDIA H200"),
+        ({"config": "0123456789"}, "sema_nano, config 0123456"),
+    ],
+)
+def test_what_differs_makes_another_line_and_is_named(change, name):
+    lines = summarise([row(), row(**change)])
+    assert len(lines) == 2
+    assert lines[1].name == name
+
+
+def test_config_hash_stays_out_of_sight_where_models_differ():
+    lines = summarise([row(config="a"), row("mila_nano", config="b")])
+    assert "config" not in lines[0].label
+
+
+def test_setting_tells_what_all_share_and_only_that():
+    lines = summarise([row(), row("mila_nano", precision="bf16")])
+    text = describe_setting(lines)
+    assert "shapes, n = 100" in text
+    assert "bicubic" in text
+    assert "fp32" not in text

@@ -1,0 +1,60 @@
+import csv
+import io
+
+from rich.console import Console
+from rows import row
+
+from semabench.results.summary import summarise
+from semabench.results.table import (
+    TIMM_COLUMNS,
+    accuracy_cell,
+    csv_table,
+    markdown_table,
+    terminal_table,
+    throughput_cell,
+)
+
+ROWS = [row(resolution=r, correct=c) for r, c in ((64, 70), (96, 80))] + [row("mila_nano", 96)]
+
+
+def test_markdown():
+    assert markdown_table(summarise(ROWS), accuracy_cell) == (
+        "| model | mixer | params M | 64 px | 96 px |\n"
+        "| --- | --- | ---: | ---: | ---: |\n"
+        "| sema_nano | sema | 0.50 | 70.0 ±4.6 | 80.0 ±4.0 |\n"
+        "| mila_nano | mila | 0.50 |  | 90.0 ±3.0 |\n"
+    )
+
+
+def test_markdown_cells_cannot_break_the_table():
+    text = markdown_table(summarise([row(), row(recipe="a|b")]), accuracy_cell)
+    assert "a\\|b" in text
+
+
+def test_columns_that_differ_are_shown():
+    text = markdown_table(summarise([row(), row(recipe="long"), row(seed=1)]), throughput_cell)
+    assert text.splitlines()[0] == "| model | mixer | recipe | params M | seeds | 96 px |"
+
+
+def test_terminal_shows_every_number_at_80_columns():
+    console = Console(width=80, file=io.StringIO(), record=True)
+    rows = [row("swin_tiny_patch4_window7_224", r) for r in (48, 64, 96, 128)]
+    console.print(terminal_table(summarise(rows), accuracy_cell, "Top-1"))
+    assert console.export_text().count("90.0 ±3.0") == 4
+
+
+def test_throughput_has_three_figures():
+    cells = [summarise([row(images_per_second=s)])[0].cells[96] for s in (12345.6, 123.4, 3.14159)]
+    assert [throughput_cell(cell) for cell in cells] == ["12,346", "123", "3.14"]
+    assert throughput_cell(summarise([row(images_per_second=None)])[0].cells[96]) == ""
+
+
+def test_csv_begins_with_the_columns_of_timm_and_holds_every_field():
+    text = csv_table([row(top5=None, gmacs=0.12)])
+    (parsed,) = csv.DictReader(io.StringIO(text))
+    assert tuple(parsed)[: len(TIMM_COLUMNS)] == TIMM_COLUMNS
+    assert len(set(parsed)) == len(list(parsed))
+    assert (parsed["img_size"], parsed["top1"], parsed["top1_err"]) == ("96", "90.0", "10.0")
+    assert (parsed["top5"], parsed["param_count"], parsed["gmacs"]) == ("", "0.5", "0.12")
+    known = {"resolution": "img_size", "params": "param_count"}
+    assert {known.get(name, name) for name in row().to_dict()} <= set(parsed)

@@ -1,0 +1,119 @@
+import logging
+import os
+import sys
+
+import pytest
+from offline_run import read_offline_run
+from rows import row
+
+from semabench.errors import SemabenchError
+from semabench.results import wandb_log
+from semabench.results.wandb_log import log_evaluation, start_run, wandb_mode
+
+KEY = "0123456789abcdef0123456789abcdef01234567"
+ARGUMENT = "token=planted-command-line-argument"
+SECRET = "planted-value-of-an-environment-variable"
+
+
+@pytest.fixture(autouse=True)
+def surroundings(monkeypatch, tmp_path):
+    """No credentials, no netrc of the user's, and a server that nobody runs."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def test_auto_is_offline_unless_logged_in(monkeypatch):
+    monkeypatch.setattr(wandb_log, "_reachable", lambda: True)
+    assert wandb_mode("auto") == "offline"
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    assert wandb_mode("auto") == "online"
+
+
+def test_netrc_is_a_login_for_its_own_host_only(monkeypatch, surroundings):
+    monkeypatch.setattr(wandb_log, "_reachable", lambda: True)
+    netrc = surroundings / "netrc"
+    netrc.write_text(f"machine elsewhere.example login user password {KEY}\n")
+    assert wandb_mode("auto") == "offline"
+    netrc.write_text(f"machine 127.0.0.1 login user password {KEY}\n")
+    assert wandb_mode("auto") == "online"
+
+
+def test_online_without_network_warns_and_goes_offline(monkeypatch, caplog):
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    with caplog.at_level(logging.WARNING):
+        assert wandb_mode("online") == "offline"
+    assert "does not answer" in caplog.text
+
+
+def test_online_without_login_warns_and_goes_offline(caplog):
+    assert wandb_mode("online") == "offline"
+    assert "wandb login" in caplog.text
+
+
+def test_auto_follows_the_environment_and_other_modes_are_taken_as_they_are(monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert wandb_mode("auto") == "disabled"
+    assert wandb_mode("offline") == "offline"
+    monkeypatch.setenv("WANDB_MODE", "dryrun")
+    with pytest.raises(SemabenchError, match="WANDB_MODE is 'dryrun'"):
+        wandb_mode("auto")
+
+
+def test_unknown_mode_names_the_nearest():
+    with pytest.raises(SemabenchError, match="'offline'"):
+        wandb_mode("ofline")
+
+
+def _run(run_dir, **changes):
+    settings = {"project": "semabench", "name": "demo", "group": "shapes", "tags": ["demo"]}
+    return start_run(run_dir, "demo-1a2b", **(settings | changes))
+
+
+def test_training_and_evaluation_share_one_run_and_leak_nothing(monkeypatch, surroundings):
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("PLANTED", SECRET)
+    monkeypatch.setattr(sys, "argv", ["train.py", ARGUMENT])
+    run_dir = surroundings / "outputs"
+    run = _run(run_dir, config={"model": {"name": "sema_nano"}})  # auto, and no server
+    run.log({"train/loss": 2.0})
+    run.log({"train/loss": 1.0})
+    run.finish()
+    run = _run(run_dir, job_type="eval")
+    log_evaluation(run, [row(resolution=64, correct=50), row(resolution=96)], first_step=2)
+    run.finish()
+
+    directories = sorted((run_dir / "wandb").glob("offline-run-*"))
+    runs = sorted((read_offline_run(d) for d in directories), key=lambda r: r["job_type"])
+    evaluation, training = runs
+    assert (training["id"], evaluation["id"]) == ("demo-1a2b", "demo-1a2b")
+    assert (training["project"], training["name"]) == ("semabench", "demo")
+    assert (training["group"], training["tags"]) == ("shapes", ["demo"])
+    assert training["config"]["model"] == {"name": "sema_nano"}
+    assert [line["train/loss"] for line in training["history"]] == [2.0, 1.0]
+
+    assert evaluation["metrics"]["eval/*"] == "eval/resolution"
+    logged = [line for line in evaluation["history"] if "eval/top1" in line]
+    assert [(r["eval/resolution"], r["eval/top1"]) for r in logged] == [(64, 50.0), (96, 90.0)]
+    steps = [line["_step"] for line in training["history"] + evaluation["history"]]
+    assert steps == sorted(set(steps))  # so that uploading one after the other drops nothing
+    (table,) = [d["eval/results"] for d in evaluation["history"] if "eval/results" in d]
+    assert (table["_type"], table["nrows"]) == ("table-file", 2)
+
+    stored = {p: p.read_bytes() for p in run_dir.rglob("*") if p.is_file()}
+    assert any(b"sema_nano" in content for content in stored.values())
+    for secret in (KEY, SECRET, ARGUMENT):
+        assert not [path for path, content in stored.items() if secret.encode() in content]
+    names = {path.name for path in stored}
+    assert not names & {"wandb-metadata.json", "requirements.txt", "output.log", "diff.patch"}
+    assert {run[name] for run in runs for name in ("host", "remote")} == {""}
+
+
+def test_disabled_leaves_no_files(surroundings):
+    run = _run(surroundings / "outputs", mode="disabled")
+    log_evaluation(run, [row()])
+    run.finish()
+    assert not list((surroundings / "outputs").rglob("*.wandb"))

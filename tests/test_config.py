@@ -1,0 +1,104 @@
+"""Every config composes, every wrong one is told in one line."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from semabench.config import EvalConfig, TrainConfig, known_keys, to_config
+from semabench.errors import SemabenchError
+from semabench.run_name import config_digest, run_name
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+
+
+def train_config(*overrides: str) -> TrainConfig:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return to_config(compose("train", overrides=list(overrides)), TrainConfig)
+
+
+def options(group: str) -> list[str]:
+    return sorted(p.stem for p in (CONF / group).glob("*.yaml") if not p.stem.startswith("_"))
+
+
+@pytest.mark.parametrize("group", ["data", "recipe", "trainer", "logger", "experiment"])
+def test_every_option_of_every_group_fits_the_schema(group):
+    assert options(group)
+    for option in options(group):
+        train_config(f"{group}={option}")
+
+
+def test_every_model_config_names_its_own_file():
+    for name in options("model"):
+        if name != "timm":
+            assert train_config(f"model={name}").model.name == name
+
+
+def test_every_yaml_key_is_written_out():
+    """No key of a schema hides from the YAML that a user reads."""
+    composed = train_config()
+    assert set(known_keys(TrainConfig)) >= {"recipe.lr", "data.packed", "trainer.compile"}
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        raw = compose("train")
+    for group in ("model", "data", "recipe", "trainer", "logger"):
+        assert set(raw[group]) == set(vars(getattr(composed, group))), group
+
+
+def test_an_unknown_key_names_the_nearest():
+    with pytest.raises(SemabenchError, match=r"'recipe\.labl_smoothing'.*recipe\.label_smoothing"):
+        train_config("+recipe.labl_smoothing=0.1")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("recipe.lr=fast", r"recipe\.lr.*fast"),
+        ("data.resolution=31", "smallest resolution is 32"),
+        ("evaluate_at=[224,16]", "smallest resolution is 32"),
+        ("trainer.accelerator=gpux", "Did you mean 'gpu'"),
+        ("data.loader=fcv", "Did you mean 'ffcv'"),
+        ("logger.mode=onlin", "Did you mean 'online'"),
+        ("recipe.epochs=0", r"recipe\.epochs must be at least 1"),
+        ("trainer.devices=3", "multiple of the number of devices"),
+    ],
+)
+def test_a_wrong_value_is_one_line(override, message):
+    with pytest.raises(SemabenchError, match=message) as error:
+        train_config(override)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_value_is_named():
+    with pytest.raises(SemabenchError, match=r"model\.name=\.\.\."):
+        train_config("model=timm")
+
+
+def test_the_eval_config_composes_without_model_and_data():
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = to_config(compose("eval", overrides=["resolutions=[64]"]), EvalConfig)
+        assert config.model is None
+        assert config.data is None
+        config = to_config(
+            compose("eval", overrides=["model=timm", "model.name=resnet18", "data=imagenet"]),
+            EvalConfig,
+        )
+    assert config.model is not None
+    assert config.model.name == "resnet18"
+
+
+def test_the_run_name_is_a_function_of_what_a_run_is():
+    base = run_name(train_config("experiment=demo"))
+    assert base.startswith("sema_nano-shapes-demo-s0-")
+    same = train_config("experiment=demo", "data.num_workers=7", "data.packed=/elsewhere")
+    assert run_name(same) == base
+    for override in ("recipe.lr=0.5", "data.resolution=64", "model.mixer=linear", "seed=1"):
+        assert run_name(train_config("experiment=demo", override)) != base
+    assert run_name(train_config("name=mine")) == "mine"
+
+
+def test_the_digest_without_seed_joins_repetitions():
+    from dataclasses import asdict
+
+    first, second = (asdict(train_config(f"seed={s}")) for s in (0, 1))
+    assert config_digest(first, seed=False) == config_digest(second, seed=False)
+    assert config_digest(first, seed=True) != config_digest(second, seed=True)

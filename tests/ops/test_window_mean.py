@@ -17,7 +17,7 @@ TIGHT = {"rtol": 0, "atol": 1e-12}  # float64
 
 def loop(q, k, v, window, shift, scale, mean):
     """One token at a time, in plain words: who is in my window, their softmax, the mean of all."""
-    B, H, W, heads, d = q.shape
+    B, H, W, heads, _ = q.shape
     out = torch.empty_like(v)
 
     def same(a, b, length, size, move):
@@ -168,9 +168,8 @@ def test_half_precision_agrees_with_float32():
     torch.testing.assert_close(out.float(), expected, rtol=0, atol=0.04)
 
 
-@pytest.mark.parametrize("dynamic", [False, True])
-def test_compiles_whole(dynamic):
-    compiled = torch.compile(window_mean, fullgraph=True, backend="eager", dynamic=dynamic)
+def test_compiles_whole():
+    compiled = torch.compile(window_mean, fullgraph=True, backend="eager", dynamic=False)
     for H, W in ((7, 7), (5, 9), (14, 14)):
         q, k, v = random_qkv(1, H, W, 2, 4)
         torch.testing.assert_close(

@@ -14,6 +14,7 @@ from __future__ import annotations
 import ctypes
 import threading
 import types
+import warnings
 from collections.abc import Callable
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
@@ -21,7 +22,7 @@ from typing import Any
 
 from numba import (
     config,
-    get_thread_id,  # type: ignore[attr-defined]
+    get_thread_id,
     njit,
     prange,
     set_num_threads,
@@ -29,6 +30,7 @@ from numba import (
 
 from semabench.data import draws
 from semabench.data.resample import resize
+from semabench.data.workers import worker_count
 
 #: One at a time: numba's fallback threading layer aborts when two threads enter it.
 kernel_lock = threading.Lock()
@@ -39,7 +41,20 @@ JPG = 0  # in the file's `mode` column; 1 is raw
 AREA = 0  # the filter code of libffcv's INTER_AREA; others are `resample.SUPPORT`
 
 #: Status of a sample while its batch is being made.
-WAITING, DONE, DAMAGED = 0, 1, 2
+WAITING, DONE, UNREAD, DAMAGED = 0, 1, 2, 3
+
+
+def thread_count(num_workers: int | None) -> int:
+    """Return how many threads to use: numba has made one for each usable core, and no more."""
+    cores = min(worker_count(None), MAX_THREADS)
+    wanted = cores if num_workers is None else worker_count(num_workers)
+    if wanted > cores:
+        warnings.warn(
+            f"num_workers={wanted} exceeds the {cores} core(s) this process may use; "
+            f"the FFCV loader uses {cores}.",
+            stacklevel=4,
+        )
+    return min(wanted, cores)
 
 
 def use_threads(count: int) -> None:
@@ -78,6 +93,12 @@ _resize_area.restype = None
 # 0; source, height, width; top, bottom, left, right; target, height, width
 _resize_area.argtypes = [ctypes.c_int64] * 11
 
+# Not a memory map: reading one beyond the end of a file that was cut short kills the process.
+# Either way the pages are the system's, one copy for all processes of a machine.
+_pread = ctypes.CDLL(None).pread
+_pread.restype = ctypes.c_ssize_t
+_pread.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64]
+
 
 def _compiled(function: Callable[..., Any], **replaced: Any) -> Callable[..., Any]:
     """Compile a function of `draws`, with its calls to another one replaced by compiled ones."""
@@ -107,18 +128,19 @@ def _mirror(image) -> None:  # type: ignore[no-untyped-def]
 def decode_crops(  # type: ignore[no-untyped-def]
     indices, seed, epoch, file, offsets, sizes, modes, heights, widths,
     scale_min, scale_max, ratio_min, ratio_max, hflip, interpolation,
-    staging, scratch, images, status,
+    encoded, staging, scratch, images, status,
 ) -> None:  # fmt: skip
     """Decode, crop, resize and flip the samples of one batch, as drawn for this epoch.
 
     Args:
         indices: int64 (B,), samples; none is padding.
         seed, epoch: of the draws.
-        file: uint8, the whole .beton.
+        file: descriptor of the .beton.
         offsets, sizes, modes, heights, widths: one entry a sample of the file, int64.
         scale_min, scale_max, ratio_min, ratio_max, hflip: see `draws`.
         interpolation: ``AREA`` or a value of ``resample.SUPPORT``.
-        staging: uint8 (threads, bytes of the largest picture that is stored as JPEG).
+        encoded: uint8 (threads, bytes of the largest JPEG).
+        staging: uint8 (threads, bytes of the largest picture, decoded).
         scratch: uint8 (threads, what `resize` needs).
         images: uint8 (B, R, R, 3), written.
         status: uint8 (B,), written as each sample is finished.
@@ -127,17 +149,17 @@ def decode_crops(  # type: ignore[no-untyped-def]
         index = indices[slot]
         height, width = heights[index], widths[index]
         pixels = 3 * height * width
-        data = file[offsets[index] : offsets[index] + sizes[index]]
         thread = get_thread_id()
-        source = data
-        result = 0
-        if modes[index] == JPG:
-            source = staging[thread, :pixels]
-            result = _imdecode(
-                data.ctypes.data, data.size, height, width, source.ctypes.data,
-                height, width, 0, 0, 1, 1, False, False,
-            )  # fmt: skip
-        if result != 0:
+        source = staging[thread, :pixels]
+        data = encoded[thread] if modes[index] == JPG else source
+        size = sizes[index]
+        if _pread(file, data.ctypes.data, size, offsets[index]) != size:
+            status[slot] = UNREAD
+            continue
+        if modes[index] == JPG and _imdecode(
+            data.ctypes.data, size, height, width, source.ctypes.data,
+            height, width, 0, 0, 1, 1, False, False,
+        ) != 0:  # fmt: skip
             status[slot] = DAMAGED
             continue
         picture = source.reshape(height, width, 3)
@@ -161,14 +183,15 @@ def decode_crops(  # type: ignore[no-untyped-def]
 
 
 @njit(parallel=True, nogil=True, error_model="numpy")
-def copy_raw(indices, file, offsets, images, status) -> None:  # type: ignore[no-untyped-def]
-    """Copy raw samples, all of the size of ``images``, into a batch; padding (−1) is black."""
+def read_raw(indices, file, offsets, images, status) -> None:  # type: ignore[no-untyped-def]
+    """Read raw samples, all of the size of ``images``, into a batch; padding (−1) is black."""
     size = images.shape[1] * images.shape[2] * 3
     flat = images.reshape(len(indices), size)
     for slot in prange(len(indices)):
         index = indices[slot]
         if index < 0:
             flat[slot, :] = 0
-        else:
-            flat[slot, :] = file[offsets[index] : offsets[index] + size]
+        elif _pread(file, flat[slot].ctypes.data, size, offsets[index]) != size:
+            status[slot] = UNREAD
+            continue
         status[slot] = DONE

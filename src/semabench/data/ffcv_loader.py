@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import warnings
+import weakref
 from abc import abstractmethod
 from collections.abc import Generator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -19,14 +19,11 @@ from semabench.data.epoch import Batch, EpochLoader
 from semabench.data.pictures import JPG, RAW
 from semabench.data.sampling import PADDING
 from semabench.data.watchdog import prefetch
-from semabench.data.workers import worker_count
 from semabench.errors import SemabenchError, nearest
 
 #: Filters for training crops: "area" is libffcv's (OpenCV's INTER_AREA), the others are Pillow's.
 #: The values are the kernels' codes.
 INTERPOLATIONS = {"area": 0, "bilinear": 1, "bicubic": 2}
-
-Identity = tuple[int, int, int]
 
 
 def missing_ffcv() -> str | None:
@@ -41,19 +38,18 @@ def missing_ffcv() -> str | None:
 class FFCVLoader(EpochLoader):
     """Common to both FFCV loaders: the file, the threads, and what may go wrong with them.
 
-    The file is mapped, so that all processes of a machine share one copy in the page cache.
+    All processes of a machine share one copy of the file, the system's page cache.
 
     Args:
         path: a .beton, refused unless it is the file that its sidecar describes.
         train: whether epochs are shuffled.
         resolution: R of the batches.
-        batch_size, seed, rank, world_size: see ``EpochLoader``.
         num_workers: threads; the cores this process may use if not given, and never more.
         ahead: finished batches that may wait.
         timeout: seconds without a finished sample after which loading counts as dead.
+        options: ``batch_size, seed, rank, world_size``, see ``EpochLoader``.
 
-    Raises:
-        SemabenchError: the file is missing, unfinished, damaged, or unfit for the purpose.
+    Raises SemabenchError if the file is missing, unfinished, damaged, or unfit for the purpose.
     """
 
     def __init__(
@@ -62,35 +58,30 @@ class FFCVLoader(EpochLoader):
         *,
         train: bool,
         resolution: int,
-        batch_size: int,
-        seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
         num_workers: int | None = None,
         ahead: int = 3,
         timeout: float = 30.0,
+        **options: Any,
     ) -> None:
         sidecar = require_intact(path)
         self._identity = _identity(path)
         beton = read_beton(path)
         super().__init__(
             train=train,
-            batch_size=batch_size,
             num_samples=len(beton),
             classes=sidecar.classes,
             names=sidecar.names,
             fingerprint=sidecar.fingerprint,
-            seed=seed,
-            rank=rank,
-            world_size=world_size,
+            **options,
         )
         self.path = path
         self.resolution = resolution
         self.settings: dict[str, Any] = sidecar.settings
-        self.num_workers = _threads(num_workers)
+        self.num_workers = _native().thread_count(num_workers)
         self.ahead = ahead
         self.timeout = timeout
-        self._file = np.memmap(path, np.uint8, mode="r").view(np.ndarray)
+        self._file = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
         self._labels = np.ascontiguousarray(beton.labels)
         self._offsets = beton.offsets
         self._status = np.zeros(0, np.uint8)
@@ -106,11 +97,7 @@ class FFCVLoader(EpochLoader):
 
     def _load(self, order: np.ndarray, epoch: int, first: int) -> Generator[Batch, None, None]:
         self._require_unchanged()
-        # An empty batch compiles the kernel, here and not on the watchdog's time.
-        empty = np.empty((0, self.resolution, self.resolution, 3), np.uint8)
-        self._status = np.zeros(0, np.uint8)
-        with _native().kernel_lock:
-            self._fill(np.zeros(0, np.int64), epoch, empty)
+        self._compile()
         device = torch.cuda.current_device() if torch.cuda.is_initialized() else None
 
         def produce(step: int) -> Batch:
@@ -129,34 +116,45 @@ class FFCVLoader(EpochLoader):
             progress=lambda: id(self._status) + int(np.count_nonzero(self._status)),
         )
 
+    def _compile(self) -> None:
+        """Run the kernel on an empty batch: it compiles here and not on the watchdog's time."""
+        lock = _native().kernel_lock
+        if not lock.acquire(timeout=self.timeout):
+            raise SemabenchError(f"{self.path}: another loader of this process hangs; start again.")
+        try:
+            self._status = np.zeros(0, np.uint8)
+            empty = np.empty((0, self.resolution, self.resolution, 3), np.uint8)
+            self._fill(np.zeros(0, np.int64), 0, empty)
+        finally:
+            lock.release()
+
     def _batch(self, indices: np.ndarray, epoch: int, number: int, pin: bool) -> Batch:
         self._require_unchanged()
-        # Fresh memory for each batch, so that nobody's batch is overwritten. Pinned memory comes
-        # from torch's caching allocator, which lets copies to the device finish before reuse.
+        # Fresh memory, so that nobody's batch is overwritten; pinned memory is torch's caching
+        # allocator's, which lets copies to the device finish before reuse.
         shape = (len(indices), self.resolution, self.resolution, 3)
         images = torch.empty(shape, dtype=torch.uint8, pin_memory=pin)
         self._status = np.zeros(len(indices), np.uint8)
         with _native().kernel_lock:
             self._fill(indices, epoch, images.numpy())
-        failed = np.flatnonzero(self._status != _native().DONE)
-        if len(failed):
-            raise SemabenchError(
-                f"{self.path}: sample {indices[failed[0]]} cannot be decoded (epoch {epoch}, batch "
-                f"{number}): run `semabench data check {self.path}`, then pack it again."
-            )
+        if (self._status != _native().DONE).any():
+            self._explain(indices, epoch, number)
         labels = np.where(indices == PADDING, PADDING, self._labels[indices])
         return images.permute(0, 3, 1, 2), torch.from_numpy(labels)
 
-    def _require_unchanged(self) -> None:
-        """Refuse a file that was replaced or rewritten since it was opened.
+    def _explain(self, indices: np.ndarray, epoch: int, number: int) -> NoReturn:
+        self._require_unchanged()
+        slot = int(np.argmax(self._status != _native().DONE))
+        verb = "read" if self._status[slot] == _native().UNREAD else "decoded"
+        raise SemabenchError(
+            f"{self.path}: sample {indices[slot]} cannot be {verb} (epoch {epoch}, batch "
+            f"{number}): run `semabench data check {self.path}`, then pack it again."
+        )
 
-        To read a mapped file beyond its new end would kill the process (SIGBUS).
-        """
+    def _require_unchanged(self) -> None:
         if _identity(self.path) != self._identity:
-            raise SemabenchError(
-                f"{self.path} has been replaced, changed or removed since this run opened it: "
-                "start again."
-            )
+            what = "has been replaced, changed or removed since this run opened it"
+            raise SemabenchError(f"{self.path} {what}: start again.")
 
 
 class FFCVTrainLoader(FFCVLoader):
@@ -198,16 +196,17 @@ class FFCVTrainLoader(FFCVLoader):
         self._heights = beton.heights.astype(np.int64)
         self._widths = beton.widths.astype(np.int64)
         bytes_of = 3 * self._heights * self._widths
-        largest_jpeg = int(bytes_of[self._modes == JPG].max(initial=0))
+        largest_jpeg = int(self._sizes[self._modes == JPG].max(initial=0))
         longest = int(max(self._heights.max(), self._widths.max()))
-        self._staging = np.empty((self.num_workers, largest_jpeg), np.uint8)
+        self._encoded = np.empty((self.num_workers, largest_jpeg), np.uint8)
+        self._staging = np.empty((self.num_workers, int(bytes_of.max())), np.uint8)
         self._scratch = np.empty((self.num_workers, 3 * self.resolution * longest), np.uint8)
 
     def _fill(self, indices: np.ndarray, epoch: int, images: np.ndarray) -> None:
         _native().decode_crops(
             indices, self._signed_seed, epoch, self._file, self._offsets, self._sizes,
             self._modes, self._heights, self._widths, *self._crop, self._interpolation,
-            self._staging, self._scratch, images, self._status,
+            self._encoded, self._staging, self._scratch, images, self._status,
         )  # fmt: skip
 
 
@@ -231,7 +230,7 @@ class FFCVEvalLoader(FFCVLoader):
             )
 
     def _fill(self, indices: np.ndarray, epoch: int, images: np.ndarray) -> None:
-        _native().copy_raw(indices, self._file, self._offsets, images, self._status)
+        _native().read_raw(indices, self._file, self._offsets, images, self._status)
 
 
 def _native() -> ModuleType:
@@ -241,20 +240,7 @@ def _native() -> ModuleType:
     return ffcv_decode
 
 
-def _threads(num_workers: int | None) -> int:
-    """Return how many threads to use: numba has made one for each usable core, no more."""
-    cores = worker_count(None)
-    wanted = worker_count(num_workers)
-    if wanted > cores:
-        warnings.warn(
-            f"num_workers={wanted} exceeds the {cores} core(s) this process may use; "
-            f"the FFCV loader uses {cores}.",
-            stacklevel=4,
-        )
-    return min(wanted, cores, _native().MAX_THREADS)
-
-
-def _identity(path: Path) -> Identity | None:
+def _identity(path: Path) -> tuple[int, int, int] | None:
     """Return what changes when a file is replaced or written to; ``None`` if it is gone."""
     try:
         status = os.stat(path)

@@ -126,7 +126,9 @@ def _measure(
     subject: Subject,
     device: torch.device,
 ) -> Measurement:
-    # torch.compile recompiles for each resolution; the first batches, which do, are not timed.
+    # Each resolution is compiled by itself, in the first batches, which are not timed.
+    if config.compile:
+        torch.compiler.reset()
     run = torch.compile(model, dynamic=False) if config.compile else model
     return measure(
         run,  # type: ignore[arg-type]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semabench.errors import SemabenchError
@@ -13,9 +12,8 @@ from semabench.ops import rotary
 class Mixer(nn.Module):
     """A token mixer on a grid, (B, H, W, C) -> (B, H, W, C) for any H, W >= 1.
 
-    A subclass implements ``attend`` on (B, H, W, heads, d), and ``features`` if its queries and
-    keys pass a feature map. Nothing it owns depends on H or W. Its options are the keyword
-    arguments of its ``__init__``; ``create_mixer`` refuses all others.
+    A subclass implements ``attend`` on (B, H, W, heads, d). Nothing it owns depends on H or W. Its
+    options are the keyword-only arguments of its ``__init__``; ``create_mixer`` refuses all others.
 
     Args:
         dim: channels C.
@@ -82,8 +80,3 @@ def grid_conv(x: Tensor, conv: nn.Conv2d) -> Tensor:
     """Apply a convolution to a (B, H, W, C) grid: a channels-last view, so nothing is copied."""
     y: Tensor = conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
     return y
-
-
-def elu_features(x: Tensor) -> Tensor:
-    """Return ELU(x) + 1, the positive feature map of linear attention."""
-    return F.elu(x) + 1.0

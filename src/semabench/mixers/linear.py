@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from semabench.mixers.base import Mixer, elu_features
+from semabench.mixers.base import Mixer
 from semabench.mixers.registry import register_mixer
 from semabench.ops import linear_attention, linear_attention_backend
 
@@ -38,7 +39,7 @@ class Linear(Mixer):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attend linearly, (B, H, W, heads, d)."""
-        q, k = elu_features(q), elu_features(k)
+        q, k = F.elu(q) + 1, F.elu(k) + 1
         return linear_attention(
             self.rotate(q),
             self.rotate(k),

@@ -13,7 +13,8 @@ from semabench.mixers.registry import register_mixer
 class Mean(Mixer):
     """1·(1/n) Σ_j v_j: what softmax attention becomes when it disperses completely.
 
-    It has no queries and keys, hence no projections for them, no scale, RoPE or backend.
+    It has no queries and keys, hence no projections for them, no scale, RoPE or backend; heads make
+    no difference to a mean.
     """
 
     def __init__(

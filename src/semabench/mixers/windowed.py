@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -53,7 +55,7 @@ class WindowedMixer(Mixer):
 
     @window_size.setter
     def window_size(self, size: int | tuple[int, int]) -> None:
-        pair = (size, size) if isinstance(size, int) else tuple(size)
+        pair = tuple(size) if isinstance(size, Sequence) else (size, size)
         if len(pair) != 2 or not all(isinstance(n, int) and n >= 1 for n in pair):
             raise SemabenchError(f"window_size must be one or two integers >= 1, not {size}.")
         self._window_size: tuple[int, int] = (pair[0], pair[1])

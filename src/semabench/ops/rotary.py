@@ -41,12 +41,10 @@ def rotary(x: Tensor, base: float = 10000.0) -> Tensor:
 def rotary_table(
     H: int, W: int, C: int, base: float, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
-    """Return cosines and sines of all angles: (2, H, W, C/2)."""
+    """Return cosines and sines of all angles: (2, H, W, C/2), computed in ``dtype``."""
     quarter = C // 4
-    # CPU: MPS has no float64. Angles reach hundreds of radians, where float32 loses digits.
-    frequency = base ** (-torch.arange(quarter, dtype=torch.float64) / quarter)
-    row, column = (torch.arange(n, dtype=torch.float64)[:, None] * frequency for n in (H, W))
-    angle = torch.cat(
-        [row[:, None].expand(H, W, quarter), column[None].expand(H, W, quarter)], dim=-1
-    )
-    return torch.stack([angle.cos(), angle.sin()]).to(device, dtype)
+    frequency = base ** (-torch.arange(quarter, device=device, dtype=dtype) / quarter)
+    rows = torch.arange(H, device=device, dtype=dtype)[:, None, None] * frequency
+    columns = torch.arange(W, device=device, dtype=dtype)[:, None] * frequency
+    angle = torch.cat([rows.expand(H, W, quarter), columns.expand(H, W, quarter)], dim=-1)
+    return torch.stack([angle.cos(), angle.sin()])

@@ -6,18 +6,20 @@ import hashlib
 import io
 import logging
 import pickle
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.io import CheckpointIO
 from torch import Tensor
 
 from semabench.errors import SemabenchError
-from semabench.files import atomic_write
+from semabench.files import atomic_path, atomic_write
 
 log = logging.getLogger(__name__)
 
@@ -52,25 +54,50 @@ class AtomicCheckpointIO(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
-def checkpoint_callback(run_dir: Path, monitor: str) -> ModelCheckpoint:
-    """Return the callback that keeps ``last.ckpt`` and ``best.ckpt``, each epoch.
+class Checkpoints(Callback):
+    """Keeps ``last.ckpt`` and, by a metric in percent, ``best.ckpt``.
 
-    It saves when an epoch is over, validation included, so that a resumed run starts with the
-    next one.
+    Both are written when an epoch is over, validation included, so that a resumed run starts with
+    the next epoch. (Lightning's ModelCheckpoint renews its last only where it renews its best.)
+
+    Args:
+        directory: created if need be.
+        monitor: name of a logged metric; higher is better, the first of equals is kept.
     """
-    callback = ModelCheckpoint(
-        dirpath=run_dir / DIRECTORY,
-        filename=Path(BEST).stem,
-        monitor=monitor,
-        mode="max",
-        save_top_k=1,
-        save_last=True,
-        save_on_train_epoch_end=True,
-        auto_insert_metric_name=False,
-        enable_version_counter=False,
-    )
-    callback.CHECKPOINT_NAME_LAST = Path(LAST).stem
-    return callback
+
+    def __init__(self, directory: Path, monitor: str) -> None:
+        self.directory = directory
+        self.monitor = monitor
+        self.best = -1.0
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the last checkpoint; link it as the best if it is."""
+        metric = trainer.callback_metrics.get(self.monitor)
+        better = metric is not None and float(metric) > self.best
+        if better:
+            self.best = float(metric)  # type: ignore[arg-type]
+        last = self.directory / LAST
+        trainer.save_checkpoint(last)
+        if better and trainer.is_global_zero:
+            with atomic_path(self.directory / BEST) as partial:
+                _link(last, partial)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Go into the checkpoint."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Come from the checkpoint."""
+        self.best = state_dict["best"]
+
+
+def _link(source: Path, target: Path) -> None:
+    """Make ``target`` the same file as ``source``, or a copy where links cannot be had."""
+    target.unlink(missing_ok=True)
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

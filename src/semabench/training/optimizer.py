@@ -20,7 +20,9 @@ def create_optimizer(model: nn.Module, recipe: RecipeConfig) -> torch.optim.Adam
     ``no_weight_decay()`` names are not decayed.
     """
     named: Callable[[], set[str]] = getattr(model, "no_weight_decay", set)
-    groups = param_groups_weight_decay(model, recipe.weight_decay, tuple(named()))
+    groups = param_groups_weight_decay(
+        model, recipe.weight_decay, no_weight_decay_list=tuple(named())
+    )
     fused = next(model.parameters()).is_cuda
     beta1, beta2 = recipe.betas
     return torch.optim.AdamW(

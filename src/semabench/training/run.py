@@ -24,8 +24,9 @@ from semabench.run_name import run_dir as run_dir_of
 from semabench.training.callbacks import create_callbacks
 from semabench.training.checkpoint import (
     CONFIG,
+    DIRECTORY,
     AtomicCheckpointIO,
-    checkpoint_callback,
+    Checkpoints,
     resume_path,
 )
 from semabench.training.devices import check_processes, choose_accelerator, choose_precision
@@ -138,10 +139,11 @@ def _trainer(
         logger=logger if logger is not None else False,
         callbacks=[
             *create_callbacks(every, config.recipe.batch_size, bar),
-            checkpoint_callback(run_dir, module.monitor),
+            Checkpoints(run_dir / DIRECTORY, module.monitor),
         ],
         plugins=[AtomicCheckpointIO()],
         enable_progress_bar=bar,
+        enable_checkpointing=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
@@ -157,6 +159,7 @@ def _quiet_lightning() -> None:
         ".*does not have many workers.*",
         ".*recommended to use `self.log.*sync_dist=True.*",
         ".*treespec, LeafSpec.*",
+        ".*module.s. in eval mode at the start of training.*",  # the averaged weights
     ):
         warnings.filterwarnings("ignore", message=message)
 

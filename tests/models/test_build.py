@@ -1,0 +1,125 @@
+"""Any model by name, at any resolution, and one line for every mistake."""
+
+import pytest
+import torch
+
+from semabench.errors import SemabenchError
+from semabench.models import (
+    backend_name,
+    build_model,
+    mixer_name,
+    model_names,
+    set_resolution,
+    set_window_size,
+)
+
+TINY_SWIN = {"embed_dim": 24, "depths": (1, 1), "num_heads": (1, 2)}
+TINY_VIT = {"embed_dim": 24, "depth": 1, "num_heads": 1}
+
+
+def build(name, resolution=64, **kwargs):
+    return build_model(
+        name, **{"num_classes": 10, "resolution": resolution, "options": {}, **kwargs}
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("sema_nano", {}),
+        ("resnet18", {}),
+        ("swin_tiny_patch4_window7_224", TINY_SWIN),
+        ("deit_small_patch16_224", TINY_VIT),
+    ],
+)
+def test_any_model_at_two_resolutions(name, options):
+    model = build(name, 96, options=options).eval()
+    with torch.no_grad():
+        assert model(torch.randn(1, 3, 96, 96)).shape == (1, 10)
+        set_resolution(model, 160)
+        assert model(torch.randn(1, 3, 160, 160)).shape == (1, 10)
+
+
+def test_a_model_of_one_size_says_so():
+    model = build("mixer_s32_224", 64)
+    set_resolution(model, 64)
+    with pytest.raises(SemabenchError, match="mixer_s32_224 cannot be run at 96 px"):
+        set_resolution(model, 96)
+
+
+def test_arguments_reach_the_model():
+    model = build(
+        "sema_tiny",
+        in_chans=1,
+        drop_path_rate=0.05,
+        options={"window_size": 4, "lepe": False, "num_heads": [1, 2, 4, 8], "rope": None},
+    )
+    assert model.stem.conv1.conv.in_channels == 1
+    block = model.stages[3].blocks[-1]
+    assert block.drop_path1.drop_prob == pytest.approx(0.05)
+    assert (block.mixer.window_size, block.mixer.lepe) == ((4, 4), None)
+    assert block.mixer.num_heads == 8
+    assert model.head.fc.out_features == 10
+    assert build("sema_nano", num_classes=None).num_classes == 1000
+
+
+def test_names_for_result_rows():
+    assert mixer_name(build("sema_nano")) == "sema"
+    assert mixer_name(build("sema_nano", mixer="softmax")) == "softmax"
+    assert mixer_name(build("resnet18")) is None
+    assert backend_name(build("sema_nano")) == "sdpa"
+    assert backend_name(build("mila_nano"), torch.device("cpu")) == "kv"
+    assert backend_name(build("sema_nano", options={"backend": "reference"})) == "reference"
+    assert backend_name(build("sema_nano", mixer="mean")) == "torch"
+    assert backend_name(build("resnet18")) == "torch"
+    assert "sema_tiny" in model_names()
+
+
+def test_window_size_of_a_built_model():
+    torch.manual_seed(0)
+    model = build("sema_nano").eval()
+    torch.manual_seed(0)
+    other = build("sema_nano", options={"window_size": 3}).eval()
+    x = torch.randn(1, 3, 64, 64)
+    assert not torch.equal(model(x), other(x))
+    set_window_size(model, 3)
+    assert torch.equal(model(x), other(x))
+    with pytest.raises(SemabenchError, match=r"no windows .*mila"):
+        set_window_size(build("mila_nano"), 3)
+    with pytest.raises(SemabenchError, match=r"no windows .*ResNet"):
+        set_window_size(build("resnet18"), 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "message"),
+    [
+        ("sema_tyni", {}, "No model is named 'sema_tyni'. Did you mean 'sema_tiny'"),
+        ("resnet81", {}, "Did you mean 'resnet"),
+        ("???", {}, "Choose one of sema_nano"),
+        ("sema_nano", {"mixer": "softmaks"}, "Did you mean 'softmax'"),
+        ("resnet18", {"mixer": "sema"}, "resnet18 has no exchangeable mixer"),
+        ("sema_nano", {"options": {"widow_size": 7}}, "Did you mean 'window_size'"),
+        ("sema_nano", {"options": {"drop_rat": 0.1}}, "Did you mean 'drop_rate'"),
+        ("mila_nano", {"options": {"window_size": 7}}, "Mixers with it: sema, window"),
+        ("sema_nano", {"options": {"num_heads": (1, 2)}}, "each of the 4 stages"),
+        ("sema_nano", {"options": {"num_heads": (3, 2, 4, 8)}}, "num_heads=3 does not divide"),
+        ("resnet18", {"options": {"widow_size": 7}}, "resnet18 has no option 'widow_size'"),
+        ("vgg11", {"drop_path_rate": 0.1}, "vgg11 has no option 'drop_path_rate'"),
+        ("sema_nano", {"pretrained": True}, "No pretrained weights"),
+        ("sema_nano", {"checkpoint": "none.pth"}, "There is no checkpoint none.pth"),
+    ],
+)
+def test_one_line_for_every_mistake(name, kwargs, message):
+    with pytest.raises(SemabenchError, match=message) as error:
+        build(name, **kwargs)
+    assert "\n" not in str(error.value)
+
+
+def test_weights_of_a_checkpoint(tmp_path):
+    model = build("sema_nano")
+    torch.save(model.state_dict(), tmp_path / "weights.pth")
+    torch.manual_seed(9)
+    again = build("sema_nano", checkpoint=tmp_path / "weights.pth")
+    assert torch.equal(again.head.fc.weight, model.head.fc.weight)
+    with pytest.raises(SemabenchError, match="is not one of resnet18"):
+        build("resnet18", checkpoint=tmp_path / "weights.pth")

@@ -3,7 +3,13 @@
 Importing it makes its models known to timm: ``timm.create_model("sema_tiny")``.
 """
 
-from semabench import models
+import sys
+from pathlib import Path
+
 from semabench._version import __version__
 
-__all__ = ["__version__", "models"]
+# The command line imports what a command needs: timm alone takes seconds, `report` needs none.
+if Path(sys.argv[0] if sys.argv else "").name != "semabench":
+    from semabench import models as models
+
+__all__ = ["__version__"]

@@ -30,8 +30,8 @@ _CHUNK = 32
 def generate_shapes(
     out_dir: Path,
     *,
-    train: int = 2700,
-    val: int = 900,
+    train: int = 2160,
+    val: int = 720,
     size: int = 192,
     seed: int = 0,
     workers: int | None = None,

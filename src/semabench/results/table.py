@@ -46,15 +46,15 @@ def throughput_cell(cell: Cell) -> str:
 
 def terminal_table(lines: Sequence[Line], measure: Measure, title: str) -> Table:
     """Return a rich table: a row a line, a column a resolution."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     header, texts, rows = grid(lines, measure)
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     for position, name in enumerate(header):
-        numeric = position >= texts  # words may break over two rows, numbers may not
-        table.add_column(
-            name, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold"
-        )
+        # In a narrow terminal a number's standard error goes below it; words stay whole.
+        numeric = position >= texts
+        table.add_column(name, justify="right" if numeric else "left", no_wrap=not numeric)
     for row in rows:
         table.add_row(*row)
     return table

@@ -1,0 +1,109 @@
+"""Evaluation through the command line."""
+
+from __future__ import annotations
+
+import pytest
+from apps import run_here
+
+from semabench.results.store import read_rows
+
+QUICK = ("logger=csv",)
+
+
+def test_an_interrupted_evaluation_goes_on_where_it_stopped(copied, monkeypatch, capfd):
+    path = copied.run_dir / "results.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text(lines[0] + lines[1][:40])  # killed while writing the second row
+    arguments = (f"checkpoint={copied.run_dir}", "resolutions=[32,48]", *QUICK)
+    assert run_here("eval.py", *arguments, cwd=copied.cwd, patch=monkeypatch) == 0
+    output = capfd.readouterr().out
+    assert output.count("measured before") == 1
+    rows = read_rows(path)
+    assert [row.resolution for row in rows] == [32, 48]
+    assert rows[0].to_dict() == read_rows(path)[0].to_dict()
+
+
+def test_averaged_and_plain_weights_are_different_measurements(copied, monkeypatch):
+    arguments = (f"checkpoint={copied.run_dir}", "resolutions=[32]", "weights=model", *QUICK)
+    assert run_here("eval.py", *arguments, cwd=copied.cwd, patch=monkeypatch) == 0
+    rows = read_rows(copied.run_dir / "results.jsonl")
+    assert [row.weights for row in rows] == ["ema", "ema", "model"]
+
+
+def test_the_window_can_be_changed_at_evaluation_time(copied, monkeypatch):
+    arguments = (f"checkpoint={copied.run_dir}", "resolutions=[48]", "window_size=2", *QUICK)
+    assert run_here("eval.py", *arguments, cwd=copied.cwd, patch=monkeypatch) == 0
+    rows = read_rows(copied.run_dir / "results.jsonl")
+    assert rows[-1].options == "window_size=2"
+    assert rows[-1].gmacs is not None
+    assert rows[1].gmacs is not None
+    assert rows[-1].gmacs < rows[1].gmacs
+
+
+def test_the_folder_loader_measures_the_same(copied, monkeypatch):
+    """Rendered files hold the pixels of timm's transform, so the accuracy is the same."""
+    arguments = (f"checkpoint={copied.run_dir}", "resolutions=[48]", "redo=true", *QUICK)
+    folder = ("data=shapes", "data.loader=folder", "data.source=data/shapes")
+    assert run_here("eval.py", *arguments, *folder, cwd=copied.cwd, patch=monkeypatch) == 0
+    rows = read_rows(copied.run_dir / "results.jsonl")
+    assert len(rows) == 3
+    assert (rows[1].top1, rows[1].top5) == (rows[2].top1, rows[2].top5)
+    assert rows[1].fingerprint == rows[2].fingerprint
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "no resolutions"),
+        (("resolutions=[32]",), "give checkpoint=RUN or model=NAME"),
+        (("checkpoint=nowhere", "resolutions=[32]"), "no checkpoint nowhere"),
+        (("checkpoint=RUN", "resolutions=[24]"), "smallest resolution is 32"),
+        (("checkpoint=RUN", "resolutions=[64]"), "semabench data render"),
+        (("checkpoint=RUN", "resolutions=[32]", "accelerator=gpu"), "a GPU is asked for"),
+        (("checkpoint=RUN", "resolutions=[32]", "model=sema_nano"), "brings its own model"),
+        (("checkpoint=RUN", "resolution=[32]"), "Did you mean 'resolutions'"),
+        (("model=sema_nano", "data=shapes", "resolutions=[32]"), "has no weights"),
+        (("model=timm", "model.name=resnet19", "model.pretrained=true", "data=shapes",
+          "resolutions=[32]"), "resnet1"),
+    ],
+)  # fmt: skip
+def test_wrong_arguments_are_one_line(trained, monkeypatch, capfd, arguments, message):
+    filled = [a.replace("RUN", str(trained.run_dir)) for a in arguments]
+    code = run_here("eval.py", *filled, cwd=trained.cwd, patch=monkeypatch)
+    errors = [line for line in capfd.readouterr().err.splitlines() if line.strip()]
+    assert code == 2
+    assert len(errors) == 1
+    assert message in errors[0]
+
+
+def test_a_checkpoint_with_other_classes_is_refused(copied, tmp_path, monkeypatch, capfd):
+    from semabench.cli import main as semabench
+
+    (copied.cwd / "data/shapes/train/row-of-nothing").mkdir()
+    for split in ("train", "val"):
+        folder = copied.cwd / "data/shapes" / split
+        (folder / "row-of-nothing").mkdir(exist_ok=True)
+        picture = next(folder.glob("*/*.jpg"))
+        (folder / "row-of-nothing" / "0.jpg").write_bytes(picture.read_bytes())
+    other = str(copied.cwd / "other")
+    source = str(copied.cwd / "data/shapes")
+    semabench(["data", "render", source, other, "--resolution", "32", "--crop-pct", "1.0"])
+    capfd.readouterr()
+    arguments = (f"checkpoint={copied.run_dir}", "resolutions=[32]", "data=shapes")
+    code = run_here(
+        "eval.py", *arguments, f"data.packed={other}", cwd=copied.cwd, patch=monkeypatch
+    )
+    assert code == 2
+    assert "has 9 classes but shapes has 10" in capfd.readouterr().err
+
+
+def test_a_checkpoint_of_another_model_is_refused(copied, monkeypatch, capfd):
+    import torch
+
+    path = copied.run_dir / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["semabench"]["config"]["model"]["name"] = "mila_nano"
+    torch.save(checkpoint, path)
+    arguments = (f"checkpoint={copied.run_dir}", "resolutions=[32]")
+    assert run_here("eval.py", *arguments, cwd=copied.cwd, patch=monkeypatch) == 2
+    assert "does not fit mila_nano" in capfd.readouterr().err

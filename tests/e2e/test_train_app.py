@@ -1,0 +1,154 @@
+"""Training through the command line: what it leaves behind, and what survives kill -9."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from apps import REPOSITORY, TINY, environment, finish, run_here, start
+
+from semabench.results.store import read_rows
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "results"))
+from offline_run import read_offline_run
+
+
+def weights(run_dir: Path) -> dict[str, torch.Tensor]:
+    path = run_dir / "checkpoints" / "last.ckpt"
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+def test_a_run_leaves_config_checkpoints_and_one_row_a_resolution(trained):
+    names = {path.name for path in trained.run_dir.iterdir()}
+    assert {"config.yaml", "checkpoints", "results.jsonl", "finished.json"} <= names
+    assert {p.name for p in (trained.run_dir / "checkpoints").iterdir()} == {
+        "last.ckpt",
+        "best.ckpt",
+    }
+    assert json.loads((trained.run_dir / "finished.json").read_text())["epochs"] == 4
+    rows = read_rows(trained.run_dir / "results.jsonl")
+    assert [row.resolution for row in rows] == [32, 48]
+    for row in rows:
+        assert (row.n, row.classes, row.weights, row.epochs) == (45, 9, "ema", 4)
+        assert (row.recipe, row.mixer, row.backend) == ("demo", "sema", "sdpa")
+        assert row.peak_memory_mib is not None
+        assert row.peak_memory_mib > 0
+    assert trained.output.count("epoch ") == 4
+
+
+def test_the_weights_and_biases_run_holds_training_and_evaluation(trained):
+    runs = sorted((trained.run_dir / "wandb").glob("offline-run-*"))
+    training, evaluation = (read_offline_run(path) for path in runs)
+    run_id = (trained.run_dir / "wandb_id").read_text().strip()
+    assert all(path.name.endswith(run_id) for path in runs)
+    assert training["config"]["recipe"]["epochs"] == 4
+    assert any("val_ema/top1" in row for row in training["history"])
+    assert any("train/loss" in row for row in training["history"])
+    measured = {
+        row["eval/resolution"]: row["eval/top1"]
+        for row in evaluation["history"]
+        if "eval/resolution" in row
+    }
+    stored = {r.resolution: r.top1 for r in read_rows(trained.run_dir / "results.jsonl")}
+    assert measured == pytest.approx(stored)
+    for path in trained.run_dir.rglob("*"):
+        if path.is_file():
+            assert b"planted-environment-value" not in path.read_bytes(), path
+
+
+def test_a_finished_run_is_not_trained_or_measured_again(copied, monkeypatch, capfd):
+    before = (copied.run_dir / "results.jsonl").read_bytes()
+    assert run_here("train.py", *TINY, cwd=copied.cwd, patch=monkeypatch) == 0
+    output = capfd.readouterr().out
+    assert "finished already" in output
+    assert output.count("measured before") == 2
+    assert (copied.run_dir / "results.jsonl").read_bytes() == before
+    assert len(list((copied.run_dir / "wandb").glob("offline-run-*"))) == 2
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_killed_and_resumed_the_weights_are_the_same_bits(trained, tmp_path, epoch):
+    output_root = tmp_path / "outputs"
+    arguments = (*TINY, f"output_root={output_root}", "logger=csv", "data.num_workers=1")
+    killed = start("train.py", *arguments, cwd=trained.cwd)
+    assert killed.stdout is not None
+    for line in killed.stdout:
+        if line.startswith(f"epoch {epoch}/"):
+            time.sleep(0.1)  # into the next epoch
+            killed.send_signal(signal.SIGKILL)
+            break
+    killed.wait()
+    (run_dir,) = (output_root / "demo").iterdir()
+    assert not (run_dir / "finished.json").exists()
+    resumed = finish(start("train.py", *arguments, cwd=trained.cwd))
+    assert "resuming" in resumed
+    expected, found = weights(trained.run_dir), weights(run_dir)
+    assert expected.keys() == found.keys()
+    different = [name for name in expected if not torch.equal(expected[name], found[name])]
+    assert different == []
+
+
+def test_a_damaged_last_checkpoint_gives_way_to_the_best(copied, monkeypatch, capfd):
+    (copied.run_dir / "finished.json").unlink()
+    last = copied.run_dir / "checkpoints" / "last.ckpt"
+    content = last.read_bytes()
+    last.unlink()  # it may be one file with best.ckpt
+    last.write_bytes(content[: len(content) // 2])
+    code = run_here("train.py", *TINY, "logger=csv", cwd=copied.cwd, patch=monkeypatch)
+    assert code == 0
+    assert re.search(r"resuming .*best\.ckpt", capfd.readouterr().out)
+    assert (copied.run_dir / "finished.json").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(
+    workplace, tmp_path, monkeypatch, capfd
+):
+    arguments = (*TINY, f"output_root={tmp_path}", "logger=csv", "recipe.lr=1e30")
+    arguments += ("recipe.clip_grad=null", "recipe.warmup_epochs=0", "recipe.warmup_lr=1e30")
+    assert run_here("train.py", *arguments, cwd=workplace, patch=monkeypatch) == 2
+    (line,) = [x for x in capfd.readouterr().err.splitlines() if x.startswith("error:")]
+    assert re.search(r"not finite since step \d+ \(epoch 1, learning rate 1e\+30\)", line)
+    assert not list(tmp_path.rglob("*.ckpt*"))
+
+
+def test_two_processes_validate_every_sample_once(workplace, tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    arguments = [a for a in TINY if not a.startswith(("recipe.ema", "recipe.epochs"))]
+    done = subprocess.run(
+        [
+            *command,
+            str(REPOSITORY / "train.py"),
+            *arguments,
+            "recipe.epochs=2",
+            "trainer.devices=2",
+            "logger=csv",
+            "evaluate_at=[32]",
+            f"output_root={tmp_path}",
+        ],
+        cwd=workplace,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (run_dir,) = (tmp_path / "demo").iterdir()
+    (row,) = read_rows(run_dir / "results.jsonl")
+    metrics = json.loads((run_dir / "finished.json").read_text())["metrics"]
+    # 45 pictures on two ranks of batches of 8: a rank counting its padding would be off by 1/45.
+    assert metrics["val/top1"] == pytest.approx(row.top1)
+    assert row.n == 45
+
+
+def test_more_devices_than_processes_is_told(workplace, tmp_path, monkeypatch, capfd):
+    arguments = (*TINY, "trainer.devices=2", f"output_root={tmp_path}")
+    assert run_here("train.py", *arguments, cwd=workplace, patch=monkeypatch) == 2
+    assert "torchrun --nproc-per-node 2" in capfd.readouterr().err
+    assert list(tmp_path.iterdir()) == []

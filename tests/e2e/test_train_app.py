@@ -54,7 +54,7 @@ def test_the_weights_and_biases_run_holds_training_and_evaluation(trained):
     measured = {
         row["eval/resolution"]: row["eval/top1"]
         for row in evaluation["history"]
-        if "eval/resolution" in row
+        if "eval/top1" in row
     }
     stored = {r.resolution: r.top1 for r in read_rows(trained.run_dir / "results.jsonl")}
     assert measured == pytest.approx(stored)

@@ -1,0 +1,101 @@
+"""What the README and the experiments tell a user to type is valid; its example mixer trains."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from semabench import cli
+from semabench.config import EvalConfig, TrainConfig, to_config
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+README = (REPOSITORY / "README.md").read_text()
+EXPERIMENTS = sorted((REPOSITORY / "conf" / "experiment").glob("*.yaml"))
+
+
+def commands(text: str, program: str) -> list[list[str]]:
+    """All uses of a program in code blocks, inline code and comments, split as a shell does."""
+    found = re.findall(rf"(?:^|[`#] ?)\s*((?:[\w./ -]+ )?{program} [^`\n]+)", text, re.MULTILINE)
+    return [shlex.split(line, comments=True) for line in found if "…" not in line]
+
+
+def overrides(words: list[str], app: str) -> list[str]:
+    return [word for word in words[words.index(app) + 1 :] if "=" in word]
+
+
+def single(override: str) -> str:
+    """One job of a sweep: `a=1,2` becomes `a=1`."""
+    key, value = override.split("=", 1)
+    return override if value.startswith("[") else f"{key}={value.split(',')[0]}"
+
+
+TEXTS = {"README.md": README, **{p.name: p.read_text() for p in EXPERIMENTS}}
+
+
+@pytest.mark.parametrize("source", TEXTS)
+def test_train_commands_compose(source):
+    found = commands(TEXTS[source], r"train\.py")
+    assert found
+    for words in found:
+        if any("GROUP" in word for word in words):
+            continue
+        with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+            given = [single(o) for o in overrides(words, "train.py")]
+            if any(o.startswith("model.mixer=maximum") for o in given):
+                continue  # the example's own mixer
+            to_config(compose("train", overrides=given), TrainConfig)
+
+
+def test_eval_commands_compose():
+    found = commands(README, r"eval\.py")
+    assert found
+    for words in found:
+        with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+            to_config(compose("eval", overrides=overrides(words, "eval.py")), EvalConfig)
+
+
+@pytest.mark.parametrize("source", TEXTS)
+def test_semabench_commands_parse(source):
+    found = commands(TEXTS[source], "semabench (?:data|report|models)")
+    assert found or source == "imagenet.yaml"
+    for words in found:
+        parsed, extra = cli._parser().parse_known_args(words[words.index("semabench") + 1 :])
+        assert extra == [], words
+        assert callable(parsed.command)
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda p: p.stem)
+def test_every_experiment_is_named_in_the_readme_and_by_itself(path):
+    assert f"`{path.stem}`" in README
+    assert f"experiment={path.stem}" in path.read_text()
+
+
+@pytest.mark.parametrize("target", re.findall(r"make (\w+)", README))
+def test_make_targets_exist(target):
+    done = subprocess.run(
+        ["make", "-n", target, "PYTHON=python3"], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_example_mixer_works_in_a_model():
+    from semabench.mixers import registry
+
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert code.count("\n") <= 20
+    before = dict(registry._MIXERS)
+    try:
+        exec(compile(code, "README.md", "exec"), {"__name__": "maximum"})
+        from semabench.models import build_model
+
+        model = build_model("sema_nano", num_classes=3, resolution=32, mixer="maximum", options={})
+        assert model(torch.randn(2, 3, 40, 56)).shape == (2, 3)
+    finally:
+        registry._MIXERS.clear()
+        registry._MIXERS.update(before)

@@ -1,0 +1,87 @@
+"""Checkpoints are whole or absent, and the newest sound one is found."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+import torch
+
+from semabench.errors import SemabenchError
+from semabench.training.checkpoint import (
+    AtomicCheckpointIO,
+    load_trained,
+    read_checkpoint,
+    resume_path,
+)
+
+
+def save(path, **content):
+    AtomicCheckpointIO().save_checkpoint({"state_dict": {}, "epoch": 0, **content}, path)
+
+
+def test_a_full_disk_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+    path = tmp_path / "last.ckpt"
+    save(path, value=1)
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(SemabenchError, match="No space left"):
+        save(path, value=2)
+    assert read_checkpoint(path)["value"] == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+@pytest.mark.parametrize("keep", [0, 10, 500])
+def test_a_cut_checkpoint_is_named_as_damaged(tmp_path, keep):
+    path = tmp_path / "last.ckpt"
+    save(path, weights=torch.zeros(1000))
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(SemabenchError, match=r"last\.ckpt is damaged"):
+        read_checkpoint(path)
+
+
+def test_nothing_in_a_checkpoint_is_executed(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (os.system, (f"touch {tmp_path}/executed",))
+
+    torch.save({"state_dict": Evil()}, tmp_path / "evil.ckpt")
+    with pytest.raises(SemabenchError, match="damaged"):
+        read_checkpoint(tmp_path / "evil.ckpt")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_resuming_takes_the_newest_sound_checkpoint(tmp_path, caplog):
+    directory = tmp_path / "checkpoints"
+    assert resume_path("auto", tmp_path) is None
+    save(directory / "best.ckpt")
+    assert resume_path("auto", tmp_path) == directory / "best.ckpt"
+    os.utime(directory / "best.ckpt", (1, 1))
+    save(directory / "last.ckpt")
+    assert resume_path("auto", tmp_path) == directory / "last.ckpt"
+    (directory / "last.ckpt").write_bytes(b"torn")
+    assert resume_path("auto", tmp_path) == directory / "best.ckpt"
+    assert "damaged" in caplog.text
+    assert resume_path("never", tmp_path) is None
+    with pytest.raises(SemabenchError, match="no checkpoint"):
+        resume_path(str(tmp_path / "other.ckpt"), tmp_path)
+
+
+def test_a_checkpoint_of_somebody_elses_is_refused(tmp_path):
+    save(tmp_path / "theirs.ckpt")
+    with pytest.raises(SemabenchError, match=r"model\.checkpoint=PATH"):
+        load_trained(tmp_path / "theirs.ckpt")
+
+
+def test_plain_and_averaged_weights_are_told_apart(tmp_path):
+    state = {"model.w": torch.ones(1), "ema.module.w": torch.zeros(1), "other": torch.ones(1)}
+    save(tmp_path / "checkpoints" / "last.ckpt", state_dict=state, semabench={"a": 1}, epoch=4)
+    trained = load_trained(tmp_path)
+    assert trained.epochs == 5
+    assert trained.describe == {"a": 1}
+    assert set(trained.weights) == {"model", "ema"}
+    assert float(trained.weights["ema"]["w"]) == 0

@@ -35,6 +35,8 @@ def test_an_unwritable_place_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SemabenchError, match="cannot write"):
         atomic_write(tmp_path / "file" / "below", "x")
+    with pytest.raises(SemabenchError, match="cannot write"):
+        atomic_write(tmp_path / "file" / "far" / "below", "x")
 
 
 def test_a_full_disk_is_one_line():

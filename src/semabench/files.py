@@ -27,6 +27,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
     partial = path.with_name(path.name + PARTIAL_SUFFIX)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    try:
         yield partial
         with open(partial, "rb") as file:
             os.fsync(file.fileno())
@@ -34,8 +37,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except OSError as error:
         _remove(partial)
         if error.filename is None or str(error.filename).startswith(str(path.parent)):
-            raise SemabenchError(f"cannot write {path}: {error.strerror or error}.") from error
-        raise
+            raise _cannot_write(path, error) from error
+        raise  # not our file: somebody else's trouble inside the block
     except BaseException:
         _remove(partial)
         raise
@@ -57,6 +60,10 @@ def sha256_file(path: Path, advance: Callable[[int], None] | None = None) -> str
             if advance is not None:
                 advance(len(chunk))
     return digest.hexdigest()
+
+
+def _cannot_write(path: Path, error: OSError) -> SemabenchError:
+    return SemabenchError(f"cannot write {path}: {error.strerror or error}.")
 
 
 def _remove(path: Path) -> None:

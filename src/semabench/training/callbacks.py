@@ -12,6 +12,7 @@ from rich.console import Console
 
 from semabench.errors import SemabenchError
 from semabench.training.module import Classifier
+from semabench.training.optimizer import learning_rate
 
 
 class LossWatch(Callback):
@@ -46,12 +47,13 @@ class LossWatch(Callback):
 
     def _read(self, trainer: L.Trainer, module: L.LightningModule, loss: torch.Tensor) -> None:
         assert self.first_bad is not None
+        assert isinstance(module, Classifier)
         if (bad := int(self.first_bad)) >= 0:
-            rate = trainer.optimizers[0].param_groups[0]["lr"]
+            rate = learning_rate(module.recipe, module.steps_per_epoch)(bad)
             raise SemabenchError(
-                f"the loss is not finite since step {bad} (epoch {trainer.current_epoch + 1}, "
-                f"learning rate {rate:.3g}): lower recipe.lr, lengthen recipe.warmup_epochs, or "
-                "train with trainer.precision=32-true; the checkpoints are from before."
+                f"the loss is not finite since step {bad} (epoch {bad // module.steps_per_epoch + 1}"
+                f", learning rate {rate:.3g}): lower recipe.lr, lengthen recipe.warmup_epochs, or "
+                "train with trainer.precision=32-true; no checkpoint has been written since."
             )
         module.log("train/loss", loss, prog_bar=True)
         module.log("train/lr", trainer.optimizers[0].param_groups[0]["lr"])

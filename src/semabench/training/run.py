@@ -29,7 +29,12 @@ from semabench.training.checkpoint import (
     Checkpoints,
     resume_path,
 )
-from semabench.training.devices import check_processes, choose_accelerator, choose_precision
+from semabench.training.devices import (
+    check_processes,
+    choose_accelerator,
+    choose_precision,
+    global_rank,
+)
 from semabench.training.loggers import close_logger, create_logger
 from semabench.training.module import Classifier
 
@@ -61,8 +66,9 @@ def train(config: TrainConfig) -> Path:
     model = _model(config, len(data.classes))
     resume = resume_path(config.resume, run_dir)
     module = _module(config, model, data)
-    atomic_write(run_dir / CONFIG, OmegaConf.to_yaml(OmegaConf.structured(config)))
-    (run_dir / FINISHED).unlink(missing_ok=True)
+    if global_rank() == 0:
+        atomic_write(run_dir / CONFIG, OmegaConf.to_yaml(OmegaConf.structured(config)))
+        (run_dir / FINISHED).unlink(missing_ok=True)
     trainer = _trainer(config, run_dir, accelerator, precision, module)
     print(f"{'resuming ' + str(resume) if resume else 'training'}: {run_dir}")
     try:

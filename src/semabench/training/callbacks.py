@@ -49,11 +49,12 @@ class LossWatch(Callback):
         assert self.first_bad is not None
         assert isinstance(module, Classifier)
         if (bad := int(self.first_bad)) >= 0:
+            epoch = bad // module.steps_per_epoch + 1
             rate = learning_rate(module.recipe, module.steps_per_epoch)(bad)
             raise SemabenchError(
-                f"the loss is not finite since step {bad} (epoch {bad // module.steps_per_epoch + 1}"
-                f", learning rate {rate:.3g}): lower recipe.lr, lengthen recipe.warmup_epochs, or "
-                "train with trainer.precision=32-true; no checkpoint has been written since."
+                f"the loss is not finite since step {bad} (epoch {epoch}, learning rate {rate:.3g})"
+                ": lower recipe.lr, lengthen recipe.warmup_epochs, or train with "
+                "trainer.precision=32-true; no checkpoint has been written since."
             )
         module.log("train/loss", loss, prog_bar=True)
         module.log("train/lr", trainer.optimizers[0].param_groups[0]["lr"])

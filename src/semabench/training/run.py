@@ -54,7 +54,7 @@ def train(config: TrainConfig) -> Path:
     """
     run_dir = run_dir_of(config)
     if (run_dir / FINISHED).exists() and config.resume == "auto":
-        print(f"finished already: {run_dir} (resume=never trains it again)")
+        _tell(f"finished already: {run_dir} (resume=never trains it again)")
         return run_dir
     accelerator = choose_accelerator(config.trainer.accelerator)
     precision = choose_precision(config.trainer.precision, accelerator)
@@ -70,7 +70,7 @@ def train(config: TrainConfig) -> Path:
         atomic_write(run_dir / CONFIG, OmegaConf.to_yaml(OmegaConf.structured(config)))
         (run_dir / FINISHED).unlink(missing_ok=True)
     trainer = _trainer(config, run_dir, accelerator, precision, module)
-    print(f"{'resuming ' + str(resume) if resume else 'training'}: {run_dir}")
+    _tell(f"{f'resuming {resume}' if resume else 'training'}: {run_dir}")
     try:
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
     finally:
@@ -78,6 +78,11 @@ def train(config: TrainConfig) -> Path:
     if trainer.is_global_zero and trainer.current_epoch >= config.recipe.epochs:
         _finish(trainer, run_dir)
     return run_dir
+
+
+def _tell(text: str) -> None:
+    if global_rank() == 0:
+        print(text, flush=True)
 
 
 def _model(config: TrainConfig, num_classes: int) -> nn.Module:

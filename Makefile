@@ -1,7 +1,8 @@
 # make setup | demo | test | lint | clean.  A second call does no work twice.
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint clean
-SHELL := /bin/bash -eu -o pipefail
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
 
 # FFCV=0 leaves FFCV and its system packages out: data.loader=folder then feeds the models.
 FFCV ?= 1
@@ -10,7 +11,6 @@ PYTHON ?= $(firstword $(foreach v,3.12 3.11 3.13,$(shell python$(v) -c \
 comma := ,
 READY := .venv/.ready
 BIN := .venv/bin
-SYSTEM_PACKAGES := g++ pkg-config libopencv-dev libturbojpeg0-dev
 
 help:
 	@echo "make setup   virtual environment .venv, pinned by constraints.txt (FFCV=0: without FFCV)"
@@ -23,27 +23,12 @@ setup: $(READY)
 $(READY): pyproject.toml constraints.txt
 	@[ -n "$(PYTHON)" ] || { echo "error: no Python 3.11, 3.12 or 3.13 on the PATH:" \
 		"install one, or give make setup PYTHON=/path/to/python" >&2; exit 1; }
-	@[ "$(FFCV)" = 0 ] || pkg-config --exists opencv4 libturbojpeg 2>/dev/null && command -v g++ >/dev/null \
-		|| $(MAKE) --no-print-directory system-packages
-	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "error: $(PYTHON) has no venv module:" \
-		"apt-get install python3-venv" >&2; exit 1; }
+	@.ci/system-packages "$(PYTHON)" "$(FFCV)"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt \
 		-e '.[dev$(if $(filter 0,$(FFCV)),,$(comma)ffcv)]'
 	@touch $@
-
-.PHONY: system-packages
-system-packages:
-	@if [ "$$(id -u)" = 0 ]; then as_root=; \
-	elif sudo -n true 2>/dev/null; then as_root=sudo; \
-	else echo "error: FFCV is built from source and needs system packages. Install them," \
-		"'sudo apt-get install $(SYSTEM_PACKAGES)', or go without: make setup FFCV=0" >&2; exit 1; fi; \
-	command -v apt-get >/dev/null || { echo "error: no apt-get here: install the equivalents of" \
-		"$(SYSTEM_PACKAGES), or go without FFCV: make setup FFCV=0" >&2; exit 1; }; \
-	echo "installing $(SYSTEM_PACKAGES)"; \
-	$$as_root apt-get update -qq && \
-	$$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(SYSTEM_PACKAGES) >/dev/null
 
 # Drawn pictures, packed and rendered like ImageNet; two models, one recipe; one table, two plots.
 SHAPES := data/shapes
@@ -55,7 +40,7 @@ demo: $(READY)
 	$(BIN)/semabench report outputs/demo
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m 'not gpu' $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not gpu' $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from semabench.evaluation.flops import count_gmacs, count_parameters
+from semabench.mixers import create_mixer
 from semabench.models import build_model
 
 
@@ -25,12 +26,63 @@ def build(name, **kwargs):
         ("sema_tiny", 4.4, 0.01),
         ("sema_small", 7.8, 0.01),
         ("sema_base", 17.3, 0.01),
+        ("vmamba_tiny_s1l8", 4.9, 0.02),
+        ("vmamba_tiny_s2l5", 4.9, 0.02),
+        ("vmamba_small_s2l15", 8.7, 0.02),
+        ("vmamba_base_s2l15", 15.4, 0.02),
         ("swin_tiny_patch4_window7_224", 4.5, 0.01),
         ("resnet18", 1.82, 0.01),
     ],
 )
 def test_published_and_predicted(name, gmacs, tolerance):
     assert count_gmacs(build(name), 224) == pytest.approx(gmacs, rel=tolerance)
+
+
+# Vim's, per layer, token and inner channel: widths of the projections to Δ, B and C, and the taps.
+@pytest.mark.parametrize(
+    ("name", "dim", "published"),
+    [("vim_tiny", 192, 1.5), ("vim_small", 384, 5.1), ("vim_base", 768, None)],
+)
+def test_vim_by_hand_and_what_the_published_numbers_leave_out(name, dim, published):
+    inner, rank, d_state, tokens, depth = 2 * dim, dim // 16, 16, 197, 24
+    in_and_out = tokens * 3 * inner * dim
+    one_way = tokens * inner * (rank + 2 * d_state + rank + 4)
+    state = tokens * inner * d_state
+    rest = 196 * 3 * 16 * 16 * dim + dim * 1000
+    ours = depth * (in_and_out + 2 * one_way + 2 * 9 * state) + rest
+    assert count_gmacs(build(name), 224) * 1e9 == pytest.approx(ours)
+    if published:
+        theirs = depth * (in_and_out + one_way + 2 * 5 * state) + rest
+        assert theirs / 1e9 == pytest.approx(published, rel=0.03)
+
+
+def test_a_scan_counts_the_same_on_every_backend_and_grows_with_pixels():
+    counts = {
+        count_gmacs(build("vmamba_nano", options={"backend": backend}), 64)
+        for backend in ("auto", "reference", "torch")
+    }
+    assert len(counts) == 1
+    small, large = (count_gmacs(build("vmamba_nano"), r) for r in (224, 448))
+    assert large / small == pytest.approx(4, rel=0.01)
+
+
+class OnPixels(nn.Module):
+    """A mixer whose tokens are the pixels."""
+
+    def __init__(self, mixer):
+        super().__init__()
+        self.mixer = mixer
+
+    def forward(self, x):
+        return self.mixer(x.movedim(1, -1))
+
+
+def test_the_ssm_mixer_by_hand():
+    mixer = create_mixer("ssm", 16, 1, d_state=3)
+    n, rank, d_state = 6 * 6, 1, 3
+    by_hand = 4 * n * 16 * (rank + 2 * d_state + rank + 9 * d_state)
+    assert count_gmacs(OnPixels(mixer), 6, in_chans=16) * 1e9 == pytest.approx(by_hand)
+    assert mixer(torch.ones(1, 2, 2, 16)).abs().sum() > 0  # the count leaves the model as it was
 
 
 class Attention(nn.Module):

@@ -13,7 +13,7 @@ from semabench.mixers import (
     registry,
 )
 
-ALL = ["sema", "window", "mean", "softmax", "linear", "mila", "focused"]
+ALL = ["sema", "window", "mean", "softmax", "linear", "mila", "focused", "ssm"]
 DIM, HEADS = 16, 2
 
 

@@ -27,6 +27,8 @@ def build(name, resolution=64, **kwargs):
     ("name", "options"),
     [
         ("sema_nano", {}),
+        ("vmamba_nano", {}),
+        ("vim_nano", {"depth": 2}),
         ("resnet18", {}),
         ("swin_tiny_patch4_window7_224", TINY_SWIN),
         ("deit_small_patch16_224", TINY_VIT),
@@ -72,7 +74,15 @@ def test_names_for_result_rows():
     assert backend_name(build("sema_nano", options={"backend": "reference"})) == "reference"
     assert backend_name(build("sema_nano", mixer="mean")) == "torch"
     assert backend_name(build("resnet18")) == "torch"
-    assert "sema_tiny" in model_names()
+    assert mixer_name(build("vmamba_nano")) == "ssm"
+    for name in ("vmamba_nano", "vim_nano"):
+        assert backend_name(build(name, options={"backend": "reference"})) == "reference"
+    assert {"sema_tiny", "vim_base", "vmamba_tiny_s1l8"} <= set(model_names())
+
+
+def test_vims_positions_are_those_of_the_resolution():
+    assert build("vim_nano", 64).pos_embed.shape[1] == 8 * 8 + 1
+    assert build("vim_nano", 64, options={"img_size": (32, 16)}).grid_size == (4, 2)
 
 
 def test_window_size_of_a_built_model():
@@ -98,6 +108,10 @@ def test_window_size_of_a_built_model():
         ("???", {}, "Choose one of sema_nano"),
         ("sema_nano", {"mixer": "softmaks"}, "Did you mean 'softmax'"),
         ("resnet18", {"mixer": "sema"}, "resnet18 has no exchangeable mixer"),
+        ("vmamba_nano", {"mixer": "sema"}, "vmamba_nano has no exchangeable mixer"),
+        ("vim_nano", {"options": {"d_stat": 4}}, "vim_nano has no option 'd_stat'"),
+        ("vim_nano", {"options": {"backend": "cudda"}}, "no backend 'cudda'"),
+        ("vim_tiny", {"pretrained": True}, "for an official Vim checkpoint"),
         ("sema_nano", {"options": {"widow_size": 7}}, "Did you mean 'window_size'"),
         ("sema_nano", {"options": {"drop_rat": 0.1}}, "Did you mean 'drop_rate'"),
         ("mila_nano", {"options": {"window_size": 7}}, "Mixers with it: sema, window"),

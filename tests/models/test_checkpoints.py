@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 
 import semabench.models  # noqa: F401  registers the names
 from semabench.errors import SemabenchError
-from semabench.models.checkpoints import from_official, load_checkpoint
+from semabench.models.checkpoints import load_checkpoint
+from semabench.models.mila_checkpoint import from_official
 
 OFFICIAL_NANO = "mila_nano"
 

@@ -9,7 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 import semabench.models  # noqa: F401  registers the names
-from semabench.models.checkpoints import from_official, our_key
+from semabench.models.mila_checkpoint import from_official, our_key
 
 
 @pytest.fixture(scope="module")

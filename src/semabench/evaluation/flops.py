@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+
+from semabench.mixers.scan import Scan
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -20,7 +23,8 @@ def count_gmacs(model: nn.Module, resolution: int, in_chans: int = 3) -> float:
 
     Matrix products, convolutions and attention are counted, by torch's FLOP counter at two FLOPs a
     multiply-add; elementwise work and normalisation are not, as is the custom. The backends that
-    the model is set to are counted as they run, padding of windows included. The model is left as
+    the model is set to are counted as they run, padding of windows included. A selective scan is
+    not run: whatever its backend, it counts 9·B·L·D·N (``scan_flops``). The model is left as
     it is: a copy without data runs, so large models and resolutions cost neither time nor memory.
     Only a model that looks at its data to decide is run on the CPU.
 
@@ -48,6 +52,10 @@ def _without_data(model: nn.Module) -> nn.Module:
 
 def _count(model: nn.Module, in_chans: int, resolution: int, device: torch.device) -> float:
     model.eval().requires_grad_(False)  # the counter trips over parameters passed as inputs
+    scans: list[int] = []
+    for module in model.modules():
+        if isinstance(module, Scan):
+            module.forward = partial(_count_scan, scans)  # type: ignore[method-assign]
     pictures = torch.zeros(1, in_chans, resolution, resolution, device=device)
     # The math backend is two matrix products, which every version of the counter knows.
     with (
@@ -56,4 +64,22 @@ def _count(model: nn.Module, in_chans: int, resolution: int, device: torch.devic
         torch.no_grad(),
     ):
         model(pictures)
-    return counter.get_total_flops() / 2e9
+    return (counter.get_total_flops() / 2 + sum(scans)) / 1e9
+
+
+def scan_flops(batch: int, length: int, dim: int, d_state: int) -> int:
+    """Return the cost of a selective scan as papers count it: 9·B·L·D·N, beside multiply-adds.
+
+    Mamba's authors count nine operations for each number of the state (state-spaces/mamba#110).
+    VMamba's published GFLOPs add them, undivided, to the multiply-adds of everything else, and so
+    does ``count_gmacs``. Vim's, 1.5 and 5.1 for tiny and small, are others' and less: five
+    operations, and the projections of one direction only (hunto/LocalMamba#36).
+    """
+    return 9 * batch * length * dim * d_state
+
+
+def _count_scan(scans: list[int], u: Tensor, delta: Tensor, A: Tensor, *_: Tensor) -> Tensor:
+    """Stand in for a scan: note its cost, return an output of its shape."""
+    batch, dim, length = delta.shape
+    scans.append(scan_flops(batch, length, dim, A.shape[1]))
+    return torch.zeros_like(delta, dtype=u.dtype)

@@ -8,11 +8,13 @@ from semabench.mixers.mila import Mila
 from semabench.mixers.registry import create_mixer, list_mixers, mixer_options, register_mixer
 from semabench.mixers.sema import SEMA
 from semabench.mixers.softmax import Softmax
+from semabench.mixers.ssm import SSM
 from semabench.mixers.window import Window
 from semabench.mixers.windowed import WindowedMixer
 
 __all__ = [
     "SEMA",
+    "SSM",
     "Focused",
     "Linear",
     "Mean",

@@ -8,12 +8,12 @@ from typing import Any
 import torch.nn.functional as F
 from timm.layers.drop import DropPath
 from timm.layers.mlp import Mlp
-from timm.models import checkpoint_seq
 from torch import Tensor, nn
 
 from semabench.mixers import create_mixer
 from semabench.mixers.base import grid_conv
 from semabench.models.convs import Downsample
+from semabench.models.staged import Stage
 
 
 class Block(nn.Module):
@@ -63,46 +63,34 @@ class Block(nn.Module):
         return x + self.drop_path2(self.mlp(self.norm2(x)))
 
 
-class Stage(nn.Module):
-    """Downsampling (except in the first stage), then blocks of one width.
+def create_stage(
+    in_dim: int,
+    dim: int,
+    num_heads: int,
+    *,
+    mixer: str,
+    mixer_options: dict[str, Any],
+    mlp_ratio: float,
+    drop_path: Sequence[float],
+) -> Stage:
+    """Build downsampling (except where the width stays, in the first stage), then the blocks.
 
     A mixer with ``shift`` shifts in the blocks with an odd index only, as in Swin.
     """
-
-    def __init__(
-        self,
-        in_dim: int,
-        dim: int,
-        num_heads: int,
-        *,
-        mixer: str,
-        mixer_options: dict[str, Any],
-        mlp_ratio: float,
-        drop_path: Sequence[float],
-    ) -> None:
-        super().__init__()
-        self.grad_checkpointing = False
-        self.downsample = Downsample(in_dim, dim) if in_dim != dim else nn.Identity()
-        blocks = []
-        for index, rate in enumerate(drop_path):
-            options = dict(mixer_options)
-            if "shift" in options:
-                options["shift"] = bool(options["shift"]) and index % 2 == 1
-            blocks.append(
-                Block(
-                    dim,
-                    num_heads,
-                    mixer=mixer,
-                    mixer_options=options,
-                    mlp_ratio=mlp_ratio,
-                    drop_path=rate,
-                )
+    downsample = Downsample(in_dim, dim) if in_dim != dim else nn.Identity()
+    blocks = []
+    for index, rate in enumerate(drop_path):
+        options = dict(mixer_options)
+        if "shift" in options:
+            options["shift"] = bool(options["shift"]) and index % 2 == 1
+        blocks.append(
+            Block(
+                dim,
+                num_heads,
+                mixer=mixer,
+                mixer_options=options,
+                mlp_ratio=mlp_ratio,
+                drop_path=rate,
             )
-        self.blocks = nn.Sequential(*blocks)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, H, W, in_dim) -> (B, ceil(H/2), ceil(W/2), dim); the first stage keeps the size."""
-        x = self.downsample(x)
-        if self.grad_checkpointing and self.training:
-            return checkpoint_seq(self.blocks, x)
-        return self.blocks(x)
+        )
+    return Stage(downsample, blocks)

@@ -12,8 +12,12 @@ from timm.models import get_pretrained_cfg
 from torch import nn
 
 from semabench.errors import SemabenchError, nearest
+from semabench.models import variants, vim_variants, vmamba_variants
 from semabench.models.checkpoints import load_checkpoint
-from semabench.models.variants import MODEL_NAMES
+
+# A mixer can be chosen in models of the common macro-architecture; the others are baselines.
+MACRO_NAMES = variants.MODEL_NAMES
+MODEL_NAMES = [*MACRO_NAMES, *vmamba_variants.VARIANTS, *vim_variants.VARIANTS]
 
 
 def model_names() -> list[str]:
@@ -41,22 +45,22 @@ def build_model(
         resolution: of its pictures in pixels. Models whose weights depend on it are built for it.
         in_chans: channels of its pictures.
         drop_path_rate: None keeps the model's own.
-        checkpoint: weights to load: an official MILA file or one with the model's own keys.
+        checkpoint: weights to load: an official file of MILA, Vim or VMamba, or one with the
+            model's own keys.
         pretrained: load timm's published weights.
-        mixer: token mixer in place of the name's own; for models of ours.
+        mixer: token mixer in place of the name's own; for the common macro-architecture.
         options: further arguments of the model, and of the mixer; None stands for "not given".
 
     Raises:
         SemabenchError: unknown model, mixer or option; weights that are not there or do not fit.
     """
     _check_name(name)
-    ours = name in MODEL_NAMES
     arguments = {key: value for key, value in options.items() if value is not None}
     if mixer is not None:
-        if not ours:
+        if name not in MACRO_NAMES:
             raise SemabenchError(f"{name} has no exchangeable mixer: leave mixer={mixer} out.")
         arguments["mixer"] = mixer
-    if not ours and _has_fixed_size(name):
+    if _depends_on_size(name):
         arguments.setdefault("img_size", resolution)
     try:
         model: nn.Module = timm.create_model(
@@ -87,7 +91,10 @@ def _check_name(name: str) -> None:
     raise SemabenchError(f"No model is named '{name}'.{hint}")
 
 
-def _has_fixed_size(name: str) -> bool:
+def _depends_on_size(name: str) -> bool:
+    """Tell whether some weight's shape depends on the size of the pictures."""
+    if name in MODEL_NAMES:
+        return name in vim_variants.VARIANTS
     config = get_pretrained_cfg(name)
     return bool(config and config.fixed_input_size)
 

@@ -1,42 +1,19 @@
-"""Load weights into a model of ours: official MILA checkpoints, or files with our own key names."""
+"""Load weights into a model: official checkpoints of the families here, or its own key names."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from semabench.errors import SemabenchError
+from semabench.models import mila_checkpoint, vmamba_checkpoint
+from semabench.models.backbone import Backbone
+from semabench.models.vim import Vim
+from semabench.models.vim_checkpoint import fit_positions
+from semabench.models.vmamba import VMamba
 from semabench.models.weights_file import read_state_dict
-
-_OFFICIAL = ("patch_embed.", "layers.")
-# Their tables of rotations depend on the resolution of training; ours are made on the fly.
-_ROPE_TABLE = re.compile(r"\.attn\.rope\.rotations$")
-
-
-def is_official(state_dict: Mapping[str, Tensor]) -> bool:
-    """Tell the official MILA code's key names from ours."""
-    return any(key.startswith(_OFFICIAL) for key in state_dict)
-
-
-def from_official(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the keys of the official MILA code (MLLA@66b6d29) to ours; drop RoPE's tables."""
-    return {our_key(key): value for key, value in state_dict.items() if not _ROPE_TABLE.search(key)}
-
-
-def our_key(official: str) -> str:
-    """Return our name of one official key. Ours puts a stage's downsampling before its blocks."""
-    key = re.sub(
-        r"^layers\.(\d+)\.downsample\.",
-        lambda match: f"stages.{int(match[1]) + 1}.downsample.",
-        official,
-    )
-    key = re.sub(r"^layers\.", "stages.", key)
-    key = re.sub(r"^patch_embed\.", "stem.", key)
-    key = re.sub(r"^head\.", "head.fc.", key)
-    return key.replace(".attn.", ".mixer.")
 
 
 def load_checkpoint(model: nn.Module, path: str | Path, what: str) -> None:
@@ -51,9 +28,7 @@ def load_checkpoint(model: nn.Module, path: str | Path, what: str) -> None:
         SemabenchError: the file cannot be read, or is not of this model, or of another number of
             classes.
     """
-    state_dict = read_state_dict(path)
-    if is_official(state_dict):
-        state_dict = from_official(state_dict)
+    state_dict = translate(read_state_dict(path), model)
     wanted = model.state_dict()
     _check_classes(state_dict, wanted, path)
     for problem, keys in (
@@ -75,12 +50,26 @@ def load_checkpoint(model: nn.Module, path: str | Path, what: str) -> None:
     model.load_state_dict(state_dict)
 
 
+def translate(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Bring the state dict of a model's official code to our names and shapes.
+
+    One with our names, and that of a model that is not ours, is returned as it is.
+    """
+    if isinstance(model, Backbone):
+        return mila_checkpoint.from_official(state_dict)
+    if isinstance(model, VMamba):
+        return vmamba_checkpoint.from_official(state_dict)
+    if isinstance(model, Vim):
+        return fit_positions(state_dict, model)
+    return dict(state_dict)
+
+
 def _check_classes(
     state_dict: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: str | Path
 ) -> None:
-    key = "head.fc.weight"
-    if key in state_dict and key in wanted and len(state_dict[key]) != len(wanted[key]):
-        raise SemabenchError(
-            f"The checkpoint {path} is for {len(state_dict[key])} classes, the model for "
-            f"{len(wanted[key])}."
-        )
+    for key in ("head.fc.weight", "head.weight"):
+        if key in state_dict and key in wanted and len(state_dict[key]) != len(wanted[key]):
+            raise SemabenchError(
+                f"The checkpoint {path} is for {len(state_dict[key])} classes, the model for "
+                f"{len(wanted[key])}."
+            )

@@ -9,6 +9,7 @@ from torch import nn
 
 from semabench.errors import SemabenchError
 from semabench.mixers import Mixer, WindowedMixer
+from semabench.mixers.scan import Scan
 
 
 def mixers(model: nn.Module) -> Iterator[Mixer]:
@@ -23,8 +24,21 @@ def mixer_name(model: nn.Module) -> str | None:
 
 def backend_name(model: nn.Module, device: torch.device | None = None) -> str:
     """Return the op backend that a model's mixers run on ``device``; "torch" without a choice."""
-    names = {mixer.resolved_backend(device) for mixer in mixers(model)}
+    names = {
+        module.resolved_backend(device)
+        for module in model.modules()
+        if isinstance(module, Mixer | Scan)
+    }
     return "+".join(sorted(names)) or "torch"
+
+
+def undecayed(model: nn.Module) -> set[str]:
+    """Return the parameters of a model's state spaces that weight decay must spare, by name."""
+    return {
+        f"{path}.{parameter}" if path else parameter
+        for path, module in model.named_modules()
+        for parameter in getattr(module, "undecayed", ())
+    }
 
 
 def set_window_size(model: nn.Module, window_size: int | tuple[int, int]) -> None:

@@ -9,14 +9,16 @@ import torch
 from torch import nn
 
 from semabench.errors import SemabenchError
-from semabench.models.backbone import Backbone
+from semabench.models.staged import StagedModel
+from semabench.models.vim import Vim
 
 
 def set_resolution(model: nn.Module, resolution: int) -> None:
     """Prepare a model for pictures of another size, before it is evaluated on them.
 
-    Nothing to do for ours. Models with tables of positions resample them by timm's
-    ``set_input_size``; of other models that fix their size, one picture on the CPU tells.
+    Nothing to do for ours: Vim interpolates its table of positions as it runs. Other models with
+    tables of positions resample them by timm's ``set_input_size``; of models that fix their size,
+    one picture on the CPU tells.
 
     Args:
         model: any model of ``build_model``'s.
@@ -25,7 +27,7 @@ def set_resolution(model: nn.Module, resolution: int) -> None:
     Raises:
         SemabenchError: the model cannot take pictures of this size.
     """
-    if isinstance(model, Backbone):
+    if isinstance(model, StagedModel | Vim):
         return
     config: dict[str, Any] = getattr(model, "pretrained_cfg", None) or {}
     name = config.get("architecture", type(model).__name__)

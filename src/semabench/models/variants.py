@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs, register_model
 
-from semabench.errors import SemabenchError
 from semabench.models.backbone import Backbone
+from semabench.models.registration import create, default_cfg
 
 NANO = {"embed_dim": 16, "depths": (1, 1, 2, 1), "num_heads": (1, 2, 4, 8), "drop_path_rate": 0.0}
 TINY = {"embed_dim": 64, "depths": (2, 4, 8, 4), "num_heads": (2, 4, 8, 16), "drop_path_rate": 0.2}
@@ -36,42 +35,14 @@ MODEL_NAMES = [
 ]
 
 
-def _cfg() -> dict[str, Any]:
-    return {
-        "url": "",
-        "num_classes": 1000,
-        "input_size": (3, 224, 224),
-        "pool_size": (7, 7),
-        "crop_pct": 0.875,
-        "interpolation": "bicubic",
-        "fixed_input_size": False,
-        "mean": IMAGENET_DEFAULT_MEAN,
-        "std": IMAGENET_DEFAULT_STD,
-        "first_conv": "stem.conv1.conv",
-        "classifier": "head.fc",
-        "license": "apache-2.0",
-    }
-
-
-default_cfgs = generate_default_cfgs({name: _cfg() for name in MODEL_NAMES})
+default_cfgs = generate_default_cfgs({name: default_cfg() for name in MODEL_NAMES})
 
 
 def _create(
     name: str, size: dict[str, Any], mixer: str, pretrained: bool, kwargs: dict[str, Any]
 ) -> Backbone:
-    if pretrained:
-        raise SemabenchError(
-            f"No pretrained weights of {name} are known; for an official MILA checkpoint name its "
-            "file (checkpoint=...)."
-        )
-    model: Backbone = build_model_with_cfg(
-        Backbone,
-        name,
-        pretrained=False,
-        feature_cfg={"out_indices": (0, 1, 2, 3), "feature_cls": "getter"},
-        **{**size, "mixer": mixer, **kwargs},
-    )
-    return model
+    arguments = {**size, "mixer": mixer, **kwargs}
+    return create(Backbone, name, pretrained, arguments, official="MILA", stages=4)
 
 
 @register_model

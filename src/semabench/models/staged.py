@@ -1,0 +1,172 @@
+"""What hierarchical models share: stem, stages, norm, head, and the habits of a timm model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from timm.layers.classifier import ClassifierHead
+from timm.models import checkpoint_seq
+from timm.models._features import feature_take_indices
+from torch import Tensor, nn
+
+from semabench.errors import SemabenchError
+from semabench.models.mixing import undecayed
+
+
+class Stage(nn.Module):
+    """Downsampling (or none), then blocks of one width. Grids are (B, H, W, C)."""
+
+    def __init__(self, downsample: nn.Module, blocks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.grad_checkpointing = False
+        self.downsample = downsample
+        self.blocks = nn.Sequential(*blocks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, in_dim) -> (B, ceil(H/2), ceil(W/2), dim); the first stage keeps the size."""
+        x = self.downsample(x)
+        if self.grad_checkpointing and self.training:
+            return checkpoint_seq(self.blocks, x)
+        return self.blocks(x)
+
+
+class StagedModel(nn.Module):
+    """Pictures (B, in_chans, H, W) -> logits (B, num_classes), at any size.
+
+    A subclass builds the stem, which divides height and width by 4 (rounding up), and the stages,
+    each of which but the first divides them by 2; no weight may depend on the size.
+
+    Args:
+        stem: (B, in_chans, H, W) -> (B, H/4, W/4, C).
+        stages: from the widest grid to the narrowest.
+        dims: channels of each stage.
+        in_chans: channels of the pictures.
+        num_classes: 0 leaves the head out.
+        global_pool: timm's pooling of the last grid; "" keeps the grid.
+        drop_rate: dropout before the classifier.
+    """
+
+    output_fmt = "NHWC"
+
+    def __init__(
+        self,
+        stem: nn.Module,
+        stages: Sequence[Stage],
+        dims: Sequence[int],
+        *,
+        in_chans: int,
+        num_classes: int,
+        global_pool: str,
+        drop_rate: float,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.in_chans = in_chans
+        self.drop_rate = drop_rate
+        self.stem = stem
+        self.stages = nn.Sequential(*stages)
+        self.feature_info = [
+            {"num_chs": dim, "reduction": 4 * 2**i, "module": f"stages.{i}"}
+            for i, dim in enumerate(dims)
+        ]
+        self.num_features = self.head_hidden_size = dims[-1]
+        self.norm: nn.Module = nn.LayerNorm(dims[-1])
+        self.head = ClassifierHead(
+            dims[-1], num_classes, pool_type=global_pool, drop_rate=drop_rate, input_fmt="NHWC"
+        )
+
+    def no_weight_decay(self) -> set[str]:
+        """Return parameters to spare beyond norms and biases: those of state-space mixers."""
+        return undecayed(self)
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Return patterns that sort parameters into layers, for layer-wise rates."""
+        blocks: Any = [
+            (r"^stages\.(\d+)\.downsample", (0,)),
+            (r"^stages\.(\d+)\.blocks\.(\d+)", None),
+            (r"^norm", (99999,)),
+        ]
+        return {"stem": r"^stem", "blocks": r"^stages\.(\d+)" if coarse else blocks}
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute the blocks' activations in the backward pass instead of keeping them."""
+        for stage in self.stages:
+            assert isinstance(stage, Stage)
+            stage.grad_checkpointing = enable
+
+    def get_classifier(self) -> nn.Module:
+        """Return the last linear layer."""
+        fc: nn.Module = self.head.fc
+        return fc
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Put a fresh classifier in place; 0 classes leave it out."""
+        self.num_classes = num_classes
+        self.head.reset(num_classes, pool_type=global_pool)
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | list[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """Return the outputs of stages, with or without the final features.
+
+        Args:
+            x: pictures (B, in_chans, H, W).
+            indices: the last n stages if an int, all if None, or which.
+            norm: apply the final norm to the last stage's output, the only one it fits.
+            stop_early: skip the stages after the last one asked for.
+            output_fmt: "NCHW" or "NHWC".
+            intermediates_only: leave the final features out.
+
+        Raises:
+            SemabenchError: unknown ``output_fmt``.
+        """
+        if output_fmt not in ("NCHW", "NHWC"):
+            raise SemabenchError(f"output_fmt must be NCHW or NHWC, not '{output_fmt}'.")
+        take, last = feature_take_indices(len(self.stages), indices)
+        intermediates = []
+        x = self.stem(x)
+        for i, stage in enumerate(self.stages[: last + 1] if stop_early else self.stages):
+            x = stage(x)
+            if i in take:
+                final = norm and i == len(self.feature_info) - 1
+                y = self.norm(x) if final else x
+                intermediates.append(y.permute(0, 3, 1, 2) if output_fmt == "NCHW" else y)
+        if intermediates_only:
+            return intermediates
+        return self.norm(x) if len(self.stages) == len(self.feature_info) else x, intermediates
+
+    def prune_intermediate_layers(
+        self,
+        indices: int | list[int] = 1,
+        prune_norm: bool = False,
+        prune_head: bool = True,
+    ) -> list[int]:
+        """Drop what the given intermediates do not need; returns their indices."""
+        take, last = feature_take_indices(len(self.stages), indices)
+        self.stages = self.stages[: last + 1]
+        if prune_norm:
+            self.norm = nn.Identity()
+        if prune_head:
+            self.reset_classifier(0, "")
+        return take
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Pictures -> normalised last grid, (B, ceil(H/32), ceil(W/32), C)."""
+        y: Tensor = self.norm(self.stages(self.stem(x)))
+        return y
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Last grid -> logits, or the pooled features before the classifier."""
+        y: Tensor = self.head(x, pre_logits=pre_logits)
+        return y
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pictures -> logits."""
+        return self.forward_head(self.forward_features(x))

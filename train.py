@@ -5,6 +5,7 @@ from omegaconf import DictConfig
 
 from semabench.app import one_line_errors, run_app
 from semabench.config import TrainConfig, known_keys, to_config
+from semabench.config_checks import check_values
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
@@ -12,6 +13,7 @@ def main(composed: DictConfig) -> None:
     """Train, then evaluate at `evaluate_at`."""
     with one_line_errors():
         config = to_config(composed, TrainConfig)
+        check_values(config)
         from semabench.evaluation.run import evaluate_trained
         from semabench.training.run import train
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -233,7 +232,6 @@ def main() -> int:
     parser.add_argument("--sweep", action="store_true", help="also try every cut (minutes)")
     parser.add_argument("--out", type=Path, help="folder for selective_scan.json")
     options = parser.parse_args()
-    started = time.time()
 
     results: dict = {"device": torch.cuda.get_device_name(), "triton": triton.__version__}
     results["checks"] = check_all()
@@ -241,7 +239,6 @@ def main() -> int:
         results["sweep"] = {shape.name: sweep(shape) for shape in ANCHORS}
     results["speed"] = [speed(shape) for shape in ANCHORS]
     results["speed"] += [speed(shape, parts=2) for shape in ANCHORS if shape.groups == 4]
-    print(f"all: {time.time() - started:.0f} s", flush=True)
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "selective_scan.json").write_text(json.dumps(results, indent=1))

@@ -6,6 +6,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from semabench.config import EvalConfig, TrainConfig, known_keys, to_config
+from semabench.config_checks import check_values
 from semabench.errors import SemabenchError
 from semabench.run_name import config_digest, run_name
 
@@ -14,7 +15,9 @@ CONF = Path(__file__).resolve().parents[1] / "conf"
 
 def train_config(*overrides: str) -> TrainConfig:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return to_config(compose("train", overrides=list(overrides)), TrainConfig)
+        config = to_config(compose("train", overrides=list(overrides)), TrainConfig)
+    check_values(config)
+    return config
 
 
 def options(group: str) -> list[str]:
@@ -59,6 +62,16 @@ def test_an_unknown_key_names_the_nearest():
         ("data.loader=fcv", "Did you mean 'ffcv'"),
         ("logger.mode=onlin", "Did you mean 'online'"),
         ("recipe.epochs=0", r"recipe\.epochs must be at least 1"),
+        ("recipe.lr=0", r"recipe\.lr must be at least 1e-30"),
+        ("recipe.ema_decay=3", r"recipe\.ema_decay must be at least 0 and at most 1"),
+        ("recipe.label_smoothing=2", r"at most 1, not 2"),
+        ("recipe.betas=[0.9]", r"recipe\.betas must be two numbers"),
+        ("recipe.betas=[0.9,1.0]", r"must lie in \[0, 1\)"),
+        ("data.crop_scale=[0.3,0.5,1.0]", r"data\.crop_scale must be two numbers"),
+        ("trainer.devices=0", r"trainer\.devices must be at least 1"),
+        ("trainer.log_every_n_steps=0", "at least 1"),
+        ("trainer.val_batch_size=0", "at least 1"),
+        ("seed=-1", "seed must be at least 0"),
         ("trainer.devices=3", "multiple of the number of devices"),
     ],
 )

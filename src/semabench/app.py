@@ -30,6 +30,10 @@ def run_app(main: Callable[[], None], keys: Callable[[], list[str]]) -> None:
             main()
         except HydraException as error:
             fail(_hydra_message(error, keys()))
+        except OSError as error:  # of Hydra's own files; those of a job are told by the job
+            if error.filename is None:
+                raise
+            fail(f"cannot write {error.filename}: {error.strerror}.")
 
 
 @contextlib.contextmanager

@@ -175,7 +175,8 @@ def _report(runs: list[Path], out: Path | None) -> None:
 
     from semabench.results.report import print_tables, report
 
-    written = report(runs, out or runs[0] / "report")
+    first = runs[0] if runs[0].is_dir() else runs[0].parent
+    written = report(runs, out or first / "report")
     print_tables(written.lines, Console())
     for path in written.files:
         print(path)

@@ -72,7 +72,11 @@ class RecipeConfig:
 
 @dataclass
 class TrainerConfig:
-    """Where and how fast a run computes. Nothing here but precision may change its numbers."""
+    """Where and how fast a run computes.
+
+    Precision is part of a run's identity. The number of devices is not, but it changes numbers a
+    little: BatchNorm's statistics and the mixing draws are each device's own.
+    """
 
     accelerator: str = "auto"  # auto | cpu | gpu
     devices: int = 1  # processes per node, one a device; more than one is started by torchrun/srun
@@ -83,7 +87,6 @@ class TrainerConfig:
     val_every_n_epochs: int = 1
     log_every_n_steps: int = 50
     progress_bar: bool | None = None  # null: on a terminal
-    max_steps: int = -1  # stop early, for a smoke run; the schedule keeps its length
     val_batch_size: int | None = None  # per device; null: as in training
 
 
@@ -149,7 +152,6 @@ def to_config(composed: DictConfig, schema: type[ConfigT]) -> ConfigT:
     except OmegaConfBaseException as error:
         raise SemabenchError(describe(error, schema)) from error
     assert isinstance(config, schema)
-    _check(config)
     return config
 
 
@@ -180,46 +182,3 @@ def _dotted(node: DictConfig, prefix: str) -> list[str]:
         if isinstance(value, DictConfig) and not value._is_none():
             keys += _dotted(value, f"{prefix}{key}.")
     return keys
-
-
-def _choice(key: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise SemabenchError(f"{key}={value} is not known.{nearest(value, choices)}")
-
-
-def _resolutions(key: str, values: list[int]) -> None:
-    for value in values:
-        if value < MIN_RESOLUTION:
-            raise SemabenchError(
-                f"{key}={value} is too small: the smallest resolution is {MIN_RESOLUTION} pixels."
-            )
-
-
-def _check_data(data: DataConfig) -> None:
-    _choice("data.loader", data.loader, ("ffcv", "folder"))
-    _resolutions("data.resolution", [data.resolution])
-    if data.val_resolution is not None:
-        _resolutions("data.val_resolution", [data.val_resolution])
-
-
-def _check(config: TrainConfig | EvalConfig) -> None:
-    _choice("logger.name", config.logger.name, ("wandb", "csv"))
-    _choice("logger.mode", config.logger.mode, ("auto", "online", "offline", "disabled"))
-    if config.data is not None:
-        _check_data(config.data)
-    if isinstance(config, EvalConfig):
-        _choice("accelerator", config.accelerator, ("auto", "cpu", "gpu"))
-        _choice("weights", config.weights, ("auto", "model", "ema"))
-        _resolutions("resolutions", config.resolutions)
-        return
-    _choice("trainer.accelerator", config.trainer.accelerator, ("auto", "cpu", "gpu"))
-    _resolutions("evaluate_at", config.evaluate_at)
-    for key in ("epochs", "batch_size"):
-        if getattr(config.recipe, key) < 1:
-            raise SemabenchError(f"recipe.{key} must be at least 1.")
-    world_size = config.trainer.devices * config.trainer.num_nodes
-    if config.recipe.batch_size % world_size:
-        raise SemabenchError(
-            f"recipe.batch_size={config.recipe.batch_size} is global and must be a multiple of the "
-            f"number of devices, {world_size}."
-        )

@@ -10,6 +10,11 @@ from semabench.files import atomic_write
 NAME = "wandb_id"
 
 
+def forget_run_id(run_dir: Path) -> None:
+    """Let the next start of the run have an id of its own."""
+    (run_dir / NAME).unlink(missing_ok=True)
+
+
 def run_id(run_dir: Path) -> str:
     """Return the id, made at the first start of the run."""
     path = run_dir / NAME

@@ -120,7 +120,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(
 
 def test_two_processes_validate_every_sample_once(workplace, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    arguments = [a for a in TINY if not a.startswith(("recipe.ema", "recipe.epochs"))]
+    arguments = [a for a in TINY if not a.startswith("recipe.epochs")]
     done = subprocess.run(
         [
             *command,
@@ -143,8 +143,9 @@ def test_two_processes_validate_every_sample_once(workplace, tmp_path):
     (row,) = read_rows(run_dir / "results.jsonl")
     metrics = json.loads((run_dir / "finished.json").read_text())["metrics"]
     # 45 pictures on two ranks of batches of 8: a rank counting its padding would be off by 1/45.
-    assert metrics["val/top1"] == pytest.approx(row.top1)
-    assert row.n == 45
+    assert metrics["val_ema/top1"] == pytest.approx(row.top1)
+    assert metrics["val_ema/top5"] == pytest.approx(row.top5)
+    assert (row.n, row.weights) == (45, "ema")
 
 
 def test_more_devices_than_processes_is_told(workplace, tmp_path, monkeypatch, capfd):

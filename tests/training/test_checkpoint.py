@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ import torch
 from semabench.errors import SemabenchError
 from semabench.training.checkpoint import (
     AtomicCheckpointIO,
+    Checkpoints,
+    check_same_run,
     load_trained,
     read_checkpoint,
     resume_path,
@@ -85,3 +88,37 @@ def test_plain_and_averaged_weights_are_told_apart(tmp_path):
     assert trained.describe == {"a": 1}
     assert set(trained.weights) == {"model", "ema"}
     assert float(trained.weights["ema"]["w"]) == 0
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    module = torch.nn.Linear(2, 2)
+    module.weight.data[0, 0] = torch.nan
+    trainer = SimpleNamespace(callback_metrics={}, current_epoch=2)
+    with pytest.raises(SemabenchError, match="weight is not finite after epoch 3"):
+        Checkpoints(tmp_path, "val/top1").on_train_epoch_end(trainer, module)
+    assert list(tmp_path.iterdir()) == []
+
+
+def describe(**changes):
+    model = {"name": "sema_nano", "mixer": None, "options": {}, **changes.pop("model", {})}
+    config = {"model": model, "recipe": {"lr": 1}, "seed": 0, **changes.pop("config", {})}
+    return {"config": config, "classes": ["a"], "fingerprint": "f", **changes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"model": {"name": "mila_nano"}}, r"model \(sema_nano, not mila_nano\)"),
+        ({"model": {"mixer": "linear"}}, "mixer"),
+        ({"config": {"seed": 1}}, "seed"),
+        ({"config": {"recipe": {"lr": 2}}}, "recipe"),
+        ({"classes": ["a", "b"]}, "classes"),
+        ({"fingerprint": "g"}, "training pictures"),
+    ],
+)
+def test_another_runs_checkpoint_is_not_resumed(tmp_path, changes, what):
+    path = tmp_path / "last.ckpt"
+    save(path, semabench=describe())
+    check_same_run(path, describe())
+    with pytest.raises(SemabenchError, match=what):
+        check_same_run(path, describe(**changes))

@@ -78,3 +78,16 @@ def test_norms_biases_and_named_parameters_are_not_decayed():
         id(model.norm.bias): 0.0,
         id(model.position): 0.0,
     }
+
+
+def test_a_clipped_optimizer_is_not_fused(monkeypatch):
+    """Lightning refuses to clip the gradients of a fused one under mixed precision."""
+    model = nn.Linear(2, 2)
+    monkeypatch.setattr(type(model.weight), "is_cuda", True)
+    clipped = RecipeConfig(name="r", clip_grad=5.0)
+    free = RecipeConfig(name="r", clip_grad=None)
+    asked = []
+    monkeypatch.setattr(torch.optim, "AdamW", lambda *_, fused, **__: asked.append(fused))
+    create_optimizer(model, clipped)
+    create_optimizer(model, free)
+    assert asked == [False, True]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from semabench.data.loaders import resolve_source, train_file
+from semabench.config import DataConfig
+from semabench.data.loaders import eval_file, resolve_source, train_file
 from semabench.data.sidecar import read_sidecar
 from semabench.data.sources import find_pictures
 from semabench.errors import SemabenchError
@@ -37,3 +38,20 @@ def describe_training_set(kind: str, packed_dir: str, source_dir: str | None) ->
         )
     sidecar = read_sidecar(path)
     return About(sidecar.samples, sidecar.classes, sidecar.fingerprint)
+
+
+def require_eval_files(config: DataConfig, resolutions: list[int]) -> None:
+    """Check that the validation set has been rendered at all these resolutions.
+
+    Raises:
+        SemabenchError: it has not; the message holds the command that does.
+    """
+    if config.loader != "ffcv" or resolve_source(config.loader, config.source) is not None:
+        return
+    missing = [str(r) for r in resolutions if not eval_file(config.packed, r).is_file()]
+    if missing:
+        options = f" --crop-pct {config.crop_pct}" if config.crop_pct != 0.875 else ""
+        raise SemabenchError(
+            f"{config.name} is not rendered at {', '.join(missing)} px: `semabench data render "
+            f"{config.source or 'SRC'} {config.packed} --resolution {' '.join(missing)}{options}`."
+        )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import lightning as L
 
 from semabench.config import DataConfig
-from semabench.data.about import describe_training_set
+from semabench.data.about import describe_training_set, require_eval_files
 from semabench.data.loaders import (
     EvalLoader,
     TrainLoader,
@@ -13,6 +15,7 @@ from semabench.data.loaders import (
     create_train_loader,
     prepare_files,
 )
+from semabench.data.workers import worker_count
 from semabench.errors import SemabenchError
 
 
@@ -56,6 +59,20 @@ class ImageDataModule(L.LightningDataModule):
         """Of validation during training, in pixels."""
         return self.config.val_resolution or self.config.resolution
 
+    def require_files(self, resolutions: list[int]) -> None:
+        """Open what the run will need, before it begins: hours later is too late.
+
+        Args:
+            resolutions: of the evaluation after training, in pixels.
+
+        Raises:
+            SemabenchError: a file is missing, damaged, or of other classes.
+        """
+        self.prepare_data()
+        self.train_dataloader()
+        self.val_dataloader()
+        require_eval_files(self.config, resolutions)
+
     def prepare_data(self) -> None:
         """Verify checksums, on one process of a machine."""
         if self.config.loader == "ffcv":
@@ -71,11 +88,11 @@ class ImageDataModule(L.LightningDataModule):
             resolution=config.resolution,
             batch_size=self.batch_size // world_size,
             seed=self.seed,
-            num_workers=config.num_workers,
+            num_workers=self._workers(),
             rank=rank,
             world_size=world_size,
-            scale=(config.crop_scale[0], config.crop_scale[-1]),
-            ratio=(config.crop_ratio[0], config.crop_ratio[-1]),
+            scale=(config.crop_scale[0], config.crop_scale[1]),
+            ratio=(config.crop_ratio[0], config.crop_ratio[1]),
             hflip=config.hflip,
             interpolation=config.interpolation,
         )
@@ -89,7 +106,7 @@ class ImageDataModule(L.LightningDataModule):
             source_dir=config.source,
             resolution=self.val_resolution,
             batch_size=self.val_batch_size or self.batch_size // world_size,
-            num_workers=config.num_workers,
+            num_workers=self._workers(),
             rank=rank,
             world_size=world_size,
             crop_pct=config.crop_pct,
@@ -101,6 +118,13 @@ class ImageDataModule(L.LightningDataModule):
                 f"set {len(loader.classes)}, and they are not the same: pack and render again."
             )
         return loader
+
+    def _workers(self) -> int | None:
+        """Share the cores among the processes of this machine, unless told a number."""
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        if self.config.num_workers is not None or local == 1:
+            return self.config.num_workers
+        return max(1, worker_count(None) // local)
 
     def _place(self) -> tuple[int, int]:
         trainer = self.trainer

@@ -28,6 +28,8 @@ def print_models(names: Sequence[str], resolution: int, num_classes: int) -> Non
         raise SemabenchError(
             f"--resolution {resolution} is too small: the smallest is {MIN_RESOLUTION} pixels."
         )
+    if num_classes < 1:
+        raise SemabenchError(f"--num-classes must be at least 1, not {num_classes}.")
     table = Table(title=f"{resolution} px, {num_classes} classes")
     for heading in ("model", "mixer", "params (M)", "GMACs"):
         table.add_column(heading, justify="left" if heading in ("model", "mixer") else "right")

@@ -10,6 +10,7 @@ from rich.console import Console
 from torch import nn
 
 from semabench.config import EvalConfig, TrainConfig
+from semabench.data.about import require_eval_files
 from semabench.data.loaders import EvalLoader, create_eval_loader
 from semabench.data.normalize import Normalize
 from semabench.errors import SemabenchError
@@ -40,8 +41,12 @@ def evaluate(config: EvalConfig) -> list[Record]:
     device = torch.device("cuda" if accelerator == "gpu" else "cpu")
     subject = load_subject(config)
     subject.model.to(device)
+    if precision == "64-true":
+        subject.model.double()
+    torch.backends.cudnn.benchmark = True  # whatever training, in this process, left it at
     if config.channels_last:
         subject.model.to(memory_format=torch.channels_last)
+    require_eval_files(subject.data, config.resolutions)
     path = subject.output_dir / RESULTS_NAME
     stored = {} if config.redo else {row.key: row for row in read_rows(path)}
     console = Console(highlight=False, soft_wrap=True)
@@ -58,8 +63,17 @@ def evaluate(config: EvalConfig) -> list[Record]:
             row = before
         console.print(_line(row) + ("  (measured before)" if before else ""))
         rows.append(row)
-    log_rows(rows, config, subject)
+    log_rows(read_rows(path), config, subject)
     return rows
+
+
+def _backend(config: EvalConfig, model: nn.Module, device: torch.device) -> str:
+    """Name what computes: the mixer's backend, and whatever else changes the speed."""
+    return (
+        backend_name(model, device)
+        + ("+compile" if config.compile else "")
+        + ("" if config.channels_last else "+nchw")
+    )
 
 
 def _loader(config: EvalConfig, subject: Subject, resolution: int) -> EvalLoader:
@@ -108,7 +122,7 @@ def _plan(
         crop_pct=subject.data.crop_pct,
         interpolation=subject.data.interpolation,
         precision=precision,
-        backend=backend_name(subject.model, device) + ("+compile" if config.compile else ""),
+        backend=_backend(config, subject.model, device),
         device=name,
         batch_size=config.batch_size,
         params=count_parameters(subject.model),

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import nn
+from yaml import YAMLError
 
 from semabench.config import DataConfig, EvalConfig, ModelConfig
 from semabench.errors import SemabenchError
@@ -64,7 +66,10 @@ def load_subject(config: EvalConfig) -> Subject:
     subject = _from_run(config) if config.checkpoint is not None else _from_name(config)
     if config.window_size is not None:
         set_window_size(subject.model, config.window_size)
-        subject.fields["options"] = f"window_size={config.window_size}"
+        trained = [o for o in subject.fields["options"].split(",") if o]
+        kept = [o for o in trained if not o.startswith("window_size=")]
+        changed = [*kept, f"window_size={config.window_size}"]
+        subject.fields["options"] = ",".join(sorted(changed))
     subject.model.eval()
     return subject
 
@@ -122,9 +127,22 @@ def _from_run(config: EvalConfig) -> Subject:
 
 def _data_of_run(run_dir: Path | None, told: dict[str, Any]) -> DataConfig:
     """Take the paths from config.yaml beside the checkpoint, which its owner may have mended."""
-    path = run_dir / CONFIG if run_dir else None
-    source = OmegaConf.load(path).data if path is not None and path.exists() else told["data"]
-    data = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(DataConfig), source))
+    source = told["data"]
+    if run_dir is not None and (run_dir / CONFIG).exists():
+        try:
+            source = OmegaConf.load(run_dir / CONFIG).data
+        except (OmegaConfBaseException, YAMLError, AttributeError, OSError) as error:
+            raise SemabenchError(
+                f"{run_dir / CONFIG} cannot be read ({str(error).splitlines()[0]}): mend it, or "
+                "remove it to use the config in the checkpoint."
+            ) from error
+    try:
+        data = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(DataConfig), source))
+    except (OmegaConfBaseException, ValueError) as error:
+        raise SemabenchError(
+            f"the data config of {run_dir or 'the checkpoint'} is not valid: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
     assert isinstance(data, DataConfig)
     return data
 

@@ -156,15 +156,14 @@ def selective_scan_backend(
 ) -> str:
     """Return the backend that will run on ``device``.
 
-    "auto" is "triton" on a CUDA device where Triton is installed, else "torch", and "torch" for
-    float64, which the kernels do not keep.
+    "auto" is "torch" on every device: the Triton kernels agree with the reference in Triton's
+    interpreter, but have not run on a GPU yet (`benchmarks/selective_scan.py` checks and times
+    them there); ask for them by name.
 
     Raises:
         SemabenchError: there is no such backend, or it is not installed.
     """
-    on_gpu = device is not None and device.type == "cuda"
-    fast = on_gpu and dtype != torch.float64 and find_spec("triton") is not None
-    name = backends.resolve("selective_scan", backend, BACKENDS, auto="triton" if fast else "torch")
+    name = backends.resolve("selective_scan", backend, BACKENDS, auto="torch")
     if name in ("triton", "mamba_ssm") and find_spec(name) is None:
         raise SemabenchError(
             f"selective_scan's backend '{name}' needs the package {name}, which is not installed; "

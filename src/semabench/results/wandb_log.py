@@ -114,7 +114,9 @@ def start_run(
     import wandb
 
     mode = wandb_mode(mode)
-    run_dir.mkdir(parents=True, exist_ok=True)
+    (run_dir / "wandb").mkdir(parents=True, exist_ok=True)
+    # Tables are staged here, not in the home directory, which may not be writable.
+    os.environ.setdefault("WANDB_DATA_DIR", str((run_dir / "wandb").resolve()))
     arguments: dict[str, Any] = {
         "dir": str(run_dir),
         "id": run_id,

@@ -48,16 +48,18 @@ class LossWatch(Callback):
     def _read(self, trainer: L.Trainer, module: L.LightningModule, loss: torch.Tensor) -> None:
         assert self.first_bad is not None
         assert isinstance(module, Classifier)
-        if (bad := int(self.first_bad)) >= 0:
+        rate_at = learning_rate(module.recipe, module.steps_per_epoch)
+        # One rank must not stop while the others wait for it.
+        if (bad := int(trainer.strategy.reduce(self.first_bad, reduce_op="max"))) >= 0:
             epoch = bad // module.steps_per_epoch + 1
-            rate = learning_rate(module.recipe, module.steps_per_epoch)(bad)
+            rate = rate_at(bad)
             raise SemabenchError(
                 f"the loss is not finite since step {bad} (epoch {epoch}, learning rate {rate:.3g})"
                 ": lower recipe.lr, lengthen recipe.warmup_epochs, or train with "
                 "trainer.precision=32-true; no checkpoint has been written since."
             )
         module.log("train/loss", loss, prog_bar=True)
-        module.log("train/lr", trainer.optimizers[0].param_groups[0]["lr"])
+        module.log("train/lr", rate_at(trainer.global_step - 1))
 
 
 class Throughput(Callback):
@@ -111,6 +113,9 @@ class EpochLine(Callback):
         assert isinstance(pl_module, Classifier)
         metrics = trainer.callback_metrics
         parts = [f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"]
+        every = trainer.check_val_every_n_epoch or 1
+        if (trainer.current_epoch + 1) % every:  # not validated: the numbers there are older
+            metrics = {k: v for k, v in metrics.items() if not k.startswith("val")}
         for label, key in (("loss", "train/loss"), ("val loss", "val/loss")):
             if key in metrics:
                 parts.append(f"{label} {float(metrics[key]):.3f}")
@@ -119,7 +124,8 @@ class EpochLine(Callback):
                 parts.append(f"{label} {float(metrics[f'val/{key}']):.2f} %")
         if "val_ema/top1" in metrics:
             parts.append(f"EMA top-1 {float(metrics['val_ema/top1']):.2f} %")
-        parts.append(f"lr {trainer.optimizers[0].param_groups[0]['lr']:.2e}")
+        if "train/lr" in metrics:
+            parts.append(f"lr {float(metrics['train/lr']):.2e}")
         speed = self.throughput.images / max(self.throughput.seconds, 1e-9)
         parts.append(f"{speed:,.0f} img/s")
         self.console.print("  ".join(parts))

@@ -70,7 +70,17 @@ class Checkpoints(Callback):
         self.best = -1.0
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the last checkpoint; link it as the best if it is."""
+        """Write the last checkpoint; link it as the best if it is.
+
+        Raises:
+            SemabenchError: a parameter is not finite; nothing is written.
+        """
+        for name, parameter in pl_module.named_parameters():
+            if not torch.isfinite(parameter).all():
+                raise SemabenchError(
+                    f"{name} is not finite after epoch {trainer.current_epoch + 1}: lower "
+                    "recipe.lr or lengthen recipe.warmup_epochs; its checkpoint is not written."
+                )
         metric = trainer.callback_metrics.get(self.monitor)
         better = metric is not None and float(metric) > self.best
         if better:
@@ -110,7 +120,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise SemabenchError(f"there is no checkpoint {path}.") from error
     except Exception as error:  # damage shows as nearly any of them
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
         raise SemabenchError(f"checkpoint {path} is damaged ({reason}).") from error
 
 
@@ -118,13 +128,15 @@ def resume_path(resume: str, run_dir: Path) -> Path | None:
     """Return the checkpoint to go on from: with ``auto``, the newest of the run that is sound.
 
     Args:
-        resume: ``auto``, ``never``, or the path of a checkpoint.
+        resume: ``auto``, ``never``, or the path of a checkpoint or of a run directory.
     """
     if resume == "never":
         return None
     if resume != "auto":
-        read_checkpoint(Path(resume))
-        return Path(resume)
+        path = Path(resume)
+        path = path / DIRECTORY / LAST if path.is_dir() else path
+        read_checkpoint(path)
+        return path
     found = [run_dir / DIRECTORY / name for name in (LAST, BEST)]
     for path in sorted(
         (p for p in found if p.exists()), key=lambda p: p.stat().st_mtime, reverse=True
@@ -136,6 +148,37 @@ def resume_path(resume: str, run_dir: Path) -> Path | None:
         else:
             return path
     return None
+
+
+def check_same_run(path: Path, describe: dict[str, Any]) -> None:
+    """Refuse to go on from a checkpoint of another model, other classes or other pictures.
+
+    Args:
+        path: a sound checkpoint.
+        describe: what this run would store in its own.
+
+    Raises:
+        SemabenchError: it is not one of ours, or they differ.
+    """
+    theirs = read_checkpoint(path).get("semabench")
+    if theirs is None:
+        raise SemabenchError(f"{path} is not a checkpoint of train.py's: it cannot be resumed.")
+    pairs = {
+        "model": (theirs["config"]["model"]["name"], describe["config"]["model"]["name"]),
+        "mixer": (theirs["config"]["model"]["mixer"], describe["config"]["model"]["mixer"]),
+        "options": (theirs["config"]["model"]["options"], describe["config"]["model"]["options"]),
+        "recipe": (theirs["config"]["recipe"], describe["config"]["recipe"]),
+        "seed": (theirs["config"]["seed"], describe["config"]["seed"]),
+        "classes": (theirs["classes"], describe["classes"]),
+        "training pictures": (theirs["fingerprint"], describe["fingerprint"]),
+    }
+    for what, (old, new) in pairs.items():
+        if old != new:
+            detail = f" ({old}, not {new})" if len(f"{old}{new}") < 60 else ""
+            raise SemabenchError(
+                f"{path} was trained with another {what}{detail}: give this run another name=..., "
+                "or start it anew with resume=never."
+            )
 
 
 @dataclass(frozen=True)

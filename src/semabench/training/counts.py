@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 
-class Counts(nn.Module):
+class Counts:
     """Sums n, top-1, top-5 and the cross-entropy on the device, without waiting for it.
 
     Samples labelled -1 are padding, which keeps batches full and ranks in step; they never count.
     """
 
-    sums: Tensor
-
     def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("sums", torch.zeros(4, dtype=torch.float64), persistent=False)
+        self.reset()
 
     def reset(self) -> None:
         """Start again from zero."""
-        self.sums.zero_()
+        # No module's buffer: DDP would broadcast rank 0's.
+        self.sums = torch.zeros(4, dtype=torch.float64)
 
     def add(self, logits: Tensor, labels: Tensor) -> None:
         """Count one batch.
@@ -36,7 +34,7 @@ class Counts(nn.Module):
         best = logits.topk(min(5, logits.shape[1]), dim=1).indices
         hits = (best == labels[:, None]) & real[:, None]
         parts = [real.sum(), hits[:, 0].sum(), hits.any(dim=1).sum(), loss]
-        self.sums += torch.stack([part.double() for part in parts])
+        self.sums = self.sums.to(logits.device) + torch.stack([part.double() for part in parts])
 
     def result(self, sums: Tensor | None = None) -> dict[str, float]:
         """Return ``n``, ``top1`` and ``top5`` in percent, and the mean ``loss``.

@@ -53,9 +53,11 @@ def check_processes(devices: int, num_nodes: int, accelerator: str) -> None:
             f"trainer.devices={devices}, but this node has {torch.cuda.device_count()} GPU(s)."
         )
     wanted = devices * num_nodes
-    started = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1")))
-    if wanted > 1 and started != wanted:
+    in_step = "SLURM_STEP_ID" in os.environ  # started by srun, not merely inside an allocation
+    slurm = os.environ.get("SLURM_NTASKS", "1") if in_step else "1"
+    started = int(os.environ.get("WORLD_SIZE", slurm))
+    if started != wanted:
         raise SemabenchError(
-            f"trainer.devices={devices} x trainer.num_nodes={num_nodes} needs {wanted} processes, "
-            f"{started} started: torchrun --nproc-per-node {devices} train.py ..., or srun."
+            f"trainer.devices={devices} x trainer.num_nodes={num_nodes} needs {wanted} process(es),"
+            f" {started} started: torchrun --nproc-per-node {devices} train.py ..., or srun."
         )

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from semabench.config import TrainConfig
 from semabench.results.wandb_log import start_run, wandb_mode
 from semabench.run_id import run_id
 from semabench.training.devices import global_rank
+
+
+class StepLogger(WandbLogger):
+    """Logs at the optimiser's step, so that a resumed run goes on where its curves ended."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log under W&B's step ``step``; Lightning leaves W&B to count its own calls."""
+        row = {**metrics, "trainer/global_step": step}
+        self.experiment.log(row, step=step)
 
 
 def create_logger(config: TrainConfig, run_dir: Path) -> Logger | None:
@@ -36,7 +48,7 @@ def create_logger(config: TrainConfig, run_dir: Path) -> Logger | None:
         mode=mode,
         job_type="train",
     )
-    return WandbLogger(experiment=run, save_dir=run_dir)
+    return StepLogger(experiment=run, save_dir=run_dir)
 
 
 def close_logger(logger: Logger | None) -> None:

@@ -48,6 +48,8 @@ class Classifier(L.LightningModule):
         super().__init__()
         self.model = model
         self.ema = None if recipe.ema_decay is None else ModelEmaV3(model, decay=recipe.ema_decay)
+        if self.ema is not None:
+            self.ema.requires_grad_(False)  # or DDP waits for its gradients
         self.recipe = recipe
         self.steps_per_epoch = steps_per_epoch
         self.seed = seed
@@ -117,6 +119,11 @@ class Classifier(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what the weights are: model, data, recipe, classes."""
         checkpoint["semabench"] = self.describe
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return self.recipe.epochs * self.steps_per_epoch
 
     @property
     def monitor(self) -> str:

@@ -23,7 +23,8 @@ def create_optimizer(model: nn.Module, recipe: RecipeConfig) -> torch.optim.Adam
     groups = param_groups_weight_decay(
         model, recipe.weight_decay, no_weight_decay_list=tuple(named())
     )
-    fused = next(model.parameters()).is_cuda
+    # Lightning refuses to clip the gradients of a fused optimiser under mixed precision.
+    fused = next(model.parameters()).is_cuda and recipe.clip_grad is None
     beta1, beta2 = recipe.betas
     return torch.optim.AdamW(
         groups, lr=recipe.lr, betas=(beta1, beta2), eps=recipe.eps, fused=fused

@@ -20,6 +20,7 @@ from semabench.config import TrainConfig
 from semabench.data.module import ImageDataModule
 from semabench.files import atomic_write
 from semabench.models import build_model
+from semabench.run_id import forget_run_id
 from semabench.run_name import run_dir as run_dir_of
 from semabench.training.callbacks import create_callbacks
 from semabench.training.checkpoint import (
@@ -27,6 +28,7 @@ from semabench.training.checkpoint import (
     DIRECTORY,
     AtomicCheckpointIO,
     Checkpoints,
+    check_same_run,
     resume_path,
 )
 from semabench.training.devices import (
@@ -41,6 +43,7 @@ from semabench.training.module import Classifier
 log = logging.getLogger(__name__)
 
 FINISHED = "finished.json"
+TERMINATED = 143  # the shell's code for SIGTERM
 
 
 def train(config: TrainConfig) -> Path:
@@ -52,32 +55,53 @@ def train(config: TrainConfig) -> Path:
     Raises:
         SemabenchError: what the user can mend, before anything is written where possible.
     """
-    run_dir = run_dir_of(config)
-    if (run_dir / FINISHED).exists() and config.resume == "auto":
-        _tell(f"finished already: {run_dir} (resume=never trains it again)")
-        return run_dir
     accelerator = choose_accelerator(config.trainer.accelerator)
     precision = choose_precision(config.trainer.precision, accelerator)
+    config.trainer.precision = precision  # part of the run's name: resolved, not as asked for
     check_processes(config.trainer.devices, config.trainer.num_nodes, accelerator)
+    run_dir = run_dir_of(config)
     L.seed_everything(config.seed, workers=True, verbose=False)
     data = ImageDataModule(
         config.data, config.recipe.batch_size, config.seed, config.trainer.val_batch_size
     )
-    model = _model(config, len(data.classes))
+    module = _module(config, _model(config, len(data.classes)), data)
     resume = resume_path(config.resume, run_dir)
-    module = _module(config, model, data)
+    if resume is not None:
+        check_same_run(resume, module.describe)
+    if (run_dir / FINISHED).exists() and config.resume == "auto":
+        _tell(f"finished already: {run_dir} (resume=never trains it again)")
+        return run_dir
     if global_rank() == 0:
-        atomic_write(run_dir / CONFIG, OmegaConf.to_yaml(OmegaConf.structured(config)))
-        (run_dir / FINISHED).unlink(missing_ok=True)
+        data.require_files(config.evaluate_at)
+        _prepare_directory(config, run_dir)
     trainer = _trainer(config, run_dir, accelerator, precision, module)
     _tell(f"{f'resuming {resume}' if resume else 'training'}: {run_dir}")
-    try:
-        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
-    finally:
-        close_logger(trainer.logger)
-    if trainer.is_global_zero and trainer.current_epoch >= config.recipe.epochs:
+    _fit(trainer, module, data, resume)
+    if trainer.is_global_zero and trainer.global_step == module.total_steps:
         _finish(trainer, run_dir)
     return run_dir
+
+
+def _prepare_directory(config: TrainConfig, run_dir: Path) -> None:
+    atomic_write(run_dir / CONFIG, OmegaConf.to_yaml(OmegaConf.structured(config)))
+    (run_dir / FINISHED).unlink(missing_ok=True)
+    if config.resume == "never":
+        forget_run_id(run_dir)
+
+
+def _fit(
+    trainer: L.Trainer, module: Classifier, data: ImageDataModule, resume: Path | None
+) -> None:
+    """Train; tell apart ctrl-C and SIGTERM, both of which Lightning makes an exit of its own."""
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    except SystemExit as stopped:
+        if not trainer.received_sigterm:
+            raise KeyboardInterrupt from stopped
+        print("error: terminated; the same command resumes this run.", file=sys.stderr)
+        raise SystemExit(TERMINATED) from stopped
+    finally:
+        close_logger(trainer.logger)
 
 
 def _tell(text: str) -> None:
@@ -143,7 +167,6 @@ def _trainer(
         strategy=DDPStrategy(gradient_as_bucket_view=True) if many else "auto",
         precision=precision,  # type: ignore[arg-type]
         max_epochs=config.recipe.epochs,
-        max_steps=options.max_steps,
         check_val_every_n_epoch=options.val_every_n_epochs,
         gradient_clip_val=config.recipe.clip_grad,
         log_every_n_steps=every,

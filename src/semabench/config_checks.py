@@ -1,0 +1,106 @@
+"""What a value must be beyond its type: choices, ranges, and values that must fit together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from semabench.config import MIN_RESOLUTION, DataConfig, EvalConfig, TrainConfig
+from semabench.errors import SemabenchError, nearest
+
+
+def _choice(key: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise SemabenchError(f"{key}={value} is not known.{nearest(value, choices)}")
+
+
+def _resolutions(key: str, values: list[int]) -> None:
+    for value in values:
+        if value < MIN_RESOLUTION:
+            raise SemabenchError(
+                f"{key}={value} is too small: the smallest resolution is {MIN_RESOLUTION} pixels."
+            )
+
+
+def _check_data(data: DataConfig) -> None:
+    _choice("data.loader", data.loader, ("ffcv", "folder"))
+    _resolutions("data.resolution", [data.resolution])
+    if data.val_resolution is not None:
+        _resolutions("data.val_resolution", [data.val_resolution])
+
+
+# Inclusive bounds; None: unbounded. An option that is null is not checked.
+_RANGES: dict[str, tuple[float | None, float | None]] = {
+    "seed": (0, 2**63 - 1),
+    "batch_size": (1, None),
+    "window_size": (1, None),
+    "data.num_workers": (1, None),
+    "data.crop_pct": (1e-3, 1),
+    "data.hflip": (0, 1),
+    "recipe.epochs": (1, None),
+    "recipe.warmup_epochs": (0, None),
+    "recipe.batch_size": (1, None),
+    "recipe.lr": (1e-30, None),
+    "recipe.min_lr": (0, None),
+    "recipe.warmup_lr": (0, None),
+    "recipe.weight_decay": (0, None),
+    "recipe.eps": (0, None),
+    "recipe.clip_grad": (1e-30, None),
+    "recipe.label_smoothing": (0, 1),
+    "recipe.mixup": (0, None),
+    "recipe.cutmix": (0, None),
+    "recipe.mix_prob": (0, 1),
+    "recipe.mix_switch_prob": (0, 1),
+    "recipe.ema_decay": (0, 1),
+    "trainer.devices": (1, None),
+    "trainer.num_nodes": (1, None),
+    "trainer.val_every_n_epochs": (1, None),
+    "trainer.log_every_n_steps": (1, None),
+    "trainer.val_batch_size": (1, None),
+}
+
+
+def _check_ranges(config: TrainConfig | EvalConfig) -> None:
+    for key, (low, high) in _RANGES.items():
+        value: Any = config
+        for name in key.split("."):
+            value = getattr(value, name, None)
+        if value is None:
+            continue
+        if not ((low is None or value >= low) and (high is None or value <= high)):
+            bounds = f"at least {low:g}" + ("" if high is None else f" and at most {high:g}")
+            raise SemabenchError(f"{key} must be {bounds}, not {value}.")
+
+
+def _check_pairs(config: TrainConfig) -> None:
+    for key, values in (
+        ("recipe.betas", config.recipe.betas),
+        ("data.crop_scale", config.data.crop_scale),
+        ("data.crop_ratio", config.data.crop_ratio),
+    ):
+        if len(values) != 2:
+            raise SemabenchError(f"{key} must be two numbers, not {values}.")
+    if not all(0 <= beta < 1 for beta in config.recipe.betas):
+        raise SemabenchError(f"recipe.betas must lie in [0, 1), not {config.recipe.betas}.")
+
+
+def check_values(config: TrainConfig | EvalConfig) -> None:
+    """Raise a SemabenchError that names the first key whose value cannot be used."""
+    _check_ranges(config)
+    _choice("logger.name", config.logger.name, ("wandb", "csv"))
+    _choice("logger.mode", config.logger.mode, ("auto", "online", "offline", "disabled"))
+    if config.data is not None:
+        _check_data(config.data)
+    if isinstance(config, EvalConfig):
+        _choice("accelerator", config.accelerator, ("auto", "cpu", "gpu"))
+        _choice("weights", config.weights, ("auto", "model", "ema"))
+        _resolutions("resolutions", config.resolutions)
+        return
+    _choice("trainer.accelerator", config.trainer.accelerator, ("auto", "cpu", "gpu"))
+    _resolutions("evaluate_at", config.evaluate_at)
+    _check_pairs(config)
+    world_size = config.trainer.devices * config.trainer.num_nodes
+    if config.recipe.batch_size % world_size:
+        raise SemabenchError(
+            f"recipe.batch_size={config.recipe.batch_size} is global and must be a multiple of the "
+            f"number of devices, {world_size}."
+        )

@@ -30,7 +30,7 @@ _CHUNK = 32
 def generate_shapes(
     out_dir: Path,
     *,
-    train: int = 2160,
+    train: int = 1890,
     val: int = 720,
     size: int = 192,
     seed: int = 0,

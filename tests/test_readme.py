@@ -99,3 +99,10 @@ def test_the_example_mixer_works_in_a_model():
     finally:
         registry._MIXERS.clear()
         registry._MIXERS.update(before)
+
+
+def test_no_placeholder_is_left_and_every_link_leads_somewhere():
+    assert not re.findall(r"\bDEMO_\w+", README)
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
+    assert len(links) > 5
+    assert [link for link in links if not (REPOSITORY / link).exists()] == []

@@ -95,6 +95,26 @@ def test_killed_and_resumed_the_weights_are_the_same_bits(trained, tmp_path, epo
     assert different == []
 
 
+@pytest.mark.parametrize(
+    ("number", "code", "message"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "the same command resumes")],
+)
+def test_a_stopped_run_says_so_and_is_no_success(workplace, tmp_path, number, code, message):
+    arguments = (*TINY, "recipe.epochs=500", f"output_root={tmp_path}", "logger=csv")
+    stopped = start("train.py", *arguments, cwd=workplace)
+    assert stopped.stdout is not None
+    for line in stopped.stdout:
+        if line.startswith("epoch 2/"):
+            stopped.send_signal(number)
+            break
+    output, _ = stopped.communicate(timeout=60)
+    assert stopped.returncode == code
+    (error,) = [line for line in output.splitlines() if line.startswith("error:")]
+    assert message in error
+    assert list(tmp_path.rglob("last.ckpt"))
+    assert not list(tmp_path.rglob("finished.json"))
+
+
 def test_a_damaged_last_checkpoint_gives_way_to_the_best(copied, monkeypatch, capfd):
     (copied.run_dir / "finished.json").unlink()
     last = copied.run_dir / "checkpoints" / "last.ckpt"

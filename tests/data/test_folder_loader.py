@@ -67,7 +67,6 @@ def test_a_worker_that_is_killed_is_noticed(dataset):
     assert time.monotonic() - started < 30
 
 
-@pytest.mark.slow
 def test_spawned_workers_make_the_same_batches(dataset):
     forked, spawned = loader(dataset.source), loader(dataset.source, start_method="spawn")
     for (x, y), (u, v) in zip(forked, spawned, strict=True):

@@ -1,19 +1,25 @@
 """Check, tune and time the selective scan on a GPU.
 
-    PYTHONPATH=src python3 benchmarks/selective_scan.py --sweep --out $OUT
+    PYTHONPATH=src python3 benchmarks/selective_scan.py --out $OUT
 
-About four minutes on an H200, most of it compilation; less than half without --sweep. Checks the
-Triton kernels against float64, tries the cuts of ``selective_scan_triton.Config`` at the shapes of
-VMamba-T (224 px, batch 128) and Vim-S, then times those in the tables, next to the official CUDA
-kernels' times on an H200, to mamba_ssm's where it is installed, and to the floor by bytes. Times
-are medians in milliseconds. Exits with 1 if a check failed.
+Checks the Triton kernels against float64, then times them at the shapes of VMamba-T (224 px, batch
+128) and Vim-S, in turn with mamba-ssm's CUDA kernels where those are installed (A B A B …), beside
+the floor by bytes. "call" is a call from Python; "device" is the same replayed from a CUDA graph,
+which leaves out what the CPU does. Times are milliseconds, medians over rounds of medians; the L2
+cache is cold. --sweep tries other cuts than the tables' (minutes, most of them compilation). Exits
+with 1 if a check failed.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import os
+import statistics
 import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -24,14 +30,16 @@ import triton
 from torch import Tensor
 
 from semabench.ops import selective_scan, selective_scan_triton
+from semabench.ops.selective_scan_triton_plan import RUN_LENGTH, Config
 
 BYTES_PER_MS = 4.25e9  # a large copy on an H200
 MIXED = (False, False, True, True)
+ROUNDS = 5
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A scan, and the official kernel's milliseconds for it: forward, forward and backward."""
+    """A scan, and mamba-ssm's milliseconds for it once measured: forward, forward + backward."""
 
     name: str
     groups: int
@@ -61,11 +69,13 @@ CHECKS = (
 )
 LONG = Shape("65,536 positions", 2, 16, 1, 65536, batch=1)
 SWEEP = {
-    "forward": [(w, e, r) for r in (32, 16) for w, e in ((2, 16), (4, 8), (4, 16), (8, 8))],
+    "forward": [
+        Config(w, e, r) for r in (16, 32) for w, e in ((2, 16), (4, 8), (4, 16), (8, 8), (8, 16))
+    ],
     "backward": [
-        (w, e, r, m)
-        for r in (32, 16)
-        for w, e, m in ((4, 8, 128), (8, 8, None), (8, 8, 128), (4, 16, None))
+        Config(w, e, r, m)
+        for r in (16, 32)
+        for w, e, m in ((4, 8, 128), (4, 8, 168), (8, 8, 128), (4, 16, None), (8, 16, None))
     ],
 }
 
@@ -97,7 +107,7 @@ def run(tensors: dict[str, Tensor], backend: str, reverse: object = False) -> Te
     return selective_scan(**tensors, delta_softplus=True, reverse=reverse, backend=backend)
 
 
-def check(shape: Shape, dtype: torch.dtype, reverse: object, parts: int) -> dict:
+def check(shape: Shape, dtype: torch.dtype, reverse: object, parts: int, autocast: bool) -> dict:
     """Compare the output and all gradients with float64, and two runs with each other."""
     tensors = inputs(shape, dtype, parts)
     exact = {name: x.detach().double().requires_grad_() for name, x in tensors.items()}
@@ -106,8 +116,9 @@ def check(shape: Shape, dtype: torch.dtype, reverse: object, parts: int) -> dict
     expected = [reference, *torch.autograd.grad(reference, list(exact.values()), dout.double())]
     runs = []
     for _ in range(2):
-        out = run(tensors, "triton", reverse)
-        runs.append([out, *torch.autograd.grad(out, list(tensors.values()), dout)])
+        with torch.autocast("cuda", torch.bfloat16, enabled=autocast):
+            out = run(tensors, "triton", reverse)
+            runs.append([out, *torch.autograd.grad(out, list(tensors.values()), dout)])
     # Rounding an output to 16 bits moves its largest number by up to 4e-3: there, the norms count.
     order = torch.inf if dtype == torch.float32 else 2
     errors = {
@@ -121,26 +132,39 @@ def check(shape: Shape, dtype: torch.dtype, reverse: object, parts: int) -> dict
     repeats = all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
     good = repeats and all(error <= limit for error in errors.values())  # a NaN is not <=
     worst = max(errors, key=lambda name: errors[name])
-    print(
+    line = (
         f"{'ok  ' if good else 'FAIL'} {shape.name:16} {str(dtype)[6:]:9} reverse={reverse!s:28}"
         f" out {errors['out']:.1e}, worst {worst} {errors[worst]:.1e}"
-        + ("" if repeats else ", NOT REPRODUCIBLE"),
-        flush=True,
     )
-    return {"shape": shape.name, "dtype": str(dtype), "good": good, "errors": errors}
+    line += (", autocast" if autocast else "") + ("" if repeats else ", NOT REPRODUCIBLE")
+    return {"line": line, "shape": shape.name, "dtype": str(dtype), "good": good, "errors": errors}
 
 
 def check_all() -> list[dict]:
-    """Check every shape in float32 and bfloat16, and directions, shared u, float16, long L."""
-    results = []
+    """Check every shape in float32 and bfloat16, and directions, shared u, float16, long L.
+
+    In several processes, because compilation takes most of the time; the timings find their kernels
+    in Triton's cache then.
+    """
+    cases: list[tuple] = []
     for shape in CHECKS:
         mixed = tuple(g >= shape.groups / 2 for g in range(shape.groups))
         for dtype in (torch.float32, torch.bfloat16):
-            results.append(check(shape, dtype, mixed if shape.groups > 1 else True, 1))
-    results.append(check(CHECKS[1], torch.bfloat16, False, 1))
-    results.append(check(CHECKS[1], torch.bfloat16, MIXED, 2))
-    results.append(check(CHECKS[1], torch.float16, MIXED, 2))
-    results.append(check(LONG, torch.bfloat16, (False, True), 1))
+            cases.append((shape, dtype, mixed if shape.groups > 1 else False, 1, False))
+    cases += [
+        (CHECKS[1], torch.bfloat16, False, 1, False),
+        (CHECKS[1], torch.bfloat16, True, 1, False),
+        (CHECKS[1], torch.bfloat16, MIXED, 2, False),
+        (CHECKS[1], torch.float16, MIXED, 2, False),
+        (LONG, torch.bfloat16, (False, True), 1, True),
+    ]
+    results = []
+    workers = max(1, min(8, (os.cpu_count() or 1) - 1))
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=spawn) as pool:
+        for result in pool.map(check, *zip(*cases, strict=True)):
+            print(result["line"], flush=True)
+            results.append(result)
     return results
 
 
@@ -154,76 +178,125 @@ def floors(shape: Shape, parts: int = 1) -> tuple[float, float]:
     return forward / BYTES_PER_MS, (forward + backward) / BYTES_PER_MS
 
 
-def median(call: object, milliseconds: int) -> float:
-    """Return the median time of a call."""
-    return triton.testing.do_bench(call, warmup=10, rep=milliseconds, return_mode="median")
+def median(call: Callable[[], object], milliseconds: int = 30) -> float:
+    """Return the median time of a call, the L2 cache emptied before each."""
+    return triton.testing.do_bench(call, warmup=5, rep=milliseconds, return_mode="median")
+
+
+def graphed(call: Callable[[], object]) -> Callable[[], None]:
+    """Return what replays the device's part of a call."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):  # compiles, and lets autograd settle
+        for _ in range(3):
+            call()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return graph.replay
 
 
 def sweep(shape: Shape) -> dict[str, list]:
-    """Time the two kernels by themselves for every cut in SWEEP; fastest first."""
+    """Time the two passes on the device for every cut in SWEEP; fastest first."""
     scan = selective_scan_triton
     tensors = {name: x.detach() for name, x in inputs(shape, torch.bfloat16).items()}
     names = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
     arguments = [tensors.get(name) for name in names]
     flips = 0 if shape.groups == 1 else 0b1100
-    times: dict[str, list] = {}
+    tables, times = {"forward": scan.FORWARD, "backward": scan.BACKWARD}, {}
+    saved = {kind: dict(table) for kind, table in tables.items()}
     for kind, cuts in SWEEP.items():
         times[kind] = []
         for cut in cuts:
-            if shape.L <= cut[2] * scan.RUN_LENGTH < scan.MAX_RUNS * scan.RUN_LENGTH:
+            if cut.runs < 32 and cut.runs * RUN_LENGTH >= shape.L:
                 continue  # one tile either way
-            table = scan.FORWARD if kind == "forward" else scan.BACKWARD
-            saved, runs = dict(table), scan.MAX_RUNS
             try:
-                scan.MAX_RUNS = cut[2]
+                for other, table in tables.items():
+                    for N, config in saved[other].items():
+                        table[N] = cut if other == kind else config._replace(runs=cut.runs)
                 out, states = scan.scan_forward(*arguments, True, flips, True)
-                config = scan.Config(cut[0], cut[1], *cut[3:])
-                table.update(dict.fromkeys(table, config))
                 if kind == "forward":
                     call = partial(scan.scan_forward, *arguments, True, flips, True)
                 else:
                     call = partial(scan.scan_backward, out, *arguments, states, True, flips)
-                spent = median(call, 30)
-                times[kind].append((spent, cut))
+                times[kind].append((median(graphed(call)), cut))
             except Exception as error:  # a cut that the card has no room for is a result, too
-                print(f"  {kind} {cut}: {error!s:.120}", flush=True)
+                print(f"  {kind} {tuple(cut)}: {error!s:.120}", flush=True)
             finally:
-                scan.MAX_RUNS = runs
-                table.clear()
-                table.update(saved)
+                for other, table in tables.items():
+                    table.update(saved[other])
         times[kind].sort(key=lambda item: item[0])
-        best = ", ".join(f"{cut} {spent:.3f}" for spent, cut in times[kind])
+        best = ", ".join(f"{tuple(cut)} {spent:.3f}" for spent, cut in times[kind])
         print(f"{shape.name} {kind} (warps, entries, runs, registers): {best}", flush=True)
     return times
 
 
+def peer(tensors: dict[str, Tensor]) -> Tensor:
+    """Call mamba-ssm's kernel on the same tensors, all groups forwards: it knows no other way."""
+    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+
+    t = tensors
+    return selective_scan_fn(
+        *(t["u"], t["delta"], t["A"], t["B"], t["C"], t["D"], t.get("z"), t["delta_bias"]),
+        delta_softplus=True,
+    )
+
+
+def calls(
+    scan: Callable[[dict[str, Tensor]], Tensor], tensors: dict[str, Tensor]
+) -> dict[str, Callable[[], object]]:
+    """Return a forward pass, and both passes, called from Python and replayed on the device."""
+    dout = torch.randn_like(scan(tensors))
+
+    def forward() -> None:
+        with torch.no_grad():
+            scan(tensors)
+
+    def both() -> None:
+        torch.autograd.grad(scan(tensors), list(tensors.values()), dout)
+
+    return {
+        "call fwd": forward,
+        "call fwd+bwd": both,
+        "device fwd": graphed(forward),
+        "device fwd+bwd": graphed(both),
+    }
+
+
 def speed(shape: Shape, parts: int = 1) -> dict:
-    """Time the scan as called by a model, with autograd."""
+    """Time the scan as models call it, with autograd, in turn with mamba-ssm's."""
     tensors = inputs(shape, torch.bfloat16, parts)
     reverse = MIXED if shape.groups == 4 else False
-    dout = torch.randn_like(run(tensors, "triton", reverse))
+    subjects = {"ours": calls(partial(run, backend="triton", reverse=reverse), tensors)}
+    if parts == 1 and find_spec("mamba_ssm"):
+        subjects["mamba_ssm"] = calls(peer, tensors)
+    rounds: dict[str, dict[str, list[float]]] = {
+        subject: {kind: [] for kind in kinds} for subject, kinds in subjects.items()
+    }
+    for _ in range(ROUNDS):
+        for kind in subjects["ours"]:
+            for subject, kinds in subjects.items():
+                rounds[subject][kind].append(median(kinds[kind]))
+    times = {
+        subject: {kind: statistics.median(values) for kind, values in kinds.items()}
+        for subject, kinds in rounds.items()
+    }
 
-    def measure(backend: str, reverse: object) -> tuple[float, float]:
-        def both() -> None:
-            torch.autograd.grad(run(tensors, backend, reverse), list(tensors.values()), dout)
-
-        with torch.no_grad():
-            forward = median(partial(run, tensors, backend, reverse), 100)
-        return forward, median(both, 200)
-
-    times, floor = measure("triton", reverse), floors(shape, parts)
+    floor = dict(zip(("fwd", "fwd+bwd"), floors(shape, parts), strict=True))
     line = f"{shape.name:17} u×{parts}"
-    for kind, spent, least, official in zip(
-        ("fwd", "fwd+bwd"), times, floor, shape.official or (0, 0), strict=True
-    ):
-        line += f" | {kind} {spent:.3f} ({spent / least:.1f}× floor {least:.3f})"
-        line += f" official {official:.2f}: {official / spent:.1f}×" if official else ""
-    result = {"shape": asdict(shape), "u_parts": parts, "times": times, "floors": floor}
-    if parts == 1 and find_spec("mamba_ssm"):  # forwards only: no time goes to turning copies
-        result["mamba_ssm"] = measure("mamba_ssm", False)
-        line += " | mamba_ssm here {:.3f}, {:.3f}".format(*result["mamba_ssm"])
+    for kind, spent in times["ours"].items():
+        line += f" | {kind} {spent:.3f} ({spent / floor[kind.split()[1]]:.1f}× floor)"
+        if "mamba_ssm" in times:
+            official = times["mamba_ssm"][kind]
+            line += f" mamba_ssm {official:.3f}: {official / spent:.2f}×"
+        elif shape.official and parts == 1 and kind.startswith("call"):
+            official = shape.official["+" in kind]
+            line += f" mamba_ssm once {official:.2f}: {official / spent:.2f}×"
     print(line, flush=True)
-    return result
+    return {
+        "shape": asdict(shape), "u_parts": parts, "times": times, "rounds": rounds, "floors": floor
+    }  # fmt: skip
 
 
 def main() -> int:
@@ -233,7 +306,11 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="folder for selective_scan.json")
     options = parser.parse_args()
 
-    results: dict = {"device": torch.cuda.get_device_name(), "triton": triton.__version__}
+    results: dict = {
+        "device": torch.cuda.get_device_name(),
+        "torch": torch.__version__,
+        "triton": triton.__version__,
+    }
     results["checks"] = check_all()
     if options.sweep:
         results["sweep"] = {shape.name: sweep(shape) for shape in ANCHORS}

@@ -204,7 +204,7 @@ def test_mamba_ssm_gets_everything_forwards(monkeypatch):
     for part in ("mamba_ssm", "mamba_ssm.ops"):
         monkeypatch.setitem(sys.modules, part, types.ModuleType(part))
     monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setattr(scan_module, "find_spec", lambda _: object())
+    monkeypatch.setitem(scan_module.INSTALLED, "mamba_ssm", True)
     tensors = scan_inputs(dtype=torch.float32, parts=2)
     for reverse in (False, True, (False, True)):
         options = {"reverse": reverse, "delta_softplus": True}
@@ -214,10 +214,14 @@ def test_mamba_ssm_gets_everything_forwards(monkeypatch):
 
 def test_backend_names(monkeypatch):
     assert selective_scan_backend("auto", torch.device("cpu")) == "torch"
-    assert selective_scan_backend("auto", torch.device("cuda"), torch.float64) == "torch"
     with pytest.raises(SemabenchError, match=r"no backend 'tritn'.*triton"):
         selective_scan_backend("tritn")
-    monkeypatch.setattr(scan_module, "find_spec", lambda _: None)
+    assert selective_scan_backend("auto") == "torch"
+    monkeypatch.setitem(scan_module.INSTALLED, "triton", True)
+    assert selective_scan_backend("auto", torch.device("cuda"), torch.bfloat16) == "triton"
+    assert selective_scan_backend("auto", torch.device("cuda"), torch.float64) == "torch"
+    monkeypatch.setitem(scan_module.INSTALLED, "triton", False)
+    monkeypatch.setitem(scan_module.INSTALLED, "mamba_ssm", False)
     assert selective_scan_backend("auto", torch.device("cuda")) == "torch"
     with pytest.raises(SemabenchError, match="package mamba_ssm, which is not installed"):
         selective_scan_backend("mamba_ssm")

@@ -29,7 +29,10 @@ TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 @pytest.fixture
 def _short_chunks(monkeypatch):
     """Make tiles of 32 positions, so that short sequences take several."""
-    monkeypatch.setattr(triton_backend, "MAX_RUNS", 4)
+    for name in ("FORWARD", "BACKWARD"):
+        table = getattr(triton_backend, name)
+        short = {limit: config._replace(runs=4) for limit, config in table.items()}
+        monkeypatch.setattr(triton_backend, name, short)
 
 
 def scan_inputs(
@@ -129,6 +132,36 @@ def test_strides_do_not_matter(L):
         torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_every_call_sees_its_own_layout():
+    """Kernels are kept from call to call: another alignment or dtype must get another."""
+    tensors = {n: x.detach() for n, x in scan_inputs(1, 1, 2, 1, 12, positive=True).items()}
+    expected = selective_scan(**tensors, backend="torch")
+    for shift in (0, 1, 0):  # entries off an address of 16 bytes
+        shifted = {}
+        for name, x in tensors.items():
+            room = x.new_zeros(x.numel() + 8)
+            shifted[name] = room[shift : shift + x.numel()].view(x.shape).copy_(x)
+        out = selective_scan(**shifted, backend="triton")
+        torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
+    half = tensors | {name: tensors[name].half() for name in ("u", "delta")}
+    out = selective_scan(**half, backend="triton")
+    torch.testing.assert_close(out, expected.half(), rtol=1e-2, atol=1e-2)
+
+
+def test_optional_inputs_may_be_left_out():
+    tensors = scan_inputs(1, 1, 2, 1, 4, positive=True)
+    for left_out in ({"D"}, {"delta_bias"}, {"D", "delta_bias"}):
+        assert_equals_float64({n: x for n, x in tensors.items() if n not in left_out}, 1e-5)
+
+
+def test_second_derivatives_are_refused():
+    tensors = scan_inputs(1, 1, 1, 1, 5)
+    out = selective_scan(**tensors, backend="triton").square().sum()
+    (du,) = torch.autograd.grad(out, tensors["u"], create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        du.sum().backward()
+
+
 def test_steps_of_any_size():
     """softplus keeps its digits from exp(-30) to far beyond where exp overflows."""
     tensors = scan_inputs(1, 1, 8, 1, 8)
@@ -164,6 +197,13 @@ def test_operator_is_declared_as_it_behaves():
         triton_backend.scan_forward,
         (*arguments, True, 1, True),
         test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
+    )
+    dout, states = torch.ones(1, 2, 9, device=DEVICE), torch.empty(0, device=DEVICE)
+    detached = [None if x is None else x.detach() for x in arguments]
+    torch.library.opcheck(
+        triton_backend.scan_backward,
+        (dout, *detached, states, True, 1),
+        test_utils=("test_schema", "test_faketensor"),
     )
 
 

@@ -25,6 +25,8 @@ from semabench.ops import backends
 from semabench.ops.selective_scan_torch import selective_scan_torch
 
 BACKENDS = ("reference", "torch", "triton", "mamba_ssm")
+# Looked up once: torch.compile does not trace the search.
+INSTALLED = {name: find_spec(name) is not None for name in ("triton", "mamba_ssm")}
 _Run = Callable[..., Tensor]
 
 
@@ -77,7 +79,7 @@ def selective_scan_mamba_ssm(
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 
     dtype, dim, groups = u.dtype, delta.shape[1], B.shape[1]
-    u = u.repeat(1, dim // u.shape[1], 1)
+    u = u if u.shape[1] == dim else u.repeat(1, dim // u.shape[1], 1)
     A, D, delta_bias = A.float(), _float(D), _float(delta_bias)
     if not any(reverse):
         return selective_scan_fn(u, delta, A, B, C, D, z, delta_bias, delta_softplus).to(dtype)
@@ -154,17 +156,17 @@ _RUN: dict[str, _Run] = {
 def selective_scan_backend(
     backend: str = "auto", device: torch.device | None = None, dtype: torch.dtype | None = None
 ) -> str:
-    """Return the backend that will run on ``device``.
+    """Return the backend that will run on ``device`` (None: a CPU) for inputs of ``dtype``.
 
-    "auto" is "torch" on every device: the Triton kernels agree with the reference in Triton's
-    interpreter, but have not run on a GPU yet (`benchmarks/selective_scan.py` checks and times
-    them there); ask for them by name.
+    "auto" is "triton" on a CUDA device where Triton is installed, but for float64; else "torch".
 
     Raises:
         SemabenchError: there is no such backend, or it is not installed.
     """
-    name = backends.resolve("selective_scan", backend, BACKENDS, auto="torch")
-    if name in ("triton", "mamba_ssm") and find_spec(name) is None:
+    on_gpu = device is not None and device.type == "cuda" and dtype != torch.float64
+    auto = "triton" if on_gpu and INSTALLED["triton"] else "torch"
+    name = backends.resolve("selective_scan", backend, BACKENDS, auto=auto)
+    if not INSTALLED.get(name, True):
         raise SemabenchError(
             f"selective_scan's backend '{name}' needs the package {name}, which is not installed; "
             "backend='auto' picks one that runs here."

@@ -1,112 +1,150 @@
-"""Selective scan on a GPU: shapes, strides and launches around the two Triton kernels.
+"""Selective scan on a GPU: what surrounds the launches of the two Triton kernels.
 
-Both passes are operators of their own (``semabench::selective_scan_forward``, ``_backward``), so
-that torch.compile sees one node with a known output and leaves the kernels alone.
+In eager mode an ``autograd.Function`` launches them. Under torch.compile both passes are operators
+of their own (``semabench::selective_scan_forward``, ``_backward``), so that it sees one node with a
+known output and leaves the kernels alone; called eagerly, operators cost the CPU several times as
+much.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-import triton
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from semabench.ops.selective_scan_tiles import ALL, NONE, RUN, SOME
 from semabench.ops.selective_scan_triton_backward import backward_kernel
 from semabench.ops.selective_scan_triton_forward import forward_kernel
+from semabench.ops.selective_scan_triton_plan import (
+    BACKWARD,
+    FORWARD,
+    RUN_LENGTH,
+    chunk_count,
+    config_for,
+    layout,
+    plan,
+)
 
-RUN_LENGTH: int = RUN.value
-MAX_RUNS = 32  # runs of a tile: one thread each, so that a scan along L never leaves its warp
-
-
-@dataclass(frozen=True)
-class Config:
-    """How a kernel is cut: ``warps`` per program, ``entries`` of a tile per thread (8, 16, ...)."""
-
-    warps: int
-    entries: int
-    max_registers: int | None = None
-
-
-# Measured by benchmarks/selective_scan.py; the first entry whose N is not less than the scan's.
-FORWARD = {1: Config(warps=4, entries=16), 1 << 30: Config(warps=4, entries=16)}
-BACKWARD = {1: Config(8, 8, max_registers=128), 1 << 30: Config(8, 8, max_registers=128)}
-
-
-def _config(table: dict[int, Config], N: int) -> Config:
-    return next(config for limit, config in table.items() if limit >= N)
-
-
-@dataclass(frozen=True)
-class _Launch:
-    """Everything about one launch that is no tensor."""
-
-    runs: int
-    chunks: int
-    channels: int  # of a tile
-    blocks: int  # of channels in a group
-    grid: tuple[int]
-    sizes: tuple[int, ...]
-    constants: dict[str, int | bool]
-    options: dict[str, int]
-
-
-def _launch(
-    config: Config, u: Tensor, delta: Tensor, B: Tensor, C: Tensor, z: Tensor | None,
-    flips: int, dout: Tensor | None = None,
-) -> _Launch:  # fmt: skip
-    batch, dim, L = delta.shape
-    groups, N = B.shape[1:3]
-    dim_per_group = dim // groups
-    runs = min(max(triton.next_power_of_2(triton.cdiv(L, RUN_LENGTH)), 4), MAX_RUNS)
-    chunks = triton.cdiv(L, runs * RUN_LENGTH)
-
-    warps = config.warps
-    channels = config.entries * 32 * warps // (runs * RUN_LENGTH)
-    channels = max(1, min(channels, triton.next_power_of_2(dim_per_group)))
-    warps = max(1, min(warps, channels * runs // 32))
-    blocks = triton.cdiv(dim_per_group, channels)
-
-    rows = [x for x in (u, delta, z, dout) if x is not None]
-    align = math.gcd(16, L, *(stride for x in rows for stride in x.stride()[:2]))
-    strides = [x.stride(i) // align if x is not None else 0 for x in (u, delta, z) for i in (0, 1)]
-    strides += [x.stride(i) // RUN_LENGTH for x in (B, C) for i in (0, 1, 2)]
-    if dout is not None:
-        strides += [dout.stride(0) // align, dout.stride(1) // align]
-    everywhere = (1 << groups) - 1
-    flip = NONE if flips == 0 else ALL if flips == everywhere else SOME
-    options = {"num_warps": warps}
-    if config.max_registers is not None:
-        options["maxnreg"] = config.max_registers
-    return _Launch(
-        runs=runs,
-        chunks=chunks,
-        channels=channels,
-        blocks=blocks,
-        grid=(batch * groups * blocks,),
-        sizes=(
-            L // align, B.shape[3] // RUN_LENGTH, dim_per_group, groups, u.shape[1], flips, chunks,
-            *strides,
-        ),
-        constants={"N": N, "R": channels, "T": runs, "ALIGN": align, "FLIP": flip.value},
-        options=options,
-    )  # fmt: skip
-
-
-def _padded(x: Tensor) -> Tensor:
-    """B or C with whole runs at aligned addresses: itself where it has them, else a copy."""
-    missing = -x.shape[-1] % RUN_LENGTH
-    if missing:
-        return F.pad(x, (0, missing))
-    aligned = x.data_ptr() % 16 == 0 and all(s % RUN_LENGTH == 0 for s in x.stride()[:3])
-    return x if aligned and x.stride(-1) == 1 else x.clone(memory_format=torch.contiguous_format)
+_CONTIGUOUS = torch.contiguous_format
 
 
 def _rows(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def _coefficients(x: Tensor) -> Tensor:
+    """B or C so that a load takes four entries or more: itself, or a copy in whole runs.
+
+    Entry by entry, the many addresses cost more registers than there are.
+    """
+    L = x.shape[-1]
+    wide = x.data_ptr() % 16 == 0 and not any(step % 4 for step in (L, *x.stride()[:3]))
+    if wide and x.stride(-1) == 1:
+        return x
+    missing = -L % RUN_LENGTH
+    return _rows(F.pad(x, (0, missing))) if missing else x.clone(memory_format=_CONTIGUOUS)
+
+
+def _readable(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
+    delta_bias: Tensor | None,
+) -> tuple[Tensor | None, ...]:  # fmt: skip
+    """Return the tensors as the kernels read them, copied only where they must be."""
+    return (
+        _rows(u),
+        _rows(delta),
+        A.contiguous(),
+        _coefficients(B),
+        _coefficients(C),
+        None if D is None else D.contiguous(),
+        None if z is None else _rows(z),
+        None if delta_bias is None else delta_bias.contiguous(),
+    )
+
+
+def _launch_forward(
+    tensors: Sequence[Any], softplus: bool, flips: int, save: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Return the output and the states between chunks, if there are any to keep."""
+    u, delta, A = tensors[:3]
+    N = A.shape[1]
+    save = save or N > 1
+    config = config_for(FORWARD, N)
+    cut = plan(config, u.device, tuple(map(layout, tensors)), softplus, flips, save)
+    out = torch.empty_like(delta, dtype=u.dtype, memory_format=_CONTIGUOUS)
+    states = None
+    if save and cut.chunks > 1:
+        batch, dim, _ = delta.shape
+        states = A.new_empty(batch, dim, cut.chunks, N)
+    cut.launch(forward_kernel, u.device, *tensors, out, states)
+    return out, states
+
+
+def _launch_backward(
+    dout: Tensor, tensors: Sequence[Any], states: Tensor | None, softplus: bool, flips: int
+) -> tuple[Tensor, ...]:
+    """Return the gradients of u and delta, of A, D, delta_bias in a row, of B beside C, of z."""
+    u, delta, A, B, C, D, z, delta_bias = tensors
+    dout = _rows(dout)
+    (batch, dim, L), (groups, N) = delta.shape, B.shape[1:3]
+    config = config_for(BACKWARD, N)
+    cut = plan(config, u.device, tuple(map(layout, (*tensors, dout))), softplus, flips, True)
+    many = cut.chunks > 1
+
+    ddelta = torch.empty_like(delta, memory_format=_CONTIGUOUS)
+    du = torch.empty_like(ddelta, dtype=u.dtype)
+    dz = None if z is None else torch.empty_like(ddelta, dtype=z.dtype)
+    weights = N + (D is not None) + (delta_bias is not None)
+    d_weights = A.new_empty(batch * cut.chunks, dim * weights)
+    whole = -(-L // RUN_LENGTH) * RUN_LENGTH
+    d_coefficients = A.new_empty(2, batch, groups, cut.blocks, N, whole)
+    q_states = A.new_empty(batch, dim, N) if many and N > 1 else None
+    cut.launch(
+        backward_kernel, u.device, dout, *tensors, states if many else None, q_states,
+        du, ddelta, dz, d_weights, d_coefficients,
+    )  # fmt: skip
+    if u.shape[1] != dim:
+        du = du.unflatten(1, (-1, u.shape[1])).sum(1, dtype=u.dtype)
+    d_coefficients = d_coefficients.sum(3) if cut.blocks > 1 else d_coefficients.squeeze(3)
+    if whole != L:
+        d_coefficients = d_coefficients[..., :L]
+    dtype = B.dtype if B.dtype == C.dtype else torch.promote_types(B.dtype, C.dtype)
+    d_coefficients = d_coefficients.to(dtype).contiguous()
+    return du, ddelta, d_weights.sum(0), d_coefficients, A.new_empty(0) if dz is None else dz
+
+
+def _gradients(parts: Sequence[Tensor], tensors: Sequence[Any]) -> tuple[Tensor | None, ...]:
+    """Sort what ``_launch_backward`` returns by the tensors that the scan was called with."""
+    du, ddelta, d_weights, d_coefficients, dz = parts
+    _, _, A, _, _, D, z, delta_bias = tensors
+    dim, N = A.shape
+    dB, dC = d_coefficients.unbind()
+    dA = d_weights[: dim * N].view(dim, N)
+    dD = None if D is None else d_weights[dim * N : dim * N + dim]
+    d_bias = None if delta_bias is None else d_weights[-dim:]
+    return du, ddelta, dA, dB, dC, dD, None if z is None else dz, d_bias
+
+
+class _Scan(torch.autograd.Function):
+    """(u, delta, A, B, C, D, z, delta_bias, softplus, flips) -> out, in eager mode."""
+
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> Tensor:
+        *inputs, ctx.softplus, ctx.flips = arguments
+        tensors = _readable(*inputs)
+        out, states = _launch_forward(tensors, ctx.softplus, ctx.flips, save=True)
+        ctx.save_for_backward(*tensors, states)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
+        *tensors, states = ctx.saved_tensors
+        parts = _launch_backward(dout, tensors, states, ctx.softplus, ctx.flips)
+        return (*_gradients(parts, tensors), None, None)
 
 
 @torch.library.custom_op("semabench::selective_scan_forward", mutates_args=())
@@ -114,7 +152,7 @@ def scan_forward(
     u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
     delta_bias: Tensor | None, delta_softplus: bool, flips: int, save: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Return the output and, for the backward pass, the states between chunks.
+    """Return the output and, for the backward pass, the states between chunks (or nothing).
 
     Args:
         u, delta, A, B, C, D, z, delta_bias, delta_softplus: as in ``selective_scan``, with A, D and
@@ -122,106 +160,56 @@ def scan_forward(
         flips: bit g says that group g is scanned in reverse.
         save: whether a backward pass will follow.
     """
-    u, delta, z = _rows(u), _rows(delta), None if z is None else _rows(z)
-    B, C, A = _padded(B), _padded(C), A.contiguous()
-    batch, dim, L = delta.shape
-    N = A.shape[1]
-    launch = _launch(_config(FORWARD, N), u, delta, B, C, z, flips)
-    save = launch.chunks > 1 and (save or N > 1)
-    out = torch.empty(batch, dim, L, dtype=u.dtype, device=u.device)
-    states = torch.empty(
-        (batch, dim, launch.chunks, N) if save else 0, dtype=torch.float32, device=u.device
-    )
-    with torch.cuda.device_of(u):
-        forward_kernel[launch.grid](
-            u, delta, A, B, C, D, z, delta_bias, out, states, *launch.sizes, **launch.constants,
-            SOFTPLUS=delta_softplus, HAS_D=D is not None, HAS_Z=z is not None,
-            HAS_BIAS=delta_bias is not None, SAVE=save, **launch.options,
-        )  # fmt: skip
-    return out, states
+    tensors = _readable(u, delta, A, B, C, D, z, delta_bias)
+    out, states = _launch_forward(tensors, delta_softplus, flips, save)
+    return out, A.new_empty(0) if states is None else states
 
 
 @scan_forward.register_fake
 def _(u, delta, A, B, C, D, z, delta_bias, delta_softplus, flips, save):  # type: ignore[no-untyped-def]
-    batch, dim, L = delta.shape
-    chunks = _chunks(L)
-    keep = chunks > 1 and (save or A.shape[1] > 1)
+    (batch, dim, L), N = delta.shape, A.shape[1]
+    chunks = chunk_count(config_for(FORWARD, N), L)
+    keep = chunks > 1 and (save or N > 1)
     out = torch.empty(batch, dim, L, dtype=u.dtype, device=u.device)
-    shape = (batch, dim, chunks, A.shape[1]) if keep else (0,)
-    return out, torch.empty(shape, dtype=torch.float32, device=u.device)
-
-
-def _chunks(L: int) -> int:
-    return max(1, -(-L // (MAX_RUNS * RUN_LENGTH)))
+    return out, A.new_empty((batch, dim, chunks, N) if keep else (0,))
 
 
 @torch.library.custom_op("semabench::selective_scan_backward", mutates_args=())
 def scan_backward(
     dout: Tensor, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None,
     z: Tensor | None, delta_bias: Tensor | None, states: Tensor, delta_softplus: bool, flips: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Return the gradients of u, delta, A, B, C, D, z, delta_bias; empty where there is none."""
-    dout, u, delta = _rows(dout), _rows(u), _rows(delta)
-    z = None if z is None else _rows(z)
-    B_padded, C_padded, A = _padded(B), _padded(C), A.contiguous()
-    batch, dim, L = delta.shape
-    groups, N = B.shape[1:3]
-    launch = _launch(_config(BACKWARD, N), u, delta, B_padded, C_padded, z, flips, dout)
-    chunks, many = launch.chunks, launch.chunks > 1
-
-    def empty(*shape: int, like: Tensor | None = None) -> Tensor:
-        dtype = torch.float32 if like is None else like.dtype
-        return torch.empty(shape, dtype=dtype, device=u.device)
-
-    du, ddelta = empty(batch, dim, L, like=u), empty(batch, dim, L, like=delta)
-    dz = empty(0) if z is None else empty(batch, dim, L, like=z)
-    dA = empty(batch, chunks, dim, N)
-    dD = empty(0) if D is None else empty(batch, chunks, dim)
-    dbias = empty(0) if delta_bias is None else empty(batch, chunks, dim)
-    dB, dC = (
-        empty(batch, groups, launch.blocks, N, chunks * launch.runs * RUN_LENGTH) for _ in range(2)
-    )
-    q_states = empty(batch, dim, N) if many and N > 1 else empty(0)
-    with torch.cuda.device_of(u):
-        backward_kernel[launch.grid](
-            dout, u, delta, A, B_padded, C_padded, D, z, delta_bias, states, q_states,
-            du, ddelta, dA, dB, dC, dD, dz, dbias, *launch.sizes, **launch.constants,
-            SOFTPLUS=delta_softplus, HAS_D=D is not None, HAS_Z=z is not None,
-            HAS_BIAS=delta_bias is not None, MANY=many, **launch.options,
-        )  # fmt: skip
-    if u.shape[1] != dim:
-        du = du.unflatten(1, (-1, u.shape[1])).sum(1)
-    return (
-        du,
-        ddelta,
-        dA.sum((0, 1)),
-        dB.sum(2)[..., :L].to(B.dtype),
-        dC.sum(2)[..., :L].to(C.dtype),
-        dD.sum((0, 1)) if D is not None else dD,
-        dz,
-        dbias.sum((0, 1)) if delta_bias is not None else dbias,
-    )
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Return the gradients as ``_launch_backward`` does."""
+    tensors = _readable(u, delta, A, B, C, D, z, delta_bias)
+    return _launch_backward(dout, tensors, states, delta_softplus, flips)  # type: ignore[return-value]
 
 
 @scan_backward.register_fake
 def _(dout, u, delta, A, B, C, D, z, delta_bias, states, delta_softplus, flips):  # type: ignore[no-untyped-def]
-    def like(x: Tensor | None) -> Tensor:
-        return A.new_empty(0) if x is None else torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    def like(x: Tensor) -> Tensor:
+        return torch.empty(x.shape, dtype=x.dtype, device=x.device)
 
-    return tuple(like(x) for x in (u, delta, A, B, C, D, z, delta_bias))
+    dim, N = A.shape
+    weights = N + (D is not None) + (delta_bias is not None)
+    dtype = torch.promote_types(B.dtype, C.dtype)
+    return (
+        like(u),
+        like(delta),
+        A.new_empty(dim * weights),
+        torch.empty((2, *B.shape), dtype=dtype, device=B.device),
+        A.new_empty(0) if z is None else like(z),
+    )
 
 
 def _setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-    *tensors, softplus, flips, _ = inputs
+    *tensors, ctx.softplus, ctx.flips, _ = inputs
     ctx.save_for_backward(*tensors, output[1])
-    ctx.softplus, ctx.flips = softplus, flips
 
 
 def _backward(ctx, dout, _):  # type: ignore[no-untyped-def]
     *tensors, states = ctx.saved_tensors
-    gradients = scan_backward(dout, *tensors, states, ctx.softplus, ctx.flips)
-    present = (g if x is not None else None for g, x in zip(gradients, tensors, strict=True))
-    return (*present, None, None, None)
+    parts = scan_backward(dout, *tensors, states, ctx.softplus, ctx.flips)
+    return (*_gradients(parts, tensors), None, None, None)
 
 
 scan_forward.register_autograd(_backward, setup_context=_setup_context)
@@ -238,4 +226,8 @@ def selective_scan_triton(
     flips = sum(1 << group for group, flip in enumerate(reverse) if flip)
     tensors = (u, delta, A, B, C, D, z, delta_bias)
     save = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
-    return scan_forward(*tensors, delta_softplus, flips, save)[0]
+    if torch.compiler.is_compiling():
+        return scan_forward(*tensors, delta_softplus, flips, save)[0]
+    if save:
+        return _Scan.apply(*tensors, delta_softplus, flips)
+    return _launch_forward(_readable(*tensors), delta_softplus, flips, save)[0]

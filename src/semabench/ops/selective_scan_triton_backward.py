@@ -40,19 +40,20 @@ from semabench.ops.selective_scan_triton_forward import SIZES
 @triton.jit(do_not_specialize=[*SIZES, "dout_b", "dout_d"])
 def backward_kernel(
     dout, u, delta, A, B, C, D, z, delta_bias, states, q_states,
-    du, ddelta, dA, dB, dC, dD, dz, dbias,
+    du, ddelta, dz, d_weights, d_coefficients,
     length, BC_length, dim_per_group, groups, u_dim, flip_mask, chunks,
     u_b, u_d, delta_b, delta_d, z_b, z_d, B_b, B_g, B_n, C_b, C_g, C_n, dout_b, dout_d,
-    N: tl.constexpr, R: tl.constexpr, T: tl.constexpr, ALIGN: tl.constexpr, FLIP: tl.constexpr,
-    SOFTPLUS: tl.constexpr, HAS_D: tl.constexpr, HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr,
-    MANY: tl.constexpr,
+    N: tl.constexpr, R: tl.constexpr, T: tl.constexpr, ALIGN: tl.constexpr, BC_ALIGN: tl.constexpr,
+    FLIP: tl.constexpr, SOFTPLUS: tl.constexpr, HAS_D: tl.constexpr, HAS_Z: tl.constexpr,
+    HAS_BIAS: tl.constexpr, MANY: tl.constexpr,
 ):  # fmt: skip
     """Write the gradients of one tile after the other.
 
-    ``du``, ``ddelta``, ``dz`` are (batch, dim, L). The others are float32 parts of sums: ``dA``
-    (batch, chunks, dim, N), ``dD`` and ``dbias`` (batch, chunks, dim), ``dB`` and ``dC`` (batch,
-    groups, blocks, N, chunks·T·RUN). ``states`` comes from the forward kernel; ``q_states`` (batch,
-    dim, N) float32 is scratch where there are MANY (more than one) chunks.
+    ``du``, ``ddelta``, ``dz`` are (batch, dim, L). The others are float32 parts of sums:
+    ``d_weights`` (batch, chunks, dim·(N + HAS_D + HAS_BIAS)) of A, D and delta_bias, one after the
+    other; ``d_coefficients`` (2, batch, groups, blocks, N, L in whole runs) of B and of C. If there
+    are MANY (more than one) chunks, ``states`` comes from the forward kernel, and for N > 1
+    ``q_states`` (batch, dim, N) float32 is scratch; otherwise they may be None.
     """
     blocks = tl.cdiv(dim_per_group, R)
     block = tl.program_id(0) % blocks
@@ -74,12 +75,15 @@ def backward_kernel(
     if HAS_Z:
         z += batch * z_b * ALIGN + channel * z_d * ALIGN
     gradient_row = batch * dim * L + channel * L
-    B += (batch * B_b + group * B_g) * RUN + row * 0
-    C += (batch * C_b + group * C_g) * RUN + row * 0
-    padded = chunks * (T * RUN)
-    partial_row = ((batch * groups + group) * blocks + block) * N * padded
-    states += (batch * dim + channel) * chunks * N
-    q_states += (batch * dim + channel) * N
+    B += (batch * B_b + group * B_g) * BC_ALIGN + row * 0
+    C += (batch * C_b + group * C_g) * BC_ALIGN + row * 0
+    whole = tl.cdiv(L, RUN) * RUN
+    dB = d_coefficients + ((batch * groups + group) * blocks + block) * N * whole
+    dC = dB + tl.num_programs(0).to(tl.int64) * N * whole
+    if MANY:
+        states += (batch * dim + channel) * chunks * N
+        if N > 1:
+            q_states += (batch * dim + channel) * N
     bias = tl.load(delta_bias + channel, mask=inside, other=0.0) if HAS_BIAS else 0.0
     skip = tl.load(D + channel, mask=inside, other=0.0) if HAS_D else 0.0
 
@@ -89,7 +93,8 @@ def backward_kernel(
         first = turned_index(chunk, chunks, FLIP, flip) * (T * RUN)
         at = first + tile_positions(T, FLIP, flip)  # [1, T·RUN]
         mask = (at < L) & inside
-        known = (at < BC_length * RUN) & inside
+        at_weights = (batch * chunks + chunk) * dim * (N + HAS_D + HAS_BIAS)
+        known = (at < BC_length * BC_ALIGN) & inside
         u_run = unzip(tl.load(u + at, mask=mask, other=0.0), FLIP, flip)
         delta_run = unzip(tl.load(delta + at, mask=mask, other=0.0), FLIP, flip)
         dout_run = unzip(tl.load(dout + at, mask=mask, other=0.0), FLIP, flip)
@@ -113,8 +118,8 @@ def backward_kernel(
 
         for n in range(N):
             A_n = tl.load(A + channel * N + n, mask=inside, other=0.0)
-            B_tile = unzip(tl.load(B + n * B_n * RUN + at, mask=known, other=0.0), FLIP, flip)
-            C_tile = unzip(tl.load(C + n * C_n * RUN + at, mask=known, other=0.0), FLIP, flip)
+            B_tile = unzip(tl.load(B + n * B_n * BC_ALIGN + at, mask=known, other=0.0), FLIP, flip)
+            C_tile = unzip(tl.load(C + n * C_n * BC_ALIGN + at, mask=known, other=0.0), FLIP, flip)
             h = tl.zeros((R, 1), tl.float32)
             if MANY:
                 if chunk > 0:
@@ -165,12 +170,13 @@ def backward_kernel(
                 d_dtu = d_dtu + (d_dtu_back[RUN - 1 - s],)
                 dB_run = dB_run + (dB_back[RUN - 1 - s],)
 
-            partial = partial_row + n * padded + tl.reshape(at, (T * RUN,))
-            tl.store(dB + partial, sum_channels(rezip(dB_run, FLIP, flip)))
-            tl.store(dC + partial, sum_channels(rezip(dC_run, FLIP, flip)))
-            per_chunk = (batch * chunks + chunk) * dim + channel
+            at_n = tl.reshape(at, (T * RUN,))
+            dB_tile = sum_channels(rezip(dB_run, FLIP, flip))
+            tl.store(dB + n * whole + at_n, dB_tile, mask=at_n < whole)
+            dC_tile = sum_channels(rezip(dC_run, FLIP, flip))
+            tl.store(dC + n * whole + at_n, dC_tile, mask=at_n < whole)
             d_rate = tl.sum(d_rate, axis=1, keep_dims=True)
-            tl.store(dA + per_chunk * N + n, d_rate, mask=inside)
+            tl.store(d_weights + at_weights + channel * N + n, d_rate, mask=inside)
             if MANY and N > 1:
                 tl.store(q_states + n, q_carry, mask=inside)
 
@@ -202,10 +208,12 @@ def backward_kernel(
         tl.store(ddelta + at_row, ddelta_tile, mask=mask)
         if HAS_Z:
             tl.store(dz + at_row, rezip(dz_run, FLIP, flip).to(dz.dtype.element_ty), mask=mask)
-        per_chunk = (batch * chunks + chunk) * dim + channel
+        at_weights += dim * N + channel
         if HAS_D:
-            tl.store(dD + per_chunk, tl.sum(d_skip, axis=1, keep_dims=True), mask=inside)
+            d_skip = tl.sum(d_skip, axis=1, keep_dims=True)
+            tl.store(d_weights + at_weights, d_skip, mask=inside)
         if HAS_BIAS:
-            tl.store(dbias + per_chunk, tl.sum(d_bias, axis=1, keep_dims=True), mask=inside)
+            d_bias = tl.sum(d_bias, axis=1, keep_dims=True)
+            tl.store(d_weights + at_weights + dim * HAS_D, d_bias, mask=inside)
         if MANY and N > 1:
             tl.debug_barrier()  # the next chunk reads q_states that other threads wrote

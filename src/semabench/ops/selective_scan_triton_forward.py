@@ -39,14 +39,15 @@ def forward_kernel(
     u, delta, A, B, C, D, z, delta_bias, out, states,
     length, BC_length, dim_per_group, groups, u_dim, flip_mask, chunks,
     u_b, u_d, delta_b, delta_d, z_b, z_d, B_b, B_g, B_n, C_b, C_g, C_n,
-    N: tl.constexpr, R: tl.constexpr, T: tl.constexpr, ALIGN: tl.constexpr, FLIP: tl.constexpr,
-    SOFTPLUS: tl.constexpr, HAS_D: tl.constexpr, HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr,
-    SAVE: tl.constexpr,
+    N: tl.constexpr, R: tl.constexpr, T: tl.constexpr, ALIGN: tl.constexpr, BC_ALIGN: tl.constexpr,
+    FLIP: tl.constexpr, SOFTPLUS: tl.constexpr, HAS_D: tl.constexpr, HAS_Z: tl.constexpr,
+    HAS_BIAS: tl.constexpr, SAVE: tl.constexpr,
 ):  # fmt: skip
     """Write ``out`` (batch, dim, L) and, if SAVE, the state entering each chunk but the first.
 
-    ``length`` and the strides count units of ALIGN elements, so that the compiler knows how wide a
-    load may be. ``states`` is (batch, dim, chunks, N) float32.
+    ``length`` and the strides count units of ALIGN elements, those of B and C of BC_ALIGN, so that
+    the compiler knows how wide a load may be. B and C may be longer than L. ``states`` is (batch,
+    dim, chunks, N) float32, or None without SAVE, which only one chunk or N = 1 can do without.
     """
     blocks = tl.cdiv(dim_per_group, R)
     block = tl.program_id(0) % blocks
@@ -68,9 +69,10 @@ def forward_kernel(
     if HAS_Z:
         z += batch * z_b * ALIGN + channel * z_d * ALIGN
     # Every channel loads B and C for itself, out of L1: in u's layout threads exchange nothing.
-    B += (batch * B_b + group * B_g) * RUN + row * 0
-    C += (batch * C_b + group * C_g) * RUN + row * 0
-    states += (batch * dim + channel) * chunks * N
+    B += (batch * B_b + group * B_g) * BC_ALIGN + row * 0
+    C += (batch * C_b + group * C_g) * BC_ALIGN + row * 0
+    if SAVE:
+        states += (batch * dim + channel) * chunks * N
     bias = tl.load(delta_bias + channel, mask=inside, other=0.0) if HAS_BIAS else 0.0
     skip = tl.load(D + channel, mask=inside, other=0.0) if HAS_D else 0.0
 
@@ -79,7 +81,7 @@ def forward_kernel(
         first = turned_index(chunk, chunks, FLIP, flip) * (T * RUN)
         at = first + tile_positions(T, FLIP, flip)  # [1, T·RUN]
         mask = (at < L) & inside
-        known = (at < BC_length * RUN) & inside
+        known = (at < BC_length * BC_ALIGN) & inside
         u_run = unzip(tl.load(u + at, mask=mask, other=0.0), FLIP, flip)
         delta_run = unzip(tl.load(delta + at, mask=mask, other=0.0), FLIP, flip)
         dt, dtu, y = (), (), ()
@@ -94,12 +96,13 @@ def forward_kernel(
 
         for n in range(N):
             rate = tl.load(A + channel * N + n, mask=inside, other=0.0) * LOG2E
-            B_run = unzip(tl.load(B + n * B_n * RUN + at, mask=known, other=0.0), FLIP, flip)
-            C_run = unzip(tl.load(C + n * C_n * RUN + at, mask=known, other=0.0), FLIP, flip)
+            B_run = unzip(tl.load(B + n * B_n * BC_ALIGN + at, mask=known, other=0.0), FLIP, flip)
+            C_run = unzip(tl.load(C + n * C_n * BC_ALIGN + at, mask=known, other=0.0), FLIP, flip)
             if N > 1:
                 carry = tl.zeros((R, 1), tl.float32)
-                if chunk > 0:
-                    carry = tl.load(states + chunk * N + n, mask=inside, other=0.0)
+                if SAVE:
+                    if chunk > 0:
+                        carry = tl.load(states + chunk * N + n, mask=inside, other=0.0)
             elif SAVE:
                 tl.store(states + chunk, carry, mask=inside)
 

@@ -57,7 +57,7 @@ np.savez(sys.argv[2], images=images, labels=labels[:, 0])
     ours = loader(path, scale=(1, 1), ratio=(0.01, 100), hflip=0, interpolation="area")
     pictures = ours._heights, ours._widths
     compared = 0
-    for row, (images, labels) in zip(ours.order(0), ours, strict=True):
+    for row, (images, labels, _) in zip(ours.order(0), ours, strict=True):
         assert np.array_equal(labels, theirs["labels"][row])
         for slot, index in enumerate(row):
             height, width = int(pictures[0][index]), int(pictures[1][index])
@@ -74,7 +74,7 @@ def test_flips_mirror_and_nothing_else(dataset):
     for interpolation in ("area", "bilinear", "bicubic"):
         plain = loader(path, hflip=0, interpolation=interpolation)
         flipped = loader(path, hflip=1, interpolation=interpolation)
-        for (x, _), (u, _) in zip(plain, flipped, strict=True):
+        for (x, *_), (u, *_) in zip(plain, flipped, strict=True):
             assert torch.equal(x.flip(-1), u)
 
 
@@ -178,7 +178,7 @@ def test_training_and_validation_run_at_the_same_time(dataset):
     val = FFCVEvalLoader(dataset.packed / "val-48.beton", resolution=48, batch_size=8)
     counts = [0, 0]
     for _ in range(5):
-        for (_, y), (_, v) in zip(train, val, strict=False):
+        for (_, y, _), (_, v) in zip(train, val, strict=False):
             counts[0] += len(y)
             counts[1] += int((v >= 0).sum())
     assert counts == [5 * 3 * 8, 5 * 21]
@@ -198,7 +198,7 @@ def test_batches_are_pinned_and_survive_asynchronous_copies(dataset):
     torch.cuda.init()
     path = dataset.packed / "train.beton"
     copies, kept = [], []
-    for images, _ in loader(path, batch_size=4):
+    for images, *_ in loader(path, batch_size=4):
         assert images.is_pinned()
         copies.append(images.to("cuda", non_blocking=True))
         kept.append(images.clone())

@@ -32,7 +32,7 @@ def test_crops_are_torchvisions(dataset):
     ours = loader(dataset.source)
     ours.set_epoch(2)
     pictures = sorted((dataset.source / "train").glob("*/*.jpg"))
-    row, (images, labels) = ours.order(2)[0], next(iter(ours))
+    row, (images, labels, _) = ours.order(2)[0], next(iter(ours))
     for index, image, label in zip(row.tolist(), images, labels, strict=True):
         picture = Image.open(pictures[index]).convert("RGB")
         box = draw_crop(3, 2, index, picture.height, picture.width, 0.08, 1, 3 / 4, 4 / 3)
@@ -69,6 +69,6 @@ def test_a_worker_that_is_killed_is_noticed(dataset):
 
 def test_spawned_workers_make_the_same_batches(dataset):
     forked, spawned = loader(dataset.source), loader(dataset.source, start_method="spawn")
-    for (x, y), (u, v) in zip(forked, spawned, strict=True):
+    for (x, y, _), (u, v, _) in zip(forked, spawned, strict=True):
         assert np.array_equal(x, u)
         assert np.array_equal(y, v)

@@ -12,6 +12,8 @@ from lightning.fabric.utilities.data import _set_sampler_epoch
 from lightning.fabric.utilities.types import _Stateful
 
 from semabench.data import loaders
+from semabench.data.augment.batch import BatchAugment, PixelAugment
+from semabench.data.augment.policy import parse_rand_augment
 from semabench.data.ffcv_loader import missing_ffcv
 from semabench.data.loaders import create_eval_loader, create_train_loader
 from semabench.errors import SemabenchError
@@ -39,19 +41,23 @@ def evaluation(dataset, kind, **options):
 
 
 def copied(batches):
-    return [(images.clone(), labels.clone()) for images, labels in batches]
+    return [(images.clone(), labels.clone()) for images, labels, *_ in batches]
 
 
 def same(ours, theirs):
     return len(ours) == len(theirs) and all(
-        torch.equal(x, u) and torch.equal(y, v) for (x, y), (u, v) in zip(ours, theirs, strict=True)
+        torch.equal(x, u) and torch.equal(y, v)
+        for (x, y, *_), (u, v, *_) in zip(ours, theirs, strict=True)
     )
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_batches_are_as_promised(dataset, kind):
     loader = train(dataset, kind)
-    images, labels = next(iter(loader))
+    loader.set_epoch(4)
+    images, labels, samples = next(iter(loader))
+    assert samples.epoch == 4
+    assert np.array_equal(samples.keys, loader.order(4)[0])
     assert images.shape == (8, 3, 48, 48)
     assert images.dtype == torch.uint8
     assert images.is_contiguous(memory_format=torch.channels_last)
@@ -83,7 +89,7 @@ def test_batches_depend_on_seed_and_epoch_but_not_on_workers(dataset, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_batch_that_is_kept_does_not_change(dataset, kind):
     kept, snapshots = [], []
-    for images, labels in train(dataset, kind, batch_size=4):
+    for images, labels, _ in train(dataset, kind, batch_size=4):
         kept.append((images, labels))
         snapshots.append((images.clone(), labels.clone()))
     assert len(kept) == 11  # more than are ever prepared in advance
@@ -150,7 +156,7 @@ def test_two_ranks_make_the_batches_of_one(dataset, kind):
     parts = [list(train(dataset, kind, batch_size=4, rank=r, world_size=2)) for r in (0, 1)]
     joined = [
         (torch.cat([x, u]), torch.cat([y, v]))
-        for (x, y), (u, v) in zip(parts[0], parts[1], strict=True)
+        for (x, y, _), (u, v, _) in zip(parts[0], parts[1], strict=True)
     ]
     assert same(alone, joined)
 
@@ -185,7 +191,7 @@ def test_training_differs_by_jpeg_decoding_only(dataset, interpolation):
         train(dataset, "folder", interpolation=interpolation),
         strict=True,
     )
-    for (x, y), (u, v) in pairs:
+    for (x, y, _), (u, v, _) in pairs:
         assert torch.equal(y, v)
         difference = (x.int() - u.int()).abs().float()
         assert difference.mean() < 1.5
@@ -248,6 +254,7 @@ def test_a_file_that_is_not_rendered_is_no_evaluation_set(dataset, tmp_path):
         ({"ratio": (2.0, 1.0)}, "crop_ratio"),
         ({"hflip": 1.5}, "hflip"),
         ({"seed": -1}, "seed must be between"),
+        ({"repeats": 0}, "repeats must be at least 1"),
         ({"rank": 2, "world_size": 2}, "rank 2"),
         ({"interpolation": "bicubik"}, "Did you mean 'bicubic'"),
     ],
@@ -271,3 +278,43 @@ def test_unknown_kinds_and_small_resolutions_are_refused(dataset):
 def test_order_tells_each_batchs_samples(dataset):
     loader = evaluation(dataset, "folder", batch_size=16)
     assert np.array_equal(loader.order(0).ravel()[:21], np.arange(21))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_copies_are_the_same_picture_cropped_anew(dataset, kind):
+    loader = train(dataset, kind, batch_size=9, repeats=3)
+    assert len(loader) == 45 // 9
+    plain = {}
+    for images, labels, samples in train(dataset, kind, batch_size=9):
+        plain |= {k: (i, y) for k, i, y in zip(samples.keys, images, labels, strict=True)}
+    changed = 0
+    for images, labels, samples in loader:
+        for key, image, label in zip(samples.keys, images, labels, strict=True):
+            expected, expected_label = plain[key % 45]
+            assert label == expected_label
+            if key < 45:
+                assert torch.equal(image, expected)
+            else:
+                changed += not torch.equal(image, expected)
+    assert changed >= 28  # of 30
+
+
+def test_the_folder_loaders_workers_augment_with_timms_operations(dataset):
+    augment = PixelAugment(rand_augment=parse_rand_augment("rand-m9-mstd0.5-inc1"), seed=3)
+    one = train(dataset, "folder", num_workers=1, augment=augment)
+    two = train(dataset, "folder", num_workers=2, augment=augment)
+    assert same(list(one), list(two))
+    on_device = BatchAugment(augment, 0.0, seed=3)
+    plain = train(dataset, "folder")
+    for (ours, *_), (images, _, samples) in zip(one, plain, strict=True):
+        expected = on_device.change(images, samples)
+        assert (ours != expected).float().mean() < 0.01
+        assert not torch.equal(ours, images)
+    one.start_at(0, 3)
+    assert same(list(one), list(two)[3:])
+
+
+@needs_ffcv
+def test_the_ffcv_loader_does_not_augment(dataset):
+    with pytest.raises(SemabenchError, match="only the folder loader can augment on the CPU"):
+        train(dataset, "ffcv", augment=PixelAugment(color_jitter=0.4))

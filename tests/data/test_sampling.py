@@ -64,3 +64,42 @@ def test_evaluation_sees_every_sample_once(num_samples, batch_size, world_size):
 def test_epochs_and_seeds_differ():
     orders = [permutation(100, seed, epoch).tolist() for seed in (0, 1) for epoch in (0, 1)]
     assert all(a != b for i, a in enumerate(orders) for b in orders[:i])
+
+
+@given(
+    num_samples=sizes,
+    batch_size=st.integers(1, 40),
+    world_size=st.integers(1, 4),
+    repeats=st.integers(1, 4),
+)
+def test_repeated_augmentation_repeats_the_head_of_the_permutation(
+    num_samples, batch_size, world_size, repeats
+):
+    global_batch = batch_size * world_size
+    if num_samples < global_batch:
+        return
+    options = {"seed": 3, "epoch": 1, "repeats": repeats}
+    alone = train_order(num_samples, batch_size=global_batch, **options)
+    ranks = [
+        train_order(num_samples, batch_size=batch_size, rank=r, world_size=world_size, **options)
+        for r in range(world_size)
+    ]
+    assert np.array_equal(np.concatenate(ranks, axis=1), alone)
+    assert len(np.unique(alone)) == alone.size == num_samples // global_batch * global_batch
+    # As DeiT's sampler: the permutation, each sample `repeats` times in a row, cut to length; a
+    # global batch is a run of it.
+    indices, copies = alone % num_samples, alone // num_samples
+    assert copies.max() < repeats
+    expected = np.repeat(permutation(num_samples, 3, 1), repeats)[: alone.size]
+    assert np.array_equal(np.sort(indices), np.sort(expected.reshape(alone.shape)))
+    assert (np.diff(copies, axis=1) >= 0).all()  # copy by copy
+
+
+def test_copies_of_a_sample_are_on_different_ranks():
+    ranks = [
+        train_order(600, seed=0, epoch=0, batch_size=50, rank=r, world_size=3, repeats=3)
+        for r in range(3)
+    ]
+    for rank, order in enumerate(ranks):
+        assert (order // 600 == rank).all()
+        assert np.array_equal(order % 600, ranks[0] % 600)

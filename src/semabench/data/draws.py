@@ -19,6 +19,9 @@ WORD = 1.0 / 4294967296.0  # maps a 32-bit word to [0, 1)
 STREAM_SHUFFLE = 0
 STREAM_CROP = 1
 STREAM_FLIP = 2
+STREAM_AUGMENT = 3
+STREAM_JITTER = 4
+STREAM_ERASE = 5
 
 CROP_ATTEMPTS = 10  # as torchvision
 
@@ -26,7 +29,7 @@ Words = TypeVar("Words")  # int, or a numpy array of uint64
 
 
 def philox(
-    seed: int, epoch: int, index: Words, stream: int, block: int = 0
+    seed: int, epoch: int, index: Words, stream: int, block: Words | int = 0
 ) -> tuple[Words, Words, Words, Words]:
     """Return four 32-bit random words for one sample.
 
@@ -35,7 +38,7 @@ def philox(
         epoch: 0 ≤ epoch < 2³².
         index: 0 ≤ index < 2³²: the sample's, or a uint64 array of them.
         stream: 0 ≤ stream < 2³²: what the numbers are for (``STREAM_*``).
-        block: 0 ≤ block < 2³²: which four words of the stream.
+        block: 0 ≤ block < 2³²: which four words of the stream, or a uint64 array.
     """
     key0 = seed & MASK
     key1 = (seed >> 32) & MASK
@@ -44,7 +47,7 @@ def philox(
     for _ in range(10):
         product0 = c0 * 0xD2511F53  # type: ignore[operator]
         product1 = c2 * 0xCD9E8D57
-        c0 = (((product1 >> 32) & MASK) ^ c1) ^ key0  # type: ignore[assignment]
+        c0 = (((product1 >> 32) & MASK) ^ c1) ^ key0  # type: ignore[assignment, operator]
         c2 = (((product0 >> 32) & MASK) ^ c3) ^ key1
         c1 = product1 & MASK
         c3 = product0 & MASK

@@ -10,18 +10,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from semabench.data.sampling import eval_order, train_order
+from semabench.data.sampling import Samples, eval_order, train_order
 from semabench.errors import SemabenchError
 
-Batch = tuple[torch.Tensor, torch.Tensor]
+Batch = tuple[torch.Tensor, torch.Tensor]  # images, labels
+TrainBatch = tuple[torch.Tensor, torch.Tensor, Samples]
 
 
 class EpochLoader(ABC):
-    """An iterable over ``(images, labels)`` batches of one epoch, on one rank.
+    """An iterable over the batches of one epoch, on one rank: ``(images, labels, samples)`` in
+    training, ``(images, labels)`` in evaluation.
 
     ``images``: uint8 (B, 3, R, R), channels-last in memory; ``labels``: int64 (B,), −1 for an entry
-    that only fills an evaluation batch. Batches are the consumer's own: nothing writes to one after
-    it was handed out.
+    that only fills an evaluation batch; ``samples``: what further random draws depend on, on the
+    CPU and not as a tensor, so that nobody moves it. Batches are the consumer's own: nothing writes
+    to one after it was handed out.
 
     A training epoch is a function of ``(seed, epoch)``; ``set_epoch`` chooses it and is honoured
     until the first batch is asked for, even after ``iter()``: Lightning 2.6 calls ``iter`` first in
@@ -34,6 +37,7 @@ class EpochLoader(ABC):
     Attributes:
         batch_size: samples in a batch of this rank.
         num_samples: pictures in the data set, over all ranks.
+        repeats: times that a picture comes in a training epoch, which stays as long.
         classes: directory names or WordNet ids; a label is an index into it.
         names: human-readable class names, in the same order.
         fingerprint: identity of the source pictures.
@@ -52,11 +56,14 @@ class EpochLoader(ABC):
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        repeats: int = 1,
     ) -> None:
         if batch_size < 1:
             raise SemabenchError(f"batch_size must be at least 1, got {batch_size}.")
         if not 0 <= rank < world_size:
             raise SemabenchError(f"rank {rank} is not one of {world_size} processes.")
+        if repeats < 1:
+            raise SemabenchError(f"repeats must be at least 1, got {repeats}.")
         if not 0 <= seed < 1 << 64:
             raise SemabenchError(f"seed must be between 0 and 2**64 - 1, got {seed}.")
         self.train = train
@@ -68,6 +75,7 @@ class EpochLoader(ABC):
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
+        self.repeats = repeats
         self.epoch = 0
         self._position = 0  # batches of the epoch handed out
         self._resume_at: tuple[int, int] | None = None  # (epoch, batch), used once
@@ -96,10 +104,10 @@ class EpochLoader(ABC):
             self._position = 0
 
     def order(self, epoch: int) -> np.ndarray:
-        """Return the sample indices of every batch in an epoch, int64 (batches, batch_size).
+        """Return the keys of the samples of every batch in an epoch, int64 (batches, batch_size).
 
-        Row b belongs to the b-th batch; −1 stands for padding. With it a sample's other random
-        draws (``draws.philox``) can be made wherever they are needed.
+        Row b belongs to the b-th batch; −1 stands for padding. A key is the sample's index, plus
+        ``num_samples`` times the number of its copy (see ``sampling``).
         """
         if self.train:
             return train_order(
@@ -109,6 +117,7 @@ class EpochLoader(ABC):
                 batch_size=self.batch_size,
                 rank=self.rank,
                 world_size=self.world_size,
+                repeats=self.repeats,
             )
         return eval_order(
             self.num_samples,
@@ -154,7 +163,7 @@ class EpochLoader(ABC):
     def __len__(self) -> int:
         return self._batches
 
-    def __iter__(self) -> Generator[Batch, None, None]:
+    def __iter__(self) -> Generator[Any, None, None]:
         # A generator: nothing below happens before the first `next`.
         epoch, first = self.epoch, 0
         if self._resume_at is not None and self._resume_at[0] == epoch:
@@ -163,9 +172,9 @@ class EpochLoader(ABC):
         self._position = first
         order = self.order(epoch)[first:]
         with contextlib.closing(self._load(order, epoch, first)) as batches:
-            for batch in batches:
+            for row, (images, labels) in zip(order, batches, strict=True):
                 self._position += 1
-                yield batch
+                yield (images, labels, Samples(epoch, row)) if self.train else (images, labels)
 
     @abstractmethod
     def _load(self, order: np.ndarray, epoch: int, first: int) -> Generator[Batch, None, None]:

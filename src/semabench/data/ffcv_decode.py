@@ -126,14 +126,14 @@ def _mirror(image) -> None:  # type: ignore[no-untyped-def]
 
 @njit(parallel=True, nogil=True, error_model="numpy")
 def decode_crops(  # type: ignore[no-untyped-def]
-    indices, seed, epoch, file, offsets, sizes, modes, heights, widths,
+    keys, seed, epoch, file, offsets, sizes, modes, heights, widths,
     scale_min, scale_max, ratio_min, ratio_max, hflip, interpolation,
     encoded, staging, scratch, images, status,
 ) -> None:  # fmt: skip
     """Decode, crop, resize and flip the samples of one batch, as drawn for this epoch.
 
     Args:
-        indices: int64 (B,), samples; none is padding.
+        keys: int64 (B,), samples, see `sampling`; none is padding.
         seed, epoch: of the draws.
         file: descriptor of the .beton.
         offsets, sizes, modes, heights, widths: one entry a sample of the file, int64.
@@ -145,8 +145,8 @@ def decode_crops(  # type: ignore[no-untyped-def]
         images: uint8 (B, R, R, 3), written.
         status: uint8 (B,), written as each sample is finished.
     """
-    for slot in prange(len(indices)):
-        index = indices[slot]
+    for slot in prange(len(keys)):
+        index = keys[slot] % len(offsets)
         height, width = heights[index], widths[index]
         pixels = 3 * height * width
         thread = get_thread_id()
@@ -164,9 +164,9 @@ def decode_crops(  # type: ignore[no-untyped-def]
             continue
         picture = source.reshape(height, width, 3)
         top, left, crop_height, crop_width = draw_crop(
-            seed, epoch, index, height, width, scale_min, scale_max, ratio_min, ratio_max
+            seed, epoch, keys[slot], height, width, scale_min, scale_max, ratio_min, ratio_max
         )
-        mirror = draw_flip(seed, epoch, index, hflip)
+        mirror = draw_flip(seed, epoch, keys[slot], hflip)
         if interpolation == AREA:
             _resize_area(
                 0, picture.ctypes.data, height, width, top, top + crop_height, left,

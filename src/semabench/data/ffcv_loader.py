@@ -47,7 +47,7 @@ class FFCVLoader(EpochLoader):
         num_workers: threads; the cores this process may use if not given, and never more.
         ahead: finished batches that may wait.
         timeout: seconds without a finished sample after which loading counts as dead.
-        options: ``batch_size, seed, rank, world_size``, see ``EpochLoader``.
+        options: ``batch_size, seed, rank, world_size, repeats``, see ``EpochLoader``.
 
     Raises SemabenchError if the file is missing, unfinished, damaged, or unfit for the purpose.
     """
@@ -92,7 +92,7 @@ class FFCVLoader(EpochLoader):
         """Look at what the file holds; raise if it does not fit."""
 
     @abstractmethod
-    def _fill(self, indices: np.ndarray, epoch: int, images: np.ndarray) -> None:
+    def _fill(self, keys: np.ndarray, epoch: int, images: np.ndarray) -> None:
         """Write the samples' pixels into ``images``, their outcomes into ``self._status``."""
 
     def _load(self, order: np.ndarray, epoch: int, first: int) -> Generator[Batch, None, None]:
@@ -128,26 +128,27 @@ class FFCVLoader(EpochLoader):
         finally:
             lock.release()
 
-    def _batch(self, indices: np.ndarray, epoch: int, number: int, pin: bool) -> Batch:
+    def _batch(self, keys: np.ndarray, epoch: int, number: int, pin: bool) -> Batch:
         self._require_unchanged()
         # Fresh memory, so that nobody's batch is overwritten; pinned memory is torch's caching
         # allocator's, which lets copies to the device finish before reuse.
-        shape = (len(indices), self.resolution, self.resolution, 3)
+        shape = (len(keys), self.resolution, self.resolution, 3)
         images = torch.empty(shape, dtype=torch.uint8, pin_memory=pin)
-        self._status = np.zeros(len(indices), np.uint8)
+        self._status = np.zeros(len(keys), np.uint8)
         with _native().kernel_lock:
-            self._fill(indices, epoch, images.numpy())
+            self._fill(keys, epoch, images.numpy())
         if (self._status != _native().DONE).any():
-            self._explain(indices, epoch, number)
-        labels = np.where(indices == PADDING, PADDING, self._labels[indices])
+            self._explain(keys, epoch, number)
+        labels = np.where(keys == PADDING, PADDING, self._labels[keys % self.num_samples])
         return images.permute(0, 3, 1, 2), torch.from_numpy(labels)
 
-    def _explain(self, indices: np.ndarray, epoch: int, number: int) -> NoReturn:
+    def _explain(self, keys: np.ndarray, epoch: int, number: int) -> NoReturn:
         self._require_unchanged()
         slot = int(np.argmax(self._status != _native().DONE))
+        index = keys[slot] % self.num_samples
         verb = "read" if self._status[slot] == _native().UNREAD else "decoded"
         raise SemabenchError(
-            f"{self.path}: sample {indices[slot]} cannot be {verb} (epoch {epoch}, batch "
+            f"{self.path}: sample {index} cannot be {verb} (epoch {epoch}, batch "
             f"{number}): run `semabench data check {self.path}`, then pack it again."
         )
 
@@ -202,9 +203,9 @@ class FFCVTrainLoader(FFCVLoader):
         self._staging = np.empty((self.num_workers, int(bytes_of.max())), np.uint8)
         self._scratch = np.empty((self.num_workers, 3 * self.resolution * longest), np.uint8)
 
-    def _fill(self, indices: np.ndarray, epoch: int, images: np.ndarray) -> None:
+    def _fill(self, keys: np.ndarray, epoch: int, images: np.ndarray) -> None:
         _native().decode_crops(
-            indices, self._signed_seed, epoch, self._file, self._offsets, self._sizes,
+            keys, self._signed_seed, epoch, self._file, self._offsets, self._sizes,
             self._modes, self._heights, self._widths, *self._crop, self._interpolation,
             self._encoded, self._staging, self._scratch, images, self._status,
         )  # fmt: skip
@@ -229,8 +230,8 @@ class FFCVEvalLoader(FFCVLoader):
                 "make it with `semabench data render`."
             )
 
-    def _fill(self, indices: np.ndarray, epoch: int, images: np.ndarray) -> None:
-        _native().read_raw(indices, self._file, self._offsets, images, self._status)
+    def _fill(self, keys: np.ndarray, epoch: int, images: np.ndarray) -> None:
+        _native().read_raw(keys, self._file, self._offsets, images, self._status)
 
 
 def _native() -> ModuleType:

@@ -7,31 +7,29 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from semabench.data.draws import draw_crop, draw_flip
+from semabench.data.augment.batch import PixelAugment
 from semabench.data.epoch import Batch, EpochLoader
-from semabench.data.pictures import UnreadablePictureError, allow_large_pictures, decode
-from semabench.data.render import RenderEncoder
+from semabench.data.folder_transforms import (
+    INTERPOLATIONS,
+    EvalTransform,
+    TrainTransform,
+    Transform,
+)
+from semabench.data.pictures import UnreadablePictureError, allow_large_pictures
 from semabench.data.sampling import PADDING
 from semabench.data.sources import PictureList, find_pictures
 from semabench.data.workers import worker_count
 from semabench.errors import SemabenchError, nearest
 
-INTERPOLATIONS = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-}
-
-Step = tuple[int, np.ndarray]  # epoch, sample indices of a batch
+Step = tuple[int, np.ndarray]  # epoch, keys of a batch's samples
 
 
 class FolderLoader(EpochLoader):
@@ -101,7 +99,10 @@ class FolderLoader(EpochLoader):
 
 
 class FolderTrainLoader(FolderLoader):
-    """Random-resized-crops, flipped at random; arguments as ``FFCVTrainLoader``'s."""
+    """Random-resized-crops, flipped at random; arguments as ``FFCVTrainLoader``'s.
+
+    ``augment``, if any, is done by timm's operations in the workers.
+    """
 
     def __init__(
         self,
@@ -114,6 +115,7 @@ class FolderTrainLoader(FolderLoader):
         hflip: float = 0.5,
         interpolation: str = "bicubic",
         seed: int = 0,
+        augment: PixelAugment | None = None,
         **options: Any,
     ) -> None:
         if interpolation not in INTERPOLATIONS:
@@ -122,7 +124,8 @@ class FolderTrainLoader(FolderLoader):
                 f"{nearest(interpolation, INTERPOLATIONS)}"
             )
         crop = (*map(float, scale), *map(float, ratio))
-        transform = TrainTransform(resolution, seed, crop, hflip, INTERPOLATIONS[interpolation])
+        resample = INTERPOLATIONS[interpolation]
+        transform = TrainTransform(resolution, seed, crop, hflip, resample, augment)
         pictures = find_pictures(source, split)
         super().__init__(pictures, transform, train=True, seed=seed, **options)
 
@@ -144,75 +147,25 @@ class FolderEvalLoader(FolderLoader):
         super().__init__(find_pictures(source, split), transform, train=False, **options)
 
 
-class Transform(ABC):
-    """From a picture's encoded bytes to uint8 (R, R, 3) pixels."""
-
-    resolution: int
-
-    @abstractmethod
-    def __call__(self, data: bytes, epoch: int, index: int) -> np.ndarray:
-        """Raise ``UnreadablePictureError`` if the bytes are no whole picture."""
-
-
-class TrainTransform(Transform):
-    """torchvision's RandomResizedCrop and RandomHorizontalFlip with the draws of `draws`."""
-
-    def __init__(
-        self,
-        resolution: int,
-        seed: int,
-        crop: tuple[float, ...],
-        hflip: float,
-        interpolation: Image.Resampling,
-    ) -> None:
-        self.resolution = resolution
-        self.seed = seed
-        self.crop = crop
-        self.hflip = hflip
-        self.interpolation = interpolation
-
-    def __call__(self, data: bytes, epoch: int, index: int) -> np.ndarray:
-        """Crop, resize and flip as drawn for the sample in this epoch."""
-        picture = decode(data)
-        top, left, height, width = draw_crop(
-            self.seed, epoch, index, picture.height, picture.width, *self.crop
-        )
-        box = picture.crop((left, top, left + width, top + height))
-        pixels = np.asarray(box.resize((self.resolution, self.resolution), self.interpolation))
-        return pixels[:, ::-1] if draw_flip(self.seed, epoch, index, self.hflip) else pixels
-
-
-class EvalTransform(Transform):
-    """timm's evaluation transform, by the code that renders .beton files."""
-
-    def __init__(self, resolution: int, crop_pct: float, interpolation: str) -> None:
-        self.resolution = resolution
-        self.encoder = RenderEncoder(resolution, crop_pct, interpolation)
-
-    def __call__(self, data: bytes, epoch: int, index: int) -> np.ndarray:
-        """Resize the short side and cut out the centre."""
-        pixels = np.frombuffer(self.encoder(index, data).data, np.uint8)
-        return pixels.reshape(self.resolution, self.resolution, 3)
-
-
 class _Batches(Dataset):
-    """What a worker does: (epoch, indices) -> (images (B, R, R, 3), labels (B,)), or a message."""
+    """What a worker does: (epoch, keys) -> (images (B, R, R, 3), labels (B,)), or a message."""
 
     def __init__(self, pictures: PictureList, transform: Transform) -> None:
         self.pictures = pictures
         self.transform = transform
 
     def __getitem__(self, step: Step) -> tuple[torch.Tensor, torch.Tensor] | str:
-        epoch, indices = step
+        epoch, keys = step
         resolution = self.transform.resolution
-        images = torch.zeros(len(indices), resolution, resolution, 3, dtype=torch.uint8)
-        labels = torch.full((len(indices),), PADDING)
+        images = torch.zeros(len(keys), resolution, resolution, 3, dtype=torch.uint8)
+        labels = torch.full((len(keys),), PADDING)
         pixels = images.numpy()
-        for slot, index in enumerate(indices.tolist()):
-            if index == PADDING:
+        for slot, key in enumerate(keys.tolist()):
+            if key == PADDING:
                 continue
+            index = key % len(self.pictures)
             try:
-                pixels[slot] = self.transform(self.pictures.read(index), epoch, index)
+                pixels[slot] = self.transform(self.pictures.read(index), epoch, key)
             except (OSError, UnreadablePictureError) as error:
                 # As a value: torch would wrap the exception in a traceback of many lines.
                 cause = getattr(error, "strerror", None) or error

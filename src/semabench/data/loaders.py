@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from semabench.data.augment.batch import PixelAugment
 from semabench.data.check import require_intact
 from semabench.data.epoch import EpochLoader
 from semabench.data.ffcv_loader import FFCVEvalLoader, FFCVTrainLoader, missing_ffcv
@@ -34,6 +35,8 @@ def create_train_loader(
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
     hflip: float = 0.5,
     interpolation: str = "bicubic",
+    repeats: int = 1,
+    augment: PixelAugment | None = None,
 ) -> TrainLoader:
     """Create the loader of a training set: random-resized-crops, flipped at random.
 
@@ -48,6 +51,8 @@ def create_train_loader(
         num_workers: threads (ffcv) or processes (folder) of this rank; all its cores if not given.
         rank, world_size: which share of each global batch is ours.
         scale, ratio, hflip, interpolation: see ``FFCVTrainLoader``.
+        repeats: see ``EpochLoader``.
+        augment: what the folder loader's workers shall do; the FFCV loader does none.
 
     Raises:
         SemabenchError: bad arguments, or the data are missing, unfinished or damaged.
@@ -64,10 +69,13 @@ def create_train_loader(
         "ratio": (ratio[0], ratio[1]),
         "hflip": hflip,
         "interpolation": interpolation,
+        "repeats": repeats,
     }
     source = resolve_source(kind, source_dir)
     if source is not None:
-        return FolderTrainLoader(source, **options)
+        return FolderTrainLoader(source, augment=augment, **options)
+    if augment:
+        raise SemabenchError("only the folder loader can augment on the CPU: set kind='folder'.")
     path = train_file(packed_dir)
     _require_file(path, f"semabench data pack {source_dir or 'SRC'} {packed_dir}")
     return FFCVTrainLoader(path, **options)

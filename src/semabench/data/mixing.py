@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
-from torchvision.transforms import v2
+from torch.distributions import Beta
+from torch.nn import functional as F
+
+Box = tuple[int, int, int, int]  # top, bottom, left, right
 
 
 class Mix(nn.Module):
-    """Mix each batch with itself rolled by one, with torchvision's MixUp or CutMix.
+    """Mix each batch with itself in reverse, as timm.data.Mixup does in its "batch" mode.
 
-    One coefficient serves the whole batch, as in timm's default "batch" mode. All draws come
-    from torch's CPU generator, which training seeds at every step from (seed, step, rank).
+    One coefficient, and one box, serve the whole batch. All draws come from torch's CPU
+    generator, which training seeds at every step from (seed, step, rank). Label smoothing is the
+    loss's: it commutes with mixing.
 
     Args:
         num_classes: of the labels.
@@ -25,10 +31,10 @@ class Mix(nn.Module):
         self, num_classes: int, *, mixup: float, cutmix: float, prob: float, switch_prob: float
     ) -> None:
         super().__init__()
+        self.num_classes = num_classes
+        self.alphas = {"mixup": mixup, "cutmix": cutmix}
         self.prob = prob if mixup > 0 or cutmix > 0 else 0.0
         self.cutmix_prob = switch_prob if mixup > 0 and cutmix > 0 else float(cutmix > 0)
-        self.mixup = v2.MixUp(alpha=mixup, num_classes=num_classes) if mixup > 0 else None
-        self.cutmix = v2.CutMix(alpha=cutmix, num_classes=num_classes) if cutmix > 0 else None
 
     def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return mixed images and (B, num_classes) targets, or both unchanged.
@@ -39,7 +45,44 @@ class Mix(nn.Module):
         """
         if self.prob == 0 or float(torch.rand(())) >= self.prob:
             return images, labels
-        chosen = self.cutmix if float(torch.rand(())) < self.cutmix_prob else self.mixup
-        assert chosen is not None
-        mixed, targets = chosen(images, labels)
-        return mixed, targets
+        kind = "cutmix" if float(torch.rand(())) < self.cutmix_prob else "mixup"
+        lam = float(Beta(self.alphas[kind], self.alphas[kind]).sample())
+        if kind == "mixup":
+            return mixup(images, lam), mix_labels(labels, lam, self.num_classes)
+        height, width = images.shape[-2:]
+        centre = int(torch.randint(height, ())), int(torch.randint(width, ()))
+        box = cutmix_box(height, width, lam, centre)
+        lam = 1 - (box[1] - box[0]) * (box[3] - box[2]) / (height * width)
+        return cutmix(images, box), mix_labels(labels, lam, self.num_classes)
+
+
+def mixup(images: Tensor, lam: float) -> Tensor:
+    """Return λ · images + (1 − λ) · images in reverse order."""
+    return images.flip(0).mul_(1 - lam).add_(images, alpha=lam)
+
+
+def cutmix(images: Tensor, box: Box) -> Tensor:
+    """Return the images with the box taken from those in reverse order."""
+    top, bottom, left, right = box
+    mixed = images.clone()
+    mixed[:, :, top:bottom, left:right] = images[:, :, top:bottom, left:right].flip(0)
+    return mixed
+
+
+def cutmix_box(height: int, width: int, lam: float, centre: tuple[int, int]) -> Box:
+    """Return a box of sides √(1 − λ) times the image's, cut off where it leaves the image."""
+    ratio = math.sqrt(1 - lam)
+    tall, wide = int(height * ratio), int(width * ratio)
+    y, x = centre
+    return (
+        max(0, y - tall // 2),
+        min(height, y + (tall + 1) // 2),
+        max(0, x - wide // 2),
+        min(width, x + (wide + 1) // 2),
+    )
+
+
+def mix_labels(labels: Tensor, lam: float, num_classes: int) -> Tensor:
+    """Return λ · one-hot + (1 − λ) · one-hot in reverse order, float32 (B, num_classes)."""
+    hot = F.one_hot(labels, num_classes).float()
+    return hot * lam + hot.flip(0) * (1 - lam)

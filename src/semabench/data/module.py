@@ -8,6 +8,7 @@ import lightning as L
 
 from semabench.config import DataConfig
 from semabench.data.about import describe_training_set, require_eval_files
+from semabench.data.augment.batch import PixelAugment
 from semabench.data.loaders import (
     EvalLoader,
     TrainLoader,
@@ -27,8 +28,11 @@ class ImageDataModule(L.LightningDataModule):
         batch_size: of training, over all ranks.
         seed: of the order and the crops.
         val_batch_size: of validation, per rank; None: as in training.
+        repeats: of repeated augmentation; 1: none.
 
     Attributes:
+        augment: what the loader's own workers shall do to pixels, if anything; it depends on the
+            model, and is set before training.
         classes: directory names or WordNet ids; a label is an index into it.
         fingerprint: of the training pictures.
         steps_per_epoch: training batches, the same on every rank.
@@ -38,13 +42,20 @@ class ImageDataModule(L.LightningDataModule):
     """
 
     def __init__(
-        self, config: DataConfig, batch_size: int, seed: int, val_batch_size: int | None = None
+        self,
+        config: DataConfig,
+        batch_size: int,
+        seed: int,
+        val_batch_size: int | None = None,
+        repeats: int = 1,
     ) -> None:
         super().__init__()
         self.config = config
         self.batch_size = batch_size
         self.seed = seed
         self.val_batch_size = val_batch_size
+        self.repeats = repeats
+        self.augment: PixelAugment | None = None
         about = describe_training_set(config.loader, config.packed, config.source)
         self.classes, self.fingerprint = about.classes, about.fingerprint
         self.steps_per_epoch = about.samples // batch_size
@@ -95,6 +106,8 @@ class ImageDataModule(L.LightningDataModule):
             ratio=(config.crop_ratio[0], config.crop_ratio[1]),
             hflip=config.hflip,
             interpolation=config.interpolation,
+            repeats=self.repeats,
+            augment=self.augment,
         )
 
     def val_dataloader(self) -> EvalLoader:

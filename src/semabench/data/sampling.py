@@ -1,5 +1,8 @@
 """Which sample is in which batch: pure functions of (seed, epoch, rank), never of workers.
 
+A sample is named by its key: its index in the data set, and with repeated augmentation
+``copy · num_samples`` more, so that each copy has random draws of its own.
+
 Both functions return an int64 array of shape (batches, batch_size), so that a batch's samples can
 be looked up by its number, and starting in mid-epoch is a slice. With ``world_size`` processes of
 ``batch_size`` samples, step ``t`` takes the ``t``-th run of ``batch_size · world_size`` samples of
@@ -9,12 +12,21 @@ samples meet in a step, whatever the number of devices.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from semabench.data.draws import STREAM_SHUFFLE, philox
 from semabench.errors import SemabenchError
 
 PADDING = -1  # the index, and the label, of an entry that only fills its batch
+
+
+class Samples(NamedTuple):
+    """The samples of a training batch: all that their random draws depend on, but for the seed."""
+
+    epoch: int
+    keys: np.ndarray  # int64 (B,)
 
 
 def permutation(num_samples: int, seed: int, epoch: int) -> np.ndarray:
@@ -38,12 +50,18 @@ def train_order(
     batch_size: int,
     rank: int = 0,
     world_size: int = 1,
+    repeats: int = 1,
 ) -> np.ndarray:
-    """Return the training samples of one epoch and rank, (batches, batch_size) int64.
+    """Return the keys of the training samples of one epoch and rank, (batches, batch_size) int64.
 
-    No sample comes twice in an epoch on any rank. The last ``num_samples % (batch_size ·
+    No key comes twice in an epoch on any rank. The last ``num_samples % (batch_size ·
     world_size)`` of the permutation do not fill a global batch and sit this epoch out; they differ
     from epoch to epoch.
+
+    With ``repeats`` > 1 (repeated augmentation, Hoffer et al. 2020) an epoch is as long, but made
+    of the first 1/repeats of the permutation, each sample ``repeats`` times in a row, as DeiT's
+    and timm's samplers have it. Within a global batch first copies come first, then second ones,
+    and so on: copies are on different ranks where there are as many.
 
     Raises:
         SemabenchError: there are fewer samples than one global batch takes.
@@ -56,6 +74,11 @@ def train_order(
             f"{batch_size} on each of {world_size} device(s): set a smaller batch_size."
         )
     order = permutation(num_samples, seed, epoch)[: batches * global_batch]
+    if repeats > 1:
+        places = np.arange(len(order))
+        order = order[places // repeats] + places % repeats * num_samples
+        copy_by_copy = np.lexsort((places, places % repeats, places // global_batch))
+        order = order[copy_by_copy]
     return np.ascontiguousarray(order.reshape(batches, world_size, batch_size)[:, rank])
 
 

@@ -37,16 +37,17 @@ def test_mistakes_are_one_line(arguments, message, tmp_path, capsys):
     assert not out.exists() or list(out.iterdir()) == []
 
 
-def test_models_lists_parameters_and_multiply_adds(capsys):
+def test_models_lists_parameters_and_multiply_adds(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     main(["models", "sema_tiny", "mila_tiny", "resnet18"])
     rows = {}
     for line in capsys.readouterr().out.splitlines():
-        cells = [cell.strip() for cell in line.strip("│┃ ").split("│")]
-        if len(cells) == 4:
+        cells = [cell.strip() for cell in line.strip().strip("│").split("│")]
+        if len(cells) == 6:
             rows[cells[0]] = cells[1:]
     assert rows["sema_tiny"][:2] == ["sema", "26.04"]
-    assert rows["mila_tiny"][:2] == ["mila", "24.39"]
-    assert rows["resnet18"] == ["-", "11.69", "1.814"]
+    assert rows["mila_tiny"] == ["mila", "24.39", "4.130", "83.5", "mila_tiny"]
+    assert rows["resnet18"] == ["-", "11.69", "1.814", "", ""]
     assert float(rows["sema_tiny"][2]) == pytest.approx(4.4, abs=0.044)
 
 

@@ -37,7 +37,7 @@ def imported_rooms(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("room", ALLOWED)
 def test_arrows_point_down(room):
-    files = list((SOURCE / room).glob("*.py"))
+    files = list((SOURCE / room).rglob("*.py"))
     assert files
     for path in files:
         assert imported_rooms(path) - {room} <= ALLOWED[room], path

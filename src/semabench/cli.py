@@ -131,7 +131,7 @@ def _add_shapes(commands: Any) -> None:
 
 
 def _add_report(commands: Any) -> None:
-    text = "Table and plots of accuracy and speed against resolution, for any set of runs."
+    text = "Tables and plots of accuracy and cost against resolution, for any set of runs."
     p = _add(commands, "report", _report, text)
     p.add_argument("runs", type=Path, nargs="+", help="run directories, or folders above them")
     p.add_argument("--out", type=Path, help="where to write (default: <first run>/report)")
@@ -173,11 +173,11 @@ def _shapes(**options: Any) -> None:
 def _report(runs: list[Path], out: Path | None) -> None:
     from rich.console import Console
 
-    from semabench.results.report import print_tables, report
+    from semabench.results.report import print_report, report
 
     first = runs[0] if runs[0].is_dir() else runs[0].parent
     written = report(runs, out or first / "report")
-    print_tables(written.lines, Console())
+    print_report(written, Console())
     for path in written.files:
         print(path)
 

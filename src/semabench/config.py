@@ -26,6 +26,10 @@ class ModelConfig:
     drop_path_rate: float | None = None  # null: the model's default
     checkpoint: str | None = None  # an official file, or one of ours, to start from
     pretrained: bool = False  # timm's published weights
+    published_recipe: str | None = (
+        None  # how the published weights were trained; tells, does nothing
+    )
+    fused_attention: bool | None = None  # PyTorch's, in timm's models; null: as timm chooses
     options: dict[str, Any] = field(default_factory=dict)  # to the model; nulls are left out
 
 
@@ -45,6 +49,7 @@ class DataConfig:
     crop_ratio: list[float] = field(default_factory=lambda: [3 / 4, 4 / 3])
     hflip: float = 0.5
     num_workers: int | None = None  # per process; null: the cores this process may use
+    augment_on: str = "device"  # device: in batches | cpu: timm's, in the folder loader's workers
 
 
 @dataclass
@@ -54,20 +59,30 @@ class RecipeConfig:
     name: str = MISSING
     epochs: int = 300
     warmup_epochs: float = 20
+    cooldown_epochs: float = 0  # the last of the epochs, spent at min_lr
     batch_size: int = 1024  # global, over all devices
-    lr: float = 1e-3  # at this batch size; nothing rescales it
+    lr: float = 1e-3
+    lr_batch_size: int | None = None  # the three rates are for this batch, and scale; null: as is
     min_lr: float = 1e-5
     warmup_lr: float = 1e-6
     weight_decay: float = 0.05
+    decay_state_matrix: bool = False  # weight decay on A_log of state spaces, too
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
     eps: float = 1e-8
     clip_grad: float | None = 5.0  # norm
     label_smoothing: float = 0.1
+    rand_augment: str | None = None  # in timm's words: rand-m9-mstd0.5-inc1; null: off
+    color_jitter: float = 0.0  # of brightness, contrast, saturation; as in timm, rand_augment rules
+    random_erase: float = 0.0  # probability that a rectangle becomes noise
+    repeated_augmentation: int = 1  # times a picture comes in an epoch, which stays as long
     mixup: float = 0.8  # alpha; 0: off
     cutmix: float = 1.0  # alpha; 0: off
     mix_prob: float = 1.0  # that a batch is mixed at all
     mix_switch_prob: float = 0.5  # that cutmix, not mixup, mixes it (where both are on)
     ema_decay: float | None = None  # null: no averaged weights
+    ema_batch_size: int | None = None  # the decay is for this batch: decay ** (batch / this)
+    mesa: float = 0.0  # weight of the cross-entropy with the averaged weights' predictions
+    mesa_start: float = 0.25  # share of the epochs without it
 
 
 @dataclass
@@ -120,6 +135,7 @@ class TrainConfig:
 class EvalConfig:
     """`python eval.py`: a checkpoint of ours, or a model with official or timm weights."""
 
+    measure: str = "accuracy"  # measure=cost has a schema of its own, config_cost.CostConfig
     checkpoint: str | None = None  # a checkpoint or a run directory of train.py's
     weights: str = "auto"  # auto | model | ema; auto: the averaged weights where there are any
     model: ModelConfig | None = None
@@ -136,7 +152,7 @@ class EvalConfig:
     output_dir: str | None = None  # null: the checkpoint's run directory, or outputs/eval/<model>
 
 
-ConfigT = TypeVar("ConfigT", TrainConfig, EvalConfig)
+ConfigT = TypeVar("ConfigT")
 
 
 def to_config(composed: DictConfig, schema: type[ConfigT]) -> ConfigT:

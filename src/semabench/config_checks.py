@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from semabench.config import MIN_RESOLUTION, DataConfig, EvalConfig, TrainConfig
+from semabench.config import MIN_RESOLUTION, DataConfig, EvalConfig, RecipeConfig, TrainConfig
+from semabench.data.augment.policy import parse_rand_augment
 from semabench.errors import SemabenchError, nearest
 
 
@@ -23,6 +24,12 @@ def _resolutions(key: str, values: list[int]) -> None:
 
 def _check_data(data: DataConfig) -> None:
     _choice("data.loader", data.loader, ("ffcv", "folder"))
+    _choice("data.augment_on", data.augment_on, ("device", "cpu"))
+    if data.augment_on == "cpu" and data.loader != "folder":
+        raise SemabenchError(
+            "data.augment_on=cpu is the folder loader's: set data.loader=folder, or augment on "
+            "the device."
+        )
     _resolutions("data.resolution", [data.resolution])
     if data.val_resolution is not None:
         _resolutions("data.val_resolution", [data.val_resolution])
@@ -38,19 +45,27 @@ _RANGES: dict[str, tuple[float | None, float | None]] = {
     "data.hflip": (0, 1),
     "recipe.epochs": (1, None),
     "recipe.warmup_epochs": (0, None),
+    "recipe.cooldown_epochs": (0, None),
     "recipe.batch_size": (1, None),
     "recipe.lr": (1e-30, None),
+    "recipe.lr_batch_size": (1, None),
     "recipe.min_lr": (0, None),
     "recipe.warmup_lr": (0, None),
     "recipe.weight_decay": (0, None),
     "recipe.eps": (0, None),
     "recipe.clip_grad": (1e-30, None),
     "recipe.label_smoothing": (0, 1),
+    "recipe.color_jitter": (0, None),
+    "recipe.random_erase": (0, 1),
+    "recipe.repeated_augmentation": (1, None),
     "recipe.mixup": (0, None),
     "recipe.cutmix": (0, None),
     "recipe.mix_prob": (0, 1),
     "recipe.mix_switch_prob": (0, 1),
     "recipe.ema_decay": (0, 1),
+    "recipe.ema_batch_size": (1, None),
+    "recipe.mesa": (0, None),
+    "recipe.mesa_start": (0, 1),
     "trainer.devices": (1, None),
     "trainer.num_nodes": (1, None),
     "trainer.val_every_n_epochs": (1, None),
@@ -83,6 +98,21 @@ def _check_pairs(config: TrainConfig) -> None:
         raise SemabenchError(f"recipe.betas must lie in [0, 1), not {config.recipe.betas}.")
 
 
+def _check_recipe(recipe: RecipeConfig) -> None:
+    if recipe.rand_augment is not None:
+        parse_rand_augment(recipe.rand_augment)
+    if recipe.mesa > 0 and recipe.ema_decay is None:
+        raise SemabenchError(
+            f"recipe.mesa={recipe.mesa:g} learns from averaged weights: set recipe.ema_decay, too."
+        )
+    schedule = recipe.warmup_epochs + recipe.cooldown_epochs
+    if schedule > recipe.epochs:
+        raise SemabenchError(
+            f"recipe.warmup_epochs and cooldown_epochs take {schedule:g} epochs, but "
+            f"recipe.epochs={recipe.epochs}: shorten them."
+        )
+
+
 def check_values(config: TrainConfig | EvalConfig) -> None:
     """Raise a SemabenchError that names the first key whose value cannot be used."""
     _check_ranges(config)
@@ -98,6 +128,7 @@ def check_values(config: TrainConfig | EvalConfig) -> None:
     _choice("trainer.accelerator", config.trainer.accelerator, ("auto", "cpu", "gpu"))
     _resolutions("evaluate_at", config.evaluate_at)
     _check_pairs(config)
+    _check_recipe(config.recipe)
     world_size = config.trainer.devices * config.trainer.num_nodes
     if config.recipe.batch_size % world_size:
         raise SemabenchError(

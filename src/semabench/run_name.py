@@ -11,6 +11,7 @@ from typing import Any
 from semabench.config import TrainConfig
 
 # Where and how fast the data are read does not change what a run is.
+_MODEL_TOLD = ("published_recipe",)
 _DATA_ELSEWHERE = ("packed", "source", "num_workers", "val_resolution")
 
 
@@ -21,7 +22,7 @@ def config_digest(config: dict[str, Any], *, seed: bool) -> str:
     between two starts of one run. Without ``seed``, runs that differ by it alone are equal.
     """
     identity = {
-        "model": config["model"],
+        "model": {k: v for k, v in config["model"].items() if k not in _MODEL_TOLD},
         "data": {k: v for k, v in config["data"].items() if k not in _DATA_ELSEWHERE},
         "recipe": config["recipe"],
         "precision": config["trainer"]["precision"],

@@ -19,6 +19,9 @@ TINY = (
     "recipe.ema_decay=0.9",
     "recipe.mixup=0.8",
     "recipe.cutmix=1.0",
+    "recipe.rand_augment=rand-m9-mstd0.5-inc1",
+    "recipe.random_erase=0.25",
+    "recipe.repeated_augmentation=2",
     "model.drop_path_rate=0.2",
     "evaluate_at=[32,48]",
 )

@@ -81,6 +81,8 @@ def test_killed_and_resumed_the_weights_are_the_same_bits(trained, tmp_path, epo
     assert killed.stdout is not None
     for line in killed.stdout:
         if line.startswith(f"epoch {epoch}/"):
+            while killed.poll() is None and not list(output_root.rglob("last.ckpt")):
+                time.sleep(0.01)
             time.sleep(0.1)  # into the next epoch
             killed.send_signal(signal.SIGKILL)
             break

@@ -137,3 +137,16 @@ def test_weights_of_a_checkpoint(tmp_path):
     assert torch.equal(again.head.fc.weight, model.head.fc.weight)
     with pytest.raises(SemabenchError, match="is not one of resnet18"):
         build("resnet18", checkpoint=tmp_path / "weights.pth")
+
+
+def test_fused_attention_is_an_option_of_timms_models_and_changes_no_number():
+    name, options = "swin_tiny_patch4_window7_224", TINY_SWIN
+    unfused = build(name, 56, options=options, fused_attention=False).eval()
+    fused = build(name, 56, options=options, fused_attention=True).eval()
+    fused.load_state_dict(unfused.state_dict())
+    assert (backend_name(unfused), backend_name(fused)) == ("unfused", "sdpa")
+    pictures = torch.randn(2, 3, 56, 56)
+    with torch.no_grad():
+        torch.testing.assert_close(fused(pictures), unfused(pictures), rtol=1e-5, atol=1e-5)
+    with pytest.raises(SemabenchError, match="resnet18 has no attention"):
+        build("resnet18", fused_attention=True)

@@ -38,6 +38,21 @@ def test_key_tells_measurements_apart(name):
     assert dataclasses.replace(row(), **{name: other}).key != row().key
 
 
+def test_a_halved_batch_is_the_measurement_that_was_asked_for():
+    planned = row(measure="cost", batch_size=128)
+    halved = dataclasses.replace(planned, batch_size=32, asked_batch_size=128)
+    assert halved.key == planned.key
+    assert halved.key != row(measure="cost", batch_size=32).key
+
+
+def test_rows_from_before_there_was_cost_are_read_as_accuracy():
+    old = row().to_dict() | {"schema": 1}
+    for name in ("measure", "mode", "execution", "asked_batch_size", "rounds", "latency_ms"):
+        del old[name]
+    assert Record.from_dict(old).measure == "accuracy"
+    assert Record.from_dict(old).key == row().key
+
+
 def test_unknown_field_names_the_nearest():
     with pytest.raises(SemabenchError, match=r"'top_1'.*'top1'"):
         Record.from_dict(row().to_dict() | {"top_1": 3})

@@ -3,7 +3,13 @@ import statistics
 import pytest
 from rows import row
 
-from semabench.results.summary import describe_errors, describe_setting, resolutions, summarise
+from semabench.results.summary import (
+    describe_errors,
+    describe_setting,
+    describe_speed_errors,
+    resolutions,
+    summarise,
+)
 
 
 def test_one_seed_keeps_its_binomial_error():
@@ -33,6 +39,16 @@ def test_same_seed_measured_twice_counts_once_the_newest():
 def test_a_mixture_says_so():
     lines = summarise([row(), row(seed=1), row("mila_nano")])
     assert "where a line has several" in describe_errors(lines)
+
+
+def test_the_bars_of_throughput_are_named():
+    one = row(images_per_second=100.0, images_per_second_spread=3.0)
+    other = row(images_per_second=110.0, images_per_second_spread=3.0, seed=1)
+    lone = row("mila_nano", images_per_second=90.0, images_per_second_spread=2.0)
+    assert "half the interquartile range" in describe_speed_errors(summarise([one, lone]))
+    assert describe_speed_errors(summarise([one, other])).endswith("over seeds.")
+    assert "else half the interquartile" in describe_speed_errors(summarise([one, other, lone]))
+    assert describe_speed_errors(summarise([row(images_per_second=9.0)])) == ""
 
 
 def test_resolutions_are_sorted_whatever_the_order_of_rows():

@@ -1,20 +1,21 @@
-"""The Lightning module: draws per step, averaged weights, mixing, decay of the loss."""
+"""The Lightning module: draws per step and sample, averaged weights, decay of the loss."""
 
 from __future__ import annotations
 
-import pytest
+import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
 from semabench.config import RecipeConfig
-from semabench.data.mixing import Mix
+from semabench.data.augment.batch import PixelAugment
 from semabench.data.normalize import Normalize
+from semabench.data.sampling import Samples
 from semabench.training.module import Classifier, step_seed
 
 
-def classifier(**recipe) -> Classifier:
+def classifier(pixels: PixelAugment | None = None, **recipe) -> Classifier:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(12, 4))
     settings = {"name": "r", "mixup": 0.0, "cutmix": 0.0, "epochs": 2, "warmup_epochs": 0}
@@ -27,13 +28,14 @@ def classifier(**recipe) -> Classifier:
         std=(0.25, 0.25, 0.25),
         seed=7,
         describe={"config": {}},
+        pixels=pixels,
     )
 
 
-def batch(n: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
+def batch(n: int = 8) -> tuple[torch.Tensor, torch.Tensor, Samples]:
     generator = torch.Generator().manual_seed(1)
     images = torch.randint(0, 256, (n, 3, 2, 2), dtype=torch.uint8, generator=generator)
-    return images, torch.randint(0, 4, (n,), generator=generator)
+    return images, torch.randint(0, 4, (n,), generator=generator), Samples(0, np.arange(n))
 
 
 def test_normalisation_equals_the_formula_and_keeps_the_layout():
@@ -101,32 +103,38 @@ def test_checkpoints_say_what_they_hold():
     assert checkpoint["semabench"] == {"config": {}}
 
 
-@pytest.mark.parametrize(("mixup", "cutmix"), [(0.8, 0.0), (0.0, 1.0), (0.8, 1.0)])
-def test_mixed_targets_are_the_mixture_of_the_labels(mixup, cutmix):
-    torch.manual_seed(3)
-    images = torch.rand(16, 3, 8, 8)
-    labels = torch.arange(16) % 4
-    mix = Mix(4, mixup=mixup, cutmix=cutmix, prob=1.0, switch_prob=0.5)
-    for _ in range(5):
-        mixed, targets = mix(images, labels)
-        torch.testing.assert_close(targets.sum(dim=1), torch.ones(16))
-        other = labels.roll(1)
-        share = targets.gather(1, labels[:, None])[:, 0]
-        assert (targets.gather(1, other[:, None])[:, 0] - (1 - share)).abs().max() < 1e-6
-        if cutmix == 0:  # the pixels are mixed in the same proportion
-            ratio = float(share[0])
-            expected = ratio * images + (1 - ratio) * images.roll(1, 0)
-            torch.testing.assert_close(mixed, expected)
-        elif mixup == 0:  # each pixel is one of the two, in that proportion
-            kept = (mixed == images).all(dim=1).float().mean(dim=(1, 2))
-            assert (kept - share).abs().max() < 1e-6
+def test_mesa_adds_the_cross_entropy_with_the_averaged_weights_predictions(monkeypatch):
+    plain, taught = classifier(ema_decay=0.9), classifier(ema_decay=0.9, mesa=1.5, mesa_start=0.5)
+    for module in (plain, taught):
+        module.eval()  # no dropout
+        module.ema.module.eval()
+        with torch.no_grad():
+            module.ema.module[2].weight += 0.3
+    whole = batch()
+    monkeypatch.setattr(Classifier, "current_epoch", 0)
+    assert taught.training_step(whole, 0) == plain.training_step(whole, 0)
+    monkeypatch.setattr(Classifier, "current_epoch", 1)
+    loss = taught.training_step(whole, 0)
+    pixels = taught.normalize(whole[0])
+    teacher = taught.ema.module(pixels).softmax(-1).detach()
+    student = taught.model(pixels).log_softmax(-1)
+    expected = plain.training_step(whole, 0) - 1.5 * (teacher * student).sum(-1).mean()
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
+    assert all(p.grad is None for p in taught.ema.parameters())
 
 
-def test_mixing_can_be_rare_or_off():
-    images, labels = torch.rand(4, 3, 8, 8), torch.arange(4)
-    off = Mix(4, mixup=0.0, cutmix=0.0, prob=1.0, switch_prob=0.5)
-    assert off(images, labels)[1] is labels
-    rare = Mix(4, mixup=1.0, cutmix=0.0, prob=0.25, switch_prob=0.5)
-    torch.manual_seed(0)
-    mixed = sum(rare(images, labels)[1] is not labels for _ in range(400))
-    assert 70 <= mixed <= 130  # 100 expected, standard deviation 8.7
+def test_pixels_are_augmented_before_and_erased_after_normalisation(monkeypatch):
+    module = classifier(PixelAugment(color_jitter=0.4, seed=7), random_erase=1.0)
+    images, labels, samples = batch()
+    seen = []
+    monkeypatch.setattr(module.model, "forward", lambda x: (seen.append(x), x.flatten(1)[:, :4])[1])
+    module.training_step((images, labels, samples), 0)
+    expected = module.normalize(module.augment.change(images, samples))
+    assert not torch.equal(expected, module.normalize(images))
+    assert torch.equal(seen[0], module.augment.erase(expected, samples))
+    module.training_step((images, labels, Samples(1, samples.keys)), 0)
+    assert not torch.equal(seen[0], seen[1])  # another epoch
+    monkeypatch.setattr(module, "counts", type("Counts", (), {"add": lambda *_: None})())
+    module.validation_step((images, labels), 0)
+    assert torch.equal(seen[2], module.normalize(images))  # as they are

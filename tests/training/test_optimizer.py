@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from semabench.config import RecipeConfig
-from semabench.training.optimizer import create_optimizer, create_scheduler, learning_rate
+from semabench.models import build_model
+from semabench.training.optimizer import (
+    create_optimizer,
+    create_scheduler,
+    ema_decay,
+    learning_rate,
+)
 
 RECIPE = RecipeConfig(name="r", epochs=10, warmup_epochs=2, lr=1e-3, min_lr=1e-5, warmup_lr=1e-6)
 
@@ -80,14 +86,38 @@ def test_norms_biases_and_named_parameters_are_not_decayed():
     }
 
 
-def test_a_clipped_optimizer_is_not_fused(monkeypatch):
-    """Lightning refuses to clip the gradients of a fused one under mixed precision."""
-    model = nn.Linear(2, 2)
-    monkeypatch.setattr(type(model.weight), "is_cuda", True)
-    clipped = RecipeConfig(name="r", clip_grad=5.0)
-    free = RecipeConfig(name="r", clip_grad=None)
-    asked = []
-    monkeypatch.setattr(torch.optim, "AdamW", lambda *_, fused, **__: asked.append(fused))
-    create_optimizer(model, clipped)
-    create_optimizer(model, free)
-    assert asked == [False, True]
+def test_rates_scale_with_the_batch_and_stay_at_the_minimum_in_the_cool_down():
+    """MILA's: 5e-4, 5e-6 and 5e-7 for each 512 pictures; DeiT's cool-down."""
+    recipe = RecipeConfig(
+        name="r", epochs=12, warmup_epochs=2, cooldown_epochs=3, batch_size=2048, lr_batch_size=512,
+        lr=5e-4, min_lr=5e-6, warmup_lr=5e-7,
+    )  # fmt: skip
+    at = learning_rate(recipe, 10)
+    assert at(0) == pytest.approx(2e-6)
+    assert at(20) == pytest.approx(2e-3)
+    assert at(88) > at(89) == pytest.approx(2e-5)
+    assert [at(step) for step in range(89, 120)] == [at(89)] * 31
+    optimizer = create_optimizer(nn.Linear(2, 2), recipe)
+    create_scheduler(optimizer, recipe, 10)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(2e-6)
+
+
+def test_the_averaging_spans_the_same_pictures_at_any_batch():
+    recipe = RecipeConfig(name="r", batch_size=1024, ema_decay=0.9996, ema_batch_size=4096)
+    assert ema_decay(recipe) ** 4 == pytest.approx(0.9996)
+    assert ema_decay(RecipeConfig(name="r", ema_decay=0.99)) == 0.99
+    assert ema_decay(RecipeConfig(name="r")) is None
+
+
+@pytest.mark.parametrize("decayed", [False, True])
+def test_state_matrices_are_decayed_where_the_recipe_says_so(decayed):
+    model = build_model("vmamba_nano", num_classes=2, resolution=32, options={})
+    recipe = RecipeConfig(name="r", decay_state_matrix=decayed)
+    optimizer = create_optimizer(model, recipe)
+    decay = {id(p): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
+    matrices = [p for name, p in model.named_parameters() if name.endswith("A_logs")]
+    skips = [p for name, p in model.named_parameters() if name.endswith("Ds")]
+    assert matrices
+    assert skips
+    assert {decay[id(p)] for p in matrices} == {recipe.weight_decay if decayed else 0.0}
+    assert {decay[id(p)] for p in skips} == {0.0}

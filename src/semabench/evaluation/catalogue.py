@@ -1,4 +1,4 @@
-"""The models there are, with parameters and multiply-adds counted here."""
+"""The models there are: parameters and multiply-adds counted here, and what was published."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ from semabench.config import MIN_RESOLUTION
 from semabench.errors import SemabenchError
 from semabench.evaluation.flops import count_gmacs, count_parameters
 from semabench.models import build_model, mixer_name, model_names
+from semabench.models.published import PUBLISHED
 
 
 def print_models(names: Sequence[str], resolution: int, num_classes: int) -> None:
     """Print one row a model: parameters in millions, and GMACs for one image of this resolution.
+
+    Published top-1 accuracies (ImageNet-1k, 224 px) stand beside them with the recipe that gave
+    them, where it is one of ``conf/recipe``.
 
     Args:
         names: timm names; none: all of semabench's own.
@@ -31,12 +35,21 @@ def print_models(names: Sequence[str], resolution: int, num_classes: int) -> Non
     if num_classes < 1:
         raise SemabenchError(f"--num-classes must be at least 1, not {num_classes}.")
     table = Table(title=f"{resolution} px, {num_classes} classes")
-    for heading in ("model", "mixer", "params (M)", "GMACs"):
-        table.add_column(heading, justify="left" if heading in ("model", "mixer") else "right")
+    for heading in ("model", "mixer", "params (M)", "GMACs", "published top-1", "by recipe"):
+        text = heading in ("model", "mixer", "by recipe")
+        table.add_column(heading, justify="left" if text else "right", overflow="fold")
     for name in track(list(names) or model_names(), description="counting", transient=True):
         with torch.device("meta"):
             model = build_model(name, num_classes=num_classes, resolution=resolution, options={})
         params = count_parameters(model) / 1e6
         gmacs = count_gmacs(model, resolution)
-        table.add_row(name, mixer_name(model) or "-", f"{params:.2f}", f"{gmacs:.3f}")
+        told = PUBLISHED.get(name.split(".")[0])
+        table.add_row(
+            name,
+            mixer_name(model) or "-",
+            f"{params:.2f}",
+            f"{gmacs:.3f}",
+            f"{told.top1:.1f}" if told else "",
+            (told.recipe or "its own") if told else "",
+        )
     Console().print(table)

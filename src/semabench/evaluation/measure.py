@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import statistics
 import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from rich.progress import track
 from torch import Tensor, nn
 
 from semabench.data.normalize import Normalize
+from semabench.evaluation.on_device import autocast, peak_memory_mib, reset_peak_memory
 from semabench.training.counts import Counts
 
 WARMUP = 2  # batches not timed: they allocate, compile and fill caches
@@ -67,7 +66,7 @@ def measure(
     """
     counts = Counts()
     clock = _Clock(device)
-    _reset_peak_memory(device)
+    reset_peak_memory(device)
     bar = track(
         loader,
         description=title,
@@ -78,28 +77,21 @@ def measure(
     for images, labels in bar:
         images = images.to(device, non_blocking=True)
         labels = labels.to(device, non_blocking=True)
-        with clock, _autocast(device, precision):
+        with clock, autocast(device, precision):
             logits = model(_prepare(images, normalize, precision))
         counts.add(logits, labels)
     # A small data set: the last batch again, for speed alone, until there is something to time.
     while len(clock.marks) < WARMUP + 3 and batches:
-        with clock, _autocast(device, precision):
+        with clock, autocast(device, precision):
             model(_prepare(images, normalize, precision))
     n, top1, top5 = counts.correct()
     speed, spread = clock.images_per_second(batch_size)
-    return Measurement(n, top1, top5, speed, spread, _peak_memory_mib(device))
+    return Measurement(n, top1, top5, speed, spread, peak_memory_mib(device))
 
 
 def _prepare(images: Tensor, normalize: Normalize, precision: str) -> Tensor:
     images = normalize(images)
     return images.double() if precision == "64-true" else images
-
-
-def _autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
-    dtypes = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-    if precision in dtypes:
-        return torch.autocast(device.type, dtypes[precision])
-    return contextlib.nullcontext()
 
 
 class _Clock:
@@ -134,21 +126,3 @@ class _Clock:
             return None, None
         low, middle, high = statistics.quantiles(speeds, n=4)
         return middle, (high - low) / 2
-
-
-def _reset_peak_memory(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return
-    with contextlib.suppress(OSError):  # Linux, of one's own process: resets VmHWM
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak_memory_mib(device: torch.device) -> float | None:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 2**10
-    return None

@@ -84,6 +84,7 @@ def _from_run(config: EvalConfig) -> Subject:
         num_classes=len(trained.describe["classes"]),
         resolution=told["data"]["resolution"],
         mixer=told["model"]["mixer"],
+        fused_attention=told["model"]["fused_attention"],
         options=options,
     )
     which, state = _choose_weights(config.weights, trained)
@@ -177,6 +178,7 @@ def _from_name(config: EvalConfig) -> Subject:
         checkpoint=model_config.checkpoint,
         pretrained=model_config.pretrained,
         mixer=model_config.mixer,
+        fused_attention=model_config.fused_attention,
         options=options,
     )
     told: dict[str, Any] = getattr(model, "pretrained_cfg", {})
@@ -187,7 +189,7 @@ def _from_name(config: EvalConfig) -> Subject:
             "mixer": mixer_name(model) or "",
             "options": ",".join(f"{k}={v}" for k, v in sorted(options.items())),
             "checkpoint": _weights_digest(model, model_config),
-            "recipe": "published",
+            "recipe": _published_recipe(model_config),
         },
         data=config.data,
         classes=None,
@@ -196,6 +198,11 @@ def _from_name(config: EvalConfig) -> Subject:
         std=tuple(told.get("std", IMAGENET_STD)),
         output_dir=Path(config.output_dir or f"outputs/eval/{model_config.name}"),
     )
+
+
+def _published_recipe(config: ModelConfig) -> str:
+    """Say how weights that were not trained here came about, as far as it is written down."""
+    return f"published:{config.published_recipe}" if config.published_recipe else "published"
 
 
 def _weights_digest(model: nn.Module, config: ModelConfig) -> str:

@@ -35,6 +35,7 @@ def build_model(
     checkpoint: str | Path | None = None,
     pretrained: bool = False,
     mixer: str | None = None,
+    fused_attention: bool | None = None,
     options: Mapping[str, Any],
 ) -> nn.Module:
     """Build a model of ours or of timm's.
@@ -49,6 +50,8 @@ def build_model(
             model's own keys.
         pretrained: load timm's published weights.
         mixer: token mixer in place of the name's own; for the common macro-architecture.
+        fused_attention: whether a model of timm's computes attention with PyTorch's fused kernels;
+            None keeps timm's choice. No weight depends on it.
         options: further arguments of the model, and of the mixer; None stands for "not given".
 
     Raises:
@@ -77,6 +80,8 @@ def build_model(
         raise
     except (TypeError, ValueError, AssertionError, RuntimeError, OSError) as error:
         raise SemabenchError(_explain(name, error, pretrained)) from error
+    if fused_attention is not None:
+        _set_fused_attention(model, name, fused_attention)
     if checkpoint is not None:
         load_checkpoint(model, checkpoint, name)
     return model
@@ -89,6 +94,15 @@ def _check_name(name: str) -> None:
     if not hint.startswith(" Did you mean"):
         hint = f" Choose one of {', '.join(MODEL_NAMES)}, or any model of timm's."
     raise SemabenchError(f"No model is named '{name}'.{hint}")
+
+
+def _set_fused_attention(model: nn.Module, name: str, fused: bool) -> None:
+    """Set what timm's attention modules read at every call, whatever TIMM_FUSED_ATTN says."""
+    attentions = [module for module in model.modules() if hasattr(module, "fused_attn")]
+    if not attentions:
+        raise SemabenchError(f"{name} has no attention of timm's: leave fused_attention out.")
+    for module in attentions:
+        module.fused_attn = fused  # type: ignore[assignment]
 
 
 def _depends_on_size(name: str) -> bool:

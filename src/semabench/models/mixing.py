@@ -23,12 +23,19 @@ def mixer_name(model: nn.Module) -> str | None:
 
 
 def backend_name(model: nn.Module, device: torch.device | None = None) -> str:
-    """Return the op backend that a model's mixers run on ``device``; "torch" without a choice."""
+    """Return the op backend that a model's mixers run on ``device``.
+
+    For models of timm's, whose attention has a switch, "sdpa" (PyTorch's fused attention) or
+    "unfused"; "torch" for a model without any choice.
+    """
     names = {
         module.resolved_backend(device)
         for module in model.modules()
         if isinstance(module, Mixer | Scan)
     }
+    if not names:
+        fused = {module.fused_attn for module in model.modules() if hasattr(module, "fused_attn")}
+        names = {"sdpa" if value else "unfused" for value in fused}
     return "+".join(sorted(names)) or "torch"
 
 

@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from semabench.files import atomic_path
-from semabench.results.summary import Cell, Estimate, Line, describe_errors, describe_setting
+from semabench.results.summary import (
+    Cell,
+    Estimate,
+    Line,
+    describe_errors,
+    describe_setting,
+    describe_speed_errors,
+)
 from semabench.results.summary import resolutions as all_resolutions
 
 if TYPE_CHECKING:
@@ -55,7 +62,7 @@ def plot_accuracy(lines: Sequence[Line], stem: Path) -> list[Path]:
     _legend(axes, ends)
     low, high = axes.get_ylim()
     axes.set_ylim(max(low, -2), min(high, 102))
-    return _save(figure, stem) if ends else []
+    return save_figure(figure, stem) if ends else []
 
 
 def plot_throughput(lines: Sequence[Line], stem: Path) -> list[Path]:
@@ -77,9 +84,10 @@ def plot_throughput(lines: Sequence[Line], stem: Path) -> list[Path]:
         FuncFormatter(lambda speed, _: f"{speed:,.0f}" if speed >= 10 else f"{speed:.3g}")
     )
     axes.yaxis.set_minor_locator(NullLocator())
-    _finish(axes, lines, "Throughput against resolution", "images per second (log)", "")
+    note = describe_speed_errors(lines)
+    _finish(axes, lines, "Throughput against resolution", "images per second (log)", note)
     _legend(axes, ends)
-    return _save(figure, stem) if ends else []
+    return save_figure(figure, stem) if ends else []
 
 
 def _axes(lines: Sequence[Line]) -> tuple[Figure, Axes]:
@@ -91,14 +99,14 @@ def _axes(lines: Sequence[Line]) -> tuple[Figure, Axes]:
     axes = figure.subplots()
     sizes = all_resolutions(lines)
     axes.set_xscale("log")
-    ticks = _spread(sizes)
+    ticks = spread_ticks(sizes)
     axes.set_xticks(ticks, [str(size) for size in ticks])
     axes.set_xticks([], minor=True)
     axes.set_xlim(sizes[0] / 1.06, sizes[-1] * 1.06)
     return figure, axes
 
 
-def _spread(sizes: Sequence[int]) -> list[int]:
+def spread_ticks(sizes: Sequence[int]) -> list[int]:
     """Return the sizes that can be labelled without running into each other on a log axis."""
     ticks = [sizes[0]]
     gap = (sizes[-1] / sizes[0]) ** (1 / 14)
@@ -137,7 +145,11 @@ def _draw(
 
 
 def _finish(axes: Axes, lines: Sequence[Line], title: str, unit: str, note: str) -> None:
-    captions = [text for text in (describe_setting(lines), note) if text]
+    style_axes(axes, title, unit, [text for text in (describe_setting(lines), note) if text])
+
+
+def style_axes(axes: Axes, title: str, unit: str, captions: Sequence[str]) -> None:
+    """Give axes over resolution their title, captions below it, labels and a light grid."""
     axes.set_title(
         title, loc="left", fontsize=11, fontweight="bold", color=_INK, pad=6 + 12 * len(captions)
     )
@@ -171,7 +183,8 @@ def _legend(axes: Axes, ends: Sequence[tuple[float, ErrorbarContainer]]) -> None
         axes.legend(handles=handles, frameon=False, fontsize=9)
 
 
-def _save(figure: Figure, stem: Path) -> list[Path]:
+def save_figure(figure: Figure, stem: Path) -> list[Path]:
+    """Write a figure as ``.png`` and ``.svg``, each atomically; return the two paths."""
     from matplotlib import rc_context
 
     written = []

@@ -12,9 +12,10 @@ from typing import Any, Self
 
 from semabench.errors import SemabenchError, nearest
 
-SCHEMA = 1
+SCHEMA = 2  # since 2: cost
 
 KEY_FIELDS = (
+    "measure",
     "model",
     "mixer",
     "options",
@@ -28,6 +29,8 @@ KEY_FIELDS = (
     "precision",
     "backend",
     "device",
+    "mode",
+    "execution",
     "batch_size",
 )
 """What makes two rows the same measurement: which weights, on which pixels, computed how."""
@@ -62,16 +65,18 @@ def utc_now() -> str:
 class Record:
     """One row of ``results.jsonl``.
 
-    The numbers (from ``top1`` on) may be None: a row of throughput alone has no accuracy, and a
-    row that is only planned has none at all. So an evaluation builds the row first, skips it if
-    its :attr:`key` is among the rows already stored, and otherwise completes it with
-    ``dataclasses.replace(row, top1=..., ...)``.
+    The numbers (from ``top1`` on) may be None: a row of cost has no accuracy, and a row that is
+    only planned has none at all. So an evaluation builds the row first, skips it if its
+    :attr:`key` is among the rows already stored, and otherwise completes it with
+    ``dataclasses.replace(row, top1=..., ...)``. What an evaluation does not tell stays at its
+    default: ``mode`` and ``execution`` are of cost alone.
 
     Raises:
         SemabenchError: a value that no measurement can have (accuracy above 100, ...).
     """
 
     schema: int = SCHEMA
+    measure: str = "accuracy"  # or "cost": on random pictures, without weights
     # What was measured.
     model: str
     mixer: str = ""
@@ -98,7 +103,11 @@ class Record:
     precision: str = ""
     backend: str = ""
     device: str = ""
+    mode: str = ""  # of cost: "infer", or "train": a whole optimiser step
+    execution: str = ""  # of cost: "eager" or "compiled"
     batch_size: int | None = None
+    asked_batch_size: int | None = None  # where that ran out of memory, and batch_size is less
+    rounds: int | None = None  # timed windows behind the medians of cost
     versions: str = ""  # "torch 2.8.0, timm 1.0.20, semabench 0.1.0"
     commit: str = ""
     run: str = ""  # name of the run directory
@@ -109,7 +118,11 @@ class Record:
     top5: float | None = None
     top5_stderr: float | None = None
     images_per_second: float | None = None
-    images_per_second_spread: float | None = None
+    images_per_second_spread: float | None = None  # half the distance between the quartiles
+    latency_ms: float | None = None  # of one batch
+    latency_ms_spread: float | None = None
+    joules_per_image: float | None = None  # of the whole device
+    joules_per_image_spread: float | None = None
     peak_memory_mib: float | None = None
 
     def __post_init__(self) -> None:
@@ -125,7 +138,10 @@ class Record:
     @property
     def key(self) -> tuple[Any, ...]:
         """Equal for two rows exactly if they are the same measurement; known before measuring."""
-        return tuple(getattr(self, name) for name in KEY_FIELDS)
+        values = {name: getattr(self, name) for name in KEY_FIELDS}
+        if self.asked_batch_size is not None:
+            values["batch_size"] = self.asked_batch_size
+        return tuple(values.values())
 
     @property
     def series(self) -> tuple[Any, ...]:

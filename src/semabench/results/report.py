@@ -1,4 +1,7 @@
-"""One report for any set of runs: the table, the rows as CSV, and the plots."""
+"""One report for any set of runs: the tables, the rows as CSV, and the plots.
+
+Rows of accuracy and rows of cost never share a table.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from semabench.files import atomic_write
+from semabench.results.cost_report import cost_markdown, print_cost, write_cost
+from semabench.results.cost_summary import Subject, subjects
 from semabench.results.plot import plot_accuracy, plot_throughput
 from semabench.results.store import read_results
 from semabench.results.summary import Line, describe_errors, describe_setting, summarise
@@ -34,18 +39,22 @@ class ReportPaths:
     """What a report consists of. A plot without a single number is not drawn and not listed."""
 
     markdown: Path
-    csv: Path
+    csv: Path | None  # of accuracy; None without a row of it
     plots: tuple[Path, ...]
     lines: tuple[Line, ...]
+    cost: tuple[Path, ...] = ()
+    subjects: tuple[Subject, ...] = ()  # of cost
 
     @property
     def files(self) -> tuple[Path, ...]:
         """All files written."""
-        return (self.markdown, self.csv, *self.plots)
+        return (self.markdown, *([self.csv] if self.csv else []), *self.plots, *self.cost)
 
 
 def report(paths: Iterable[Path], out_dir: Path) -> ReportPaths:
     """Write ``report.md``, ``results.csv``, ``accuracy.{png,svg}`` and ``throughput.{png,svg}``.
+
+    Rows of cost give the files of `cost_report.write_cost`.
 
     Args:
         paths: results files, run directories or folders above them.
@@ -55,13 +64,31 @@ def report(paths: Iterable[Path], out_dir: Path) -> ReportPaths:
         SemabenchError: no results, damaged results, or ``out_dir`` cannot be written.
     """
     records = read_results(paths)
-    lines = summarise(records)
-    csv, markdown = out_dir / "results.csv", out_dir / "report.md"
-    atomic_write(csv, csv_table(records))
-    plots = [*plot_accuracy(lines, out_dir / "accuracy")]
-    plots += plot_throughput(lines, out_dir / "throughput")
-    atomic_write(markdown, _markdown(lines, plots))
-    return ReportPaths(markdown, csv, tuple(plots), tuple(lines))
+    markdown = out_dir / "report.md"
+    accuracy = [record for record in records if record.measure != "cost"]
+    cost = [record for record in records if record.measure == "cost"]
+    text = ["# Results\n"]
+    csv, plots, lines = None, [], []
+    if accuracy:
+        lines, csv = summarise(accuracy), out_dir / "results.csv"
+        atomic_write(csv, csv_table(accuracy))
+        plots = [*plot_accuracy(lines, out_dir / "accuracy")]
+        plots += plot_throughput(lines, out_dir / "throughput")
+        text.append(_markdown(lines, plots))
+    chosen = subjects(cost)
+    files: tuple[Path, ...] = ()
+    if cost:
+        files = write_cost(cost, chosen, out_dir)
+        text.append(cost_markdown(chosen, files))
+    atomic_write(markdown, "\n".join(text))
+    return ReportPaths(markdown, csv, tuple(plots), tuple(lines), files, tuple(chosen))
+
+
+def print_report(written: ReportPaths, console: Console) -> None:
+    """Print all tables of a report on a terminal."""
+    if written.lines:
+        print_tables(written.lines, console)
+    print_cost(written.subjects, console)
 
 
 def print_tables(lines: Sequence[Line], console: Console) -> None:
@@ -74,7 +101,7 @@ def print_tables(lines: Sequence[Line], console: Console) -> None:
 
 
 def _markdown(lines: Sequence[Line], plots: Sequence[Path]) -> str:
-    parts = ["# Results\n", describe_setting(lines) + "\n"]
+    parts = [describe_setting(lines) + "\n"]
     for title, stem, measure in _SECTIONS:
         if not _has_numbers(lines, measure):
             continue

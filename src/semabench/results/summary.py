@@ -104,6 +104,21 @@ def describe_errors(lines: Sequence[Line]) -> str:
     )
 
 
+def describe_speed_errors(lines: Sequence[Line]) -> str:
+    """Return what the bars of throughput mean, in one sentence."""
+    cells = [cell for line in lines for cell in line.cells.values()]
+    speeds = [cell.images_per_second for cell in cells if cell.images_per_second]
+    one = "half the interquartile range over the batches of one run"
+    many = "the standard error of the mean over seeds"
+    if not any(speed.stderr for speed in speeds):
+        return ""
+    if all(speed.count == 1 for speed in speeds):
+        return f"Bars: {one}."
+    if all(speed.count > 1 for speed in speeds):
+        return f"Bars: {many}."
+    return f"Bars: {many} where a line has several, else {one}."
+
+
 def describe_setting(lines: Sequence[Line]) -> str:
     """Return what all lines share: the data, how it was shown, and on what it ran."""
     parts: list[str] = []

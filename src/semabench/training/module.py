@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from semabench.config import RecipeConfig
+from semabench.data.augment.batch import BatchAugment, PixelAugment
+from semabench.data.epoch import TrainBatch
 from semabench.data.mixing import Mix
 from semabench.data.normalize import Normalize
 from semabench.training.counts import Counts
-from semabench.training.optimizer import create_optimizer, create_scheduler
+from semabench.training.optimizer import create_optimizer, create_scheduler, ema_decay
 
 Batch = tuple[Tensor, Tensor]
 
@@ -31,6 +33,7 @@ class Classifier(L.LightningModule):
         seed: of the run. The draws of step t depend on (seed, t, rank) only, so that a resumed
             run repeats what an undisturbed one would have drawn.
         describe: stored in every checkpoint; says what the weights are.
+        pixels: augmentation of uint8 pixels that is left to do on the device.
     """
 
     def __init__(
@@ -44,16 +47,19 @@ class Classifier(L.LightningModule):
         std: tuple[float, ...],
         seed: int,
         describe: dict[str, Any],
+        pixels: PixelAugment | None = None,
     ) -> None:
         super().__init__()
         self.model = model
-        self.ema = None if recipe.ema_decay is None else ModelEmaV3(model, decay=recipe.ema_decay)
+        decay = ema_decay(recipe)
+        self.ema = None if decay is None else ModelEmaV3(model, decay=decay)
         if self.ema is not None:
             self.ema.requires_grad_(False)  # or DDP waits for its gradients
         self.recipe = recipe
         self.steps_per_epoch = steps_per_epoch
         self.seed = seed
         self.describe = describe
+        self.augment = BatchAugment(pixels or PixelAugment(), recipe.random_erase, seed)
         self.normalize = Normalize(mean, std)
         self.mix = Mix(
             num_classes,
@@ -65,18 +71,40 @@ class Classifier(L.LightningModule):
         self.counts = Counts()
         self.ema_counts = Counts()
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+    def on_train_batch_start(self, batch: TrainBatch, batch_idx: int) -> None:
         """Make this step's draws (drop path, dropout, mixing) a function of the step."""
         torch.manual_seed(step_seed(self.seed, self.global_step, self.global_rank))
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:
         """Return the loss of one batch; nothing here waits for the device."""
-        images, labels = batch
-        images, targets = self.mix(self.normalize(images), labels)
+        images, labels, samples = batch
+        images = self.normalize(self.augment.change(images, samples))
+        images, targets = self.mix(self.augment.erase(images, samples), labels)
         logits = self.model(images)
-        return F.cross_entropy(logits, targets, label_smoothing=self.recipe.label_smoothing)
+        loss = F.cross_entropy(logits, targets, label_smoothing=self.recipe.label_smoothing)
+        if self.mesa_is_on:
+            loss = loss + self.recipe.mesa * self._mesa(images, logits)
+        return loss
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+    @property
+    def mesa_is_on(self) -> bool:
+        """Whether this epoch learns from the averaged weights, too."""
+        recipe = self.recipe
+        started = self.current_epoch >= int(recipe.mesa_start * recipe.epochs)
+        return recipe.mesa > 0 and started
+
+    def _mesa(self, images: Tensor, logits: Tensor) -> Tensor:
+        """Cross-entropy with what the averaged weights predict for the same, mixed, pictures.
+
+        MESA (Du et al. 2022, arXiv 2205.14083) in the form that MILA's family of code trains with:
+        no temperature, no smoothing.
+        """
+        assert self.ema is not None
+        with torch.no_grad():
+            target = self.ema.module(images).float().softmax(dim=-1)
+        return F.cross_entropy(logits, target)
+
+    def on_train_batch_end(self, outputs: Any, batch: TrainBatch, batch_idx: int) -> None:
         """Update the averaged weights."""
         if self.ema is not None:
             self.ema.update(self.model, step=self.global_step)
@@ -109,12 +137,30 @@ class Classifier(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Return AdamW and its per-step schedule, as Lightning wants them."""
-        optimizer = create_optimizer(self.model, self.recipe)
+        # A fused optimiser unscales float16's gradients by itself, after they should be clipped.
+        fused = self.device.type == "cuda" and not str(self.trainer.precision).startswith("16")
+        optimizer = create_optimizer(self.model, self.recipe, fused=fused)
         scheduler = create_scheduler(optimizer, self.recipe, self.steps_per_epoch)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by the norm of all gradients; Lightning's own would refuse a fused optimiser."""
+        if gradient_clip_val is None:
+            return
+        if str(self.trainer.precision).startswith("16"):
+            super().configure_gradient_clipping(
+                optimizer, gradient_clip_val, gradient_clip_algorithm
+            )
+        else:
+            nn.utils.clip_grad_norm_(self.model.parameters(), gradient_clip_val)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what the weights are: model, data, recipe, classes."""

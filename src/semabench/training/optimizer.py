@@ -1,4 +1,4 @@
-"""AdamW, and a cosine schedule with a linear warm-up, both per optimiser step."""
+"""AdamW, and a cosine schedule with a linear warm-up and a cool-down, per optimiser step."""
 
 from __future__ import annotations
 
@@ -11,40 +11,63 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from semabench.config import RecipeConfig
+from semabench.models.mixing import undecayed
 
 
-def create_optimizer(model: nn.Module, recipe: RecipeConfig) -> torch.optim.AdamW:
-    """Return AdamW over the trainable parameters of ``model``.
+def create_optimizer(
+    model: nn.Module, recipe: RecipeConfig, *, fused: bool = False
+) -> torch.optim.AdamW:
+    """Return AdamW over the trainable parameters of ``model``, in one kernel if ``fused``.
 
     Biases, norms (every parameter with one dimension or fewer) and what the model's
-    ``no_weight_decay()`` names are not decayed.
+    ``no_weight_decay()`` names are not decayed. With ``recipe.decay_state_matrix`` the state
+    matrices A_log of state-space models are, as by the official code of Vim and VMamba.
     """
     named: Callable[[], set[str]] = getattr(model, "no_weight_decay", set)
+    spared = named()
+    if recipe.decay_state_matrix:
+        spared = spared - undecayed(model)
     groups = param_groups_weight_decay(
-        model, recipe.weight_decay, no_weight_decay_list=tuple(named())
+        model, recipe.weight_decay, no_weight_decay_list=tuple(sorted(spared))
     )
-    # Lightning refuses to clip the gradients of a fused optimiser under mixed precision.
-    fused = next(model.parameters()).is_cuda and recipe.clip_grad is None
+    peak = recipe.lr * rate_scale(recipe)
     beta1, beta2 = recipe.betas
-    return torch.optim.AdamW(
-        groups, lr=recipe.lr, betas=(beta1, beta2), eps=recipe.eps, fused=fused
-    )
+    return torch.optim.AdamW(groups, lr=peak, betas=(beta1, beta2), eps=recipe.eps, fused=fused)
+
+
+def rate_scale(recipe: RecipeConfig) -> float:
+    """Return what the recipe's rates are multiplied by: linear in the global batch (Goyal 2017)."""
+    return 1.0 if recipe.lr_batch_size is None else recipe.batch_size / recipe.lr_batch_size
+
+
+def ema_decay(recipe: RecipeConfig) -> float | None:
+    """Return the decay per step of the averaged weights, scaled to the batch where asked for.
+
+    decay ** (batch / ema_batch_size), as MILA's: the average spans the same number of pictures
+    whatever the batch.
+    """
+    if recipe.ema_decay is None or recipe.ema_batch_size is None:
+        return recipe.ema_decay
+    return recipe.ema_decay ** (recipe.batch_size / recipe.ema_batch_size)
 
 
 def learning_rate(recipe: RecipeConfig, steps_per_epoch: int) -> Callable[[int], float]:
     """Return the learning rate as a function of the optimiser step, counted from 0.
 
-    Linear from ``warmup_lr`` to ``lr`` over the warm-up, then half a cosine to ``min_lr``, which
-    the last step reaches.
+    Linear from ``warmup_lr`` to ``lr`` over the warm-up, then half a cosine to ``min_lr``, where
+    the rate stays for the cool-down; without one, the last step reaches it.
     """
-    total = recipe.epochs * steps_per_epoch
+    scale = rate_scale(recipe)
+    peak, least, first = recipe.lr * scale, recipe.min_lr * scale, recipe.warmup_lr * scale
+    total = (recipe.epochs - recipe.cooldown_epochs) * steps_per_epoch
+    total = max(round(total), 1)
     warmup = min(round(recipe.warmup_epochs * steps_per_epoch), total - 1)
 
     def at(step: int) -> float:
         if step < warmup:
-            return recipe.warmup_lr + (recipe.lr - recipe.warmup_lr) * step / warmup
+            return first + (peak - first) * step / warmup
         progress = min((step - warmup) / max(total - 1 - warmup, 1), 1.0)
-        return recipe.min_lr + (recipe.lr - recipe.min_lr) * (1 + math.cos(math.pi * progress)) / 2
+        return least + (peak - least) * (1 + math.cos(math.pi * progress)) / 2
 
     return at
 
@@ -54,4 +77,5 @@ def create_scheduler(
 ) -> LambdaLR:
     """Return the scheduler of :func:`learning_rate`; call ``step()`` after every optimiser step."""
     at = learning_rate(recipe, steps_per_epoch)
-    return LambdaLR(optimizer, lambda step: at(step) / recipe.lr)
+    peak = recipe.lr * rate_scale(recipe)
+    return LambdaLR(optimizer, lambda step: at(step) / peak)

@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from semabench.config import TrainConfig
+from semabench.data.augment.batch import PixelAugment, pixel_augment
 from semabench.data.module import ImageDataModule
 from semabench.files import atomic_write
 from semabench.models import build_model
@@ -62,7 +63,11 @@ def train(config: TrainConfig) -> Path:
     run_dir = run_dir_of(config)
     L.seed_everything(config.seed, workers=True, verbose=False)
     data = ImageDataModule(
-        config.data, config.recipe.batch_size, config.seed, config.trainer.val_batch_size
+        config.data,
+        config.recipe.batch_size,
+        config.seed,
+        config.trainer.val_batch_size,
+        config.recipe.repeated_augmentation,
     )
     module = _module(config, _model(config, len(data.classes)), data)
     resume = resume_path(config.resume, run_dir)
@@ -119,6 +124,7 @@ def _model(config: TrainConfig, num_classes: int) -> nn.Module:
         checkpoint=config.model.checkpoint,
         pretrained=config.model.pretrained,
         mixer=config.model.mixer,
+        fused_attention=config.model.fused_attention,
         options=options,
     )
 
@@ -129,6 +135,11 @@ def _module(config: TrainConfig, model: nn.Module, data: ImageDataModule) -> Cla
     std = tuple(normalisation.get("std", (0.229, 0.224, 0.225)))
     if config.trainer.channels_last:
         model.to(memory_format=torch.channels_last)
+    pixels = pixel_augment(
+        config.recipe, seed=config.seed, mean=mean, interpolation=config.data.interpolation
+    )
+    if config.data.augment_on == "cpu":
+        data.augment, pixels = pixels, PixelAugment()
     module = Classifier(
         model,
         config.recipe,
@@ -145,6 +156,7 @@ def _module(config: TrainConfig, model: nn.Module, data: ImageDataModule) -> Cla
             "mean": list(mean),
             "std": list(std),
         },
+        pixels=pixels,
     )
     if config.trainer.compile:
         model.compile()

@@ -1,0 +1,162 @@
+"""What is to be measured: every model under every condition, as rows that lack their numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby, product
+from typing import Any
+
+import torch
+
+from semabench.config_cost import CostConfig, CostModel, cost_models, products
+from semabench.data.workers import worker_count
+from semabench.errors import SemabenchError
+from semabench.evaluation.cost.bare import backend_label, build_bare, options_label
+from semabench.evaluation.cost.workload import Setting
+from semabench.models import mixer_name
+from semabench.results.provenance import git_commit, software_versions
+from semabench.results.record import Record
+
+# Rough, for the estimate alone: seconds of a process's start, of one compilation, of what a window
+# takes beyond its timed part (allocation, warm-up), and of a model's warm-up.
+_START, _COMPILE, _BESIDE, _PREPARE = 20.0, {"infer": 25.0, "train": 50.0}, 0.3, 1.0
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What peers have in common when they are measured in turn."""
+
+    execution: str
+    mode: str
+    resolution: int
+    batch_size: int
+
+    @property
+    def title(self) -> str:
+        """Say it in words."""
+        return f"{self.mode} {self.execution}  {self.resolution} px  batch {self.batch_size}"
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One model under one condition, and its row as known beforehand."""
+
+    place: int  # of the model in the list
+    spec: CostModel
+    condition: Condition
+    row: Record
+
+    @property
+    def title(self) -> str:
+        """Say which measurement this is."""
+        return f"{self.row.model}  {self.condition.title}"
+
+
+def conditions(config: CostConfig) -> list[Condition]:
+    """Return all conditions, each once: eager ones first, so that rows come while none compiles."""
+    found = [
+        Condition(execution, mode, resolution, size)
+        for case in products(config)
+        for execution, mode, resolution, size in product(
+            case.executions or (), case.modes or (), case.resolutions or (), case.batch_sizes or ()
+        )
+    ]
+    return sorted(dict.fromkeys(found), key=lambda c: c.execution == "compiled")
+
+
+def plan_jobs(config: CostConfig, setting: Setting) -> list[Job]:
+    """Return a job for every model and condition; models are built, without weights, to check them.
+
+    Raises:
+        SemabenchError: a model that cannot be built, or not for one of the resolutions.
+    """
+    wanted = conditions(config)
+    device = torch.device(setting.device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    jobs = []
+    for place, spec in enumerate(cost_models(config)):
+        about = _about(spec, {c.resolution for c in wanted}, device)
+        for condition in wanted:
+            row = Record(
+                measure="cost",
+                **{**about, "backend": about["backend"] + _suffix(condition, setting)},
+                resolution=condition.resolution,
+                mode=condition.mode,
+                execution=condition.execution,
+                batch_size=condition.batch_size,
+                precision=setting.precision,
+                device=name,
+                versions=software_versions(),
+                commit=git_commit(),
+            )
+            jobs.append(Job(place, spec, condition, row))
+    return jobs
+
+
+def _about(spec: CostModel, resolutions: Iterable[int], device: torch.device) -> dict[str, Any]:
+    for resolution in sorted(resolutions):
+        model = build_bare(spec, resolution, torch.device("meta"))
+    backend = backend_label(model, device)
+    has_attention = any(hasattr(module, "fused_attn") for module in model.modules())
+    if spec.fused_attention is not None and not has_attention:
+        raise SemabenchError(
+            f"{spec.name} has no attention of timm's: leave its fused_attention out."
+        )
+    return {
+        "model": spec.name,
+        "mixer": mixer_name(model) or "",
+        "options": options_label(spec),
+        "backend": backend,
+    }
+
+
+def _suffix(condition: Condition, setting: Setting) -> str:
+    """Return what else changes the speed, as rows of accuracy tell it."""
+    compiled = "+compile" if condition.execution == "compiled" else ""
+    return compiled + ("" if setting.channels_last else "+nchw")
+
+
+def in_turn(jobs: Sequence[Job], peers: int) -> Iterator[list[Job]]:
+    """Yield the jobs of at most ``peers`` models at a time, in the models' order."""
+    places = sorted({job.place for job in jobs})
+    for start in range(0, len(places), peers):
+        chosen = places[start : start + peers]
+        yield [job for job in jobs if job.place in chosen]
+
+
+def by_condition(jobs: Iterable[Job], execution: str) -> Iterator[list[Job]]:
+    """Yield the groups of jobs that share a condition of this execution: peers."""
+    order: dict[Condition, int] = {}
+    chosen = [job for job in jobs if job.condition.execution == execution]
+    for job in chosen:
+        order.setdefault(job.condition, len(order))
+    ranked = sorted(chosen, key=lambda job: (order[job.condition], job.place))
+    for _, group in groupby(ranked, key=lambda job: job.condition):
+        yield list(group)
+
+
+def estimate_seconds(jobs: Sequence[Job], config: CostConfig) -> float:
+    """Return roughly how long ``jobs`` take: processes start and compile at once, then take turns.
+
+    A guess for one data-centre GPU; slow steps, as on a CPU, make windows longer than this.
+    """
+    total = 0.0
+    for group in in_turn(jobs, config.peers):
+        processes = len({(job.place, job.condition.mode) for job in group})
+        window = 1.5 * config.min_seconds + _BESIDE
+        total += _START * max(1.0, processes / worker_count(None))
+        total += compile_seconds(group)
+        total += len(group) * (_PREPARE + config.rounds * window)
+    return total
+
+
+def compile_seconds(jobs: Iterable[Job]) -> float:
+    """Return roughly how long the compiled ones among ``jobs`` compile, all processes at once."""
+    queues: dict[tuple[int, str], float] = {}
+    for job in jobs:
+        mode = job.condition.mode
+        if job.condition.execution == "compiled":
+            queues[job.place, mode] = queues.get((job.place, mode), 0.0) + _COMPILE[mode]
+    longest = max(queues.values(), default=0.0)
+    return max(longest, sum(queues.values()) / worker_count(None))

@@ -1,0 +1,98 @@
+"""Measure the cost of models under every condition; each row is stored once its group is done."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from semabench.config_cost import CostConfig
+from semabench.errors import SemabenchError
+from semabench.evaluation.cost.plan import Job, estimate_seconds, in_turn, plan_jobs
+from semabench.evaluation.cost.screen import Screen, minutes
+from semabench.evaluation.cost.session import Session
+from semabench.evaluation.cost.workload import Setting
+from semabench.results.record import Record
+from semabench.results.report import print_report, report
+from semabench.results.store import RESULTS_NAME, read_rows
+from semabench.training.devices import choose_accelerator, choose_precision
+
+
+def measure_cost(config: CostConfig) -> list[Record]:
+    """Measure what ``config`` asks for and is not in results.jsonl yet, and report all of it.
+
+    Returns:
+        The rows asked for that there are, measured now or before.
+
+    Raises:
+        SemabenchError: bad input, before anything is measured; or, once all else is measured,
+            that some measurements failed.
+    """
+    start = time.monotonic()
+    accelerator = choose_accelerator(config.accelerator)
+    setting = Setting(
+        device="cuda" if accelerator == "gpu" else "cpu",
+        precision=choose_precision(config.precision, accelerator),
+        channels_last=config.channels_last,
+        min_steps=config.min_steps,
+        min_seconds=config.min_seconds,
+    )
+    jobs = plan_jobs(config, setting)
+    out_dir = Path(config.output_dir or "outputs/cost")
+    path = out_dir / RESULTS_NAME
+    stored = {} if config.redo else {row.key: row for row in read_rows(path)}
+    todo = [job for job in jobs if job.row.key not in stored]
+    with Screen(sum(_steps(job, config) for job in todo)) as screen:
+        screen.say(_opening(jobs, todo, config, path))
+        session = Session(config, setting, out_dir, screen, start)
+        for group in in_turn(todo, config.peers):
+            session.measure(group)
+    _report(out_dir)
+    _complain(session, path)
+    wanted = {job.row.key for job in jobs}
+    return [row for row in read_rows(path) if row.key in wanted]
+
+
+def _steps(job: Job, config: CostConfig) -> int:
+    return config.rounds + (job.condition.execution == "compiled")
+
+
+def _opening(jobs: Sequence[Job], todo: Sequence[Job], config: CostConfig, path: Path) -> str:
+    if not todo:
+        return f"all {len(jobs)} measurements are in {path} already (redo=true repeats them)"
+    compiled = sum(job.condition.execution == "compiled" for job in todo)
+    before = f", {len(jobs) - len(todo)} measured before" if len(todo) < len(jobs) else ""
+    return (
+        f"{len(todo)} measurements, {compiled} to compile{before}; "
+        f"about {minutes(estimate_seconds(todo, config))}: {path}"
+    )
+
+
+def _report(out_dir: Path) -> None:
+    if not read_rows(out_dir / RESULTS_NAME):
+        return
+    written = report([out_dir / RESULTS_NAME], out_dir / "report")
+    print_report(written, Console())
+    for path in written.files:
+        print(path)
+
+
+def _complain(session: Session, path: Path) -> None:
+    """Say at the end what there is no row of.
+
+    Raises:
+        SemabenchError: a measurement failed.
+    """
+    if session.left:
+        print(
+            f"max_seconds is over, {len(session.left)} measurements left: the same command goes on"
+        )
+    if session.failed:
+        job, reason = next(iter(session.failed.items()))
+        more = f" and {len(session.failed) - 1} more" if len(session.failed) > 1 else ""
+        raise SemabenchError(
+            f"not measured: {job.title}{more} ({reason}); what was measured is in {path}, the same "
+            "command tries the rest again."
+        )

@@ -1,0 +1,134 @@
+"""The process of one model in one mode: it builds, compiles and times, each when it is told to."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+import torch
+
+from semabench.config_cost import CostModel
+from semabench.evaluation.cost.bare import build_bare
+from semabench.evaluation.cost.memory import free_memory, halve_until_it_fits, ran_out_of_memory
+from semabench.evaluation.cost.workload import WARMUP, Setting, Window, Workload
+from semabench.evaluation.flops import count_gmacs, count_parameters
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model that is warm: its batch size, less than asked for where memory ran out, and steps."""
+
+    batch_size: int
+    steps: int  # of a window
+
+
+class Worker:
+    """What one process can be asked. Between two calls it keeps weights and graphs alone.
+
+    Args:
+        spec: the model.
+        mode: ``infer`` or ``train``.
+        setting: device, precision, memory format, windows.
+    """
+
+    def __init__(self, spec: CostModel, mode: str, setting: Setting) -> None:
+        self.spec = spec
+        self.mode = mode
+        self.setting = setting
+        self.workloads: dict[int, Workload] = {}
+        torch.backends.cudnn.benchmark = True
+
+    def ready(self) -> None:
+        """Do nothing: who is asked for it waits until the process has started."""
+
+    def count(self, resolution: int) -> tuple[int, float]:
+        """Return parameters, and 1e9 multiply-adds of one picture's forward pass."""
+        model = build_bare(self.spec, resolution, torch.device("meta"))
+        return count_parameters(model), count_gmacs(model, resolution)
+
+    def compile(self, resolution: int, size: int) -> bool:
+        """Compile for one shape while peers do the same; return whether memory sufficed.
+
+        Where it did not, the graphs that are made already stay, and `prepare` makes the rest.
+        """
+        try:
+            with _untimed_algorithms():
+                self._workload(resolution).steps("compiled", size, WARMUP)
+        except Exception as error:
+            if ran_out_of_memory(error):
+                return False
+            raise
+        return True
+
+    def prepare(self, resolution: int, execution: str, size: int) -> Prepared:
+        """Warm up alone on the device, halving the batch as long as memory runs out."""
+        workload = self._workload(resolution)
+
+        def attempt(size: int) -> float:
+            workload.steps(execution, size, WARMUP)
+            return workload.steps(execution, size, WARMUP)
+
+        size, seconds = halve_until_it_fits(attempt, size)
+        return Prepared(size, workload.window_steps(seconds))
+
+    def window(self, resolution: int, execution: str, size: int, steps: int) -> Window:
+        """Time one window; see `Workload.window`."""
+        others = (w for w in self.workloads.values() if w.resolution != resolution)
+        foreign = sum(workload.held_bytes() for workload in others)
+        return self.workloads[resolution].window(execution, size, steps, foreign)
+
+    def _workload(self, resolution: int) -> Workload:
+        if resolution not in self.workloads:
+            self.workloads[resolution] = Workload(self.spec, resolution, self.mode, self.setting)
+        return self.workloads[resolution]
+
+
+def serve(connection: Connection) -> None:
+    """Answer requests until the parent hangs up.
+
+    The first message is (spec, mode, setting); then each is (method, arguments), answered by
+    (True, result) or (False, one line). The parent's end is closed by its death, too.
+    """
+    try:
+        worker = Worker(*connection.recv())
+        while True:
+            method, arguments = connection.recv()
+            try:
+                answer = True, getattr(worker, method)(*arguments)
+            except Exception as error:
+                traceback.print_exc()
+                answer = False, _one_line(error)
+            free_memory()
+            connection.send(answer)
+    except (EOFError, ConnectionError, KeyboardInterrupt):
+        return
+
+
+@contextlib.contextmanager
+def _untimed_algorithms() -> Iterator[None]:
+    """Have cuDNN choose by rule, in a block that runs beside busy peers, not by timing.
+
+    It keeps what it has chosen; deterministic algorithms it keeps apart, so that none of them is
+    used later, where it chooses by timing.
+    """
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.deterministic
+    cudnn.benchmark, cudnn.deterministic = False, True
+    try:
+        yield
+    finally:
+        cudnn.benchmark, cudnn.deterministic = before
+
+
+def _one_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def main() -> None:
+    """Serve the parent at the file descriptor that is the first argument."""
+    serve(Connection(int(sys.argv[1])))

@@ -1,0 +1,195 @@
+"""One model at one resolution, and the steps of it that are timed."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from semabench.config_cost import CostModel
+from semabench.data.normalize import Normalize
+from semabench.evaluation.cost.bare import build_bare
+from semabench.evaluation.cost.energy import EnergyMeter
+from semabench.evaluation.on_device import autocast, peak_memory_mib, reset_peak_memory
+
+WARMUP = 2  # first steps of all, not timed: they choose algorithms and fill caches
+SETTLE = 1  # before each window: allocates again what was given back to the peers
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all workers share.
+
+    Attributes:
+        device: ``cuda`` or ``cpu``.
+        precision: Lightning's name of it.
+        channels_last: memory format of models and pictures.
+        min_steps, min_seconds: what a timed window has at least of both.
+    """
+
+    device: str
+    precision: str
+    channels_last: bool
+    min_steps: int
+    min_seconds: float
+
+
+@dataclass(frozen=True)
+class Window:
+    """What one timed window found.
+
+    Attributes:
+        seconds: a step.
+        joules: an image, of the whole device; None where nothing tells.
+        peak_memory_mib: of this model's own; see `Workload.window`.
+    """
+
+    seconds: float
+    joules: float | None
+    peak_memory_mib: float | None
+
+
+class Workload:
+    """A model at one resolution, in one mode.
+
+    An inference step is the forward pass; a training step is forward, cross-entropy, backward and
+    AdamW. Both take random pictures that lie normalised on the device.
+
+    Args:
+        spec: the model.
+        resolution: height and width in pixels.
+        mode: ``infer`` or ``train``.
+        setting: device, precision, memory format.
+
+    Raises:
+        SemabenchError: the model cannot be built.
+    """
+
+    def __init__(self, spec: CostModel, resolution: int, mode: str, setting: Setting) -> None:
+        self.setting = setting
+        self.resolution = resolution
+        self.device = torch.device(setting.device)
+        model = build_bare(spec, resolution, self.device)
+        if setting.precision == "64-true":
+            model.double()
+        if setting.channels_last:
+            model.to(memory_format=torch.channels_last)
+        self.model = model.train(mode == "train")
+        self.optimizer = None
+        if mode == "train":
+            fused = self.device.type == "cuda"
+            self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=fused)
+        self.scaler = torch.amp.GradScaler(setting.device, enabled=setting.precision == "16-mixed")
+        self._compiled: Callable[[Tensor], Tensor] | None = None
+
+    def forward(self, execution: str) -> Callable[[Tensor], Tensor]:
+        """Return the model as it is, or compiled for each shape by itself."""
+        if execution == "eager":
+            return self.model
+        if self._compiled is None:
+            _expect_many_shapes()
+            self._compiled = torch.compile(self.model, dynamic=False)
+        assert self._compiled is not None
+        return self._compiled
+
+    def batch(self, size: int) -> tuple[Tensor, Tensor]:
+        """Return random pictures, normalised, and random labels, on the device."""
+        shape = (size, 3, self.resolution, self.resolution)
+        pictures = torch.randint(0, 256, shape, dtype=torch.uint8, device=self.device)
+        layout = torch.channels_last if self.setting.channels_last else torch.contiguous_format
+        images = Normalize(_MEAN, _STD).to(self.device)(pictures.to(memory_format=layout))
+        if self.setting.precision == "64-true":
+            images = images.double()
+        classes = int(getattr(self.model, "num_classes", 1000))
+        return images, torch.randint(0, classes, (size,), device=self.device)
+
+    def steps(self, execution: str, size: int, count: int) -> float:
+        """Run ``count`` steps on one new batch; return the seconds of one, waited for."""
+        return self._run(self.forward(execution), *self.batch(size), count)
+
+    def window(self, execution: str, size: int, count: int, foreign_bytes: int) -> Window:
+        """Time ``count`` steps, after ``SETTLE`` of them that are not timed.
+
+        Args:
+            execution: ``eager`` or ``compiled``.
+            size: of a batch.
+            count: steps of the window.
+            foreign_bytes: on the device in this process, but not of this model: left out of the
+                peak. On a CPU the peak is the whole process's.
+        """
+        run, (images, labels) = self.forward(execution), self.batch(size)
+        self._run(run, images, labels, SETTLE)
+        reset_peak_memory(self.device)
+        with EnergyMeter(self.device) as energy:
+            seconds = self._run(run, images, labels, count)
+        peak = peak_memory_mib(self.device)
+        if peak is not None and self.device.type == "cuda":
+            peak -= foreign_bytes / 2**20
+        joules = None if energy.joules is None else energy.joules / (count * size)
+        return Window(seconds, joules, peak)
+
+    def window_steps(self, seconds: float) -> int:
+        """Return how many steps of this many seconds each a window needs."""
+        wanted = math.ceil(self.setting.min_seconds / max(seconds, 1e-6))
+        return max(self.setting.min_steps, wanted)
+
+    def held_bytes(self) -> int:
+        """Return what the model and its optimiser hold between two windows."""
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        if self.optimizer is not None:
+            for state in self.optimizer.state.values():
+                tensors += [value for value in state.values() if isinstance(value, Tensor)]
+        on_device = {t.untyped_storage().data_ptr(): t for t in tensors if t.device == self._own}
+        return sum(t.untyped_storage().nbytes() for t in on_device.values())
+
+    @property
+    def _own(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def _run(
+        self, run: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, count: int
+    ) -> float:
+        step = self._infer if self.optimizer is None else self._train
+        self.model.zero_grad(set_to_none=True)  # of a step that ran out of memory
+        self._wait()
+        start = time.perf_counter()
+        for _ in range(count):
+            step(run, images, labels)
+        self._wait()
+        return (time.perf_counter() - start) / count
+
+    @torch.inference_mode()
+    def _infer(self, run: Callable[[Tensor], Tensor], images: Tensor, _: Tensor) -> None:
+        with autocast(self.device, self.setting.precision):
+            run(images)
+
+    def _train(self, run: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> None:
+        assert self.optimizer is not None
+        with autocast(self.device, self.setting.precision):
+            logits = run(images)
+            if isinstance(logits, tuple):  # of distilled models, one a head
+                logits = logits[0]
+            loss = F.cross_entropy(logits, labels)
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def _expect_many_shapes() -> None:
+    """Let torch.compile keep a graph for each shape; beyond its limit it would go eager unsaid."""
+    from torch._dynamo import config
+
+    config.recompile_limit = 256
+    config.accumulated_recompile_limit = 1024
+    config.fail_on_recompile_limit_hit = True

@@ -1,0 +1,202 @@
+"""Tables of cost: for the terminal, in Markdown, as CSV, and in the columns of timm's benchmark."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from semabench.results.cost_summary import (
+    Subject,
+    conditions,
+    curves,
+    executions,
+    meetings,
+    scaling,
+)
+from semabench.results.record import Record
+from semabench.results.scaling import PowerLaw
+
+TIMM_COLUMNS = (
+    "model",
+    "infer_samples_per_sec",
+    "infer_step_time",
+    "infer_batch_size",
+    "infer_img_size",
+    "infer_gmacs",
+    "infer_macts",
+    "train_samples_per_sec",
+    "train_step_time",
+    "train_batch_size",
+    "train_img_size",
+    "param_count",
+)
+"""What timm's benchmark.py writes; step times in ms, gmacs of one picture, parameters in millions.
+``infer_macts`` (activations) is not counted here and stays empty."""
+
+_BESIDE = ("mixer", "options", "backend", "execution", "precision", "device", "versions")
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table as text: the first ``words`` columns are words, the others numbers.
+
+    Line breaks in the header are where it is best broken.
+    """
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+    words: int = 1
+
+
+def cost_tables(chosen: Sequence[Subject]) -> list[TextTable]:
+    """Return what there are numbers for: speed, latency, memory, energy; then size and scaling."""
+    tables = []
+    for (title, cell), execution in product(_MEASURES, executions(chosen)):
+        table = _table(f"{title}, {execution}", chosen, execution, cell)
+        if any(any(row[2:]) for row in table.rows):
+            tables.append(table)
+    return [*tables, _size_table(chosen), *scaling_tables(chosen)]
+
+
+def _table(
+    title: str, chosen: Sequence[Subject], execution: str, cell: Callable[[Record], str]
+) -> TextTable:
+    columns = [
+        place
+        for place in conditions(chosen)
+        if any((execution, place) in subject.rows for subject in chosen)
+    ]
+    rows = []
+    for subject in chosen:
+        found = [subject.rows.get((execution, place)) for place in columns]
+        if any(found):
+            texts = [cell(row) + _shrunk(row) if row else "" for row in found]
+            rows.append([subject.name, subject.backend, *texts])
+    names = [f"{mode}\n{size} px\nbatch {batch}" for mode, size, batch in columns]
+    return TextTable(title, ["model", "backend", *names], rows, words=2)
+
+
+def _shrunk(row: Record) -> str:
+    return "" if row.asked_batch_size is None else f" (b {row.batch_size})"
+
+
+def _speed(row: Record) -> str:
+    return _with_spread(row.images_per_second, row.images_per_second_spread)
+
+
+def _latency(row: Record) -> str:
+    return _with_spread(row.latency_ms, row.latency_ms_spread)
+
+
+def _energy(row: Record) -> str:
+    return _with_spread(row.joules_per_image, row.joules_per_image_spread)
+
+
+def _memory(row: Record) -> str:
+    return "" if row.peak_memory_mib is None else f"{row.peak_memory_mib:,.0f}"
+
+
+_MEASURES: tuple[tuple[str, Callable[[Record], str]], ...] = (
+    ("Images per second", _speed),
+    ("Milliseconds a batch", _latency),
+    ("Peak memory (MiB)", _memory),
+    ("Joules per image", _energy),
+)
+
+
+def _size_table(chosen: Sequence[Subject]) -> TextTable:
+    sizes = sorted({size for subject in chosen for _, (_, size, _) in subject.rows})
+    rows = []
+    for subject in chosen:
+        gmacs = {row.resolution: row.gmacs for row in subject.rows.values() if row.gmacs}
+        params = next((row.params for row in subject.rows.values() if row.params), None)
+        cells = [f"{gmacs[size]:.2f}" if size in gmacs else "" for size in sizes]
+        rows.append([subject.name, "" if params is None else f"{params / 1e6:.2f}", *cells])
+    header = ["model", "params M", *(f"{size} px" for size in sizes)]
+    return TextTable("GMACs of one image's forward pass", header, rows)
+
+
+def scaling_tables(chosen: Sequence[Subject]) -> list[TextTable]:
+    """Return the exponents k of cost ∝ tokens^k, and where curves cross; only what there is."""
+    fits, crossed = [], []
+    for mode, execution in product(("train", "infer"), executions(chosen)):
+        lines = curves(chosen, mode, execution)
+        for found in map(scaling, lines):
+            if found.latency is not None:
+                batches = _batches(list(found.curve.batches.values()))
+                exponents = [_exponent(found.latency), _exponent(found.memory)]
+                fits.append([found.curve.name, mode, execution, batches, *exponents])
+        for meeting in meetings(lines):
+            names, crossing = meeting.names, meeting.crossing
+            clear = "" if crossing.clear else "within the spread"
+            where = f"{crossing.resolution:.0f}"
+            sides = [names[crossing.below], names[crossing.above]]
+            crossed.append([*sides, mode, execution, clear, where])
+    tables = []
+    if fits:
+        header = ["model", "mode", "execution", "batch", "k, time", "k, memory"]
+        tables.append(TextTable("Cost of an image ∝ tokens^k", header, fits, words=4))
+    if crossed:
+        header = ["cheaper below", "cheaper above", "mode", "execution", "", "crossing, px"]
+        tables.append(TextTable("Where time per image crosses", header, crossed, words=5))
+    return tables
+
+
+def csv_rows(records: Sequence[Record]) -> str:
+    """Return every row with all its fields."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(records[0].to_dict()), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(record.to_dict() for record in records)
+    return buffer.getvalue()
+
+
+def timm_csv(records: Sequence[Record]) -> str:
+    """Return timm's benchmark columns, then ours: inference and training of a model in one row.
+
+    Args:
+        records: rows of cost; those that differ by their mode alone share a row.
+    """
+    joined: dict[tuple[object, ...], dict[str, object]] = {}
+    for row in records:
+        told = {name: getattr(row, name) for name in _BESIDE}
+        asked = row.asked_batch_size or row.batch_size
+        line = joined.setdefault((row.model, row.resolution, asked, *told.values()), {})
+        line |= {"model": row.model, "param_count": _rounded(row.params, 1e6, 2), **told}
+        line |= {
+            f"{row.mode}_samples_per_sec": _rounded(row.images_per_second, 1, 2),
+            f"{row.mode}_step_time": _rounded(row.latency_ms, 1, 3),
+            f"{row.mode}_batch_size": row.batch_size,
+            f"{row.mode}_img_size": row.resolution,
+        }
+        if row.mode == "infer":
+            line["infer_gmacs"] = _rounded(row.gmacs, 1, 2)
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, [*TIMM_COLUMNS, *_BESIDE], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(joined.values())
+    return buffer.getvalue()
+
+
+def _rounded(value: float | None, unit: float, digits: int) -> float | None:
+    return None if value is None else round(value / unit, digits)
+
+
+def _with_spread(value: float | None, spread: float | None) -> str:
+    if value is None:
+        return ""
+    digits = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 4
+    text = f"{value:,.{digits}f}"
+    return text if spread is None else f"{text} ±{spread:,.{digits}f}"
+
+
+def _exponent(law: PowerLaw | None) -> str:
+    return "" if law is None else f"{law.exponent:.2f} ±{law.stderr:.2f}"
+
+
+def _batches(sizes: Sequence[int]) -> str:
+    return "/".join(map(str, sizes if len(set(sizes)) > 1 else sizes[:1]))

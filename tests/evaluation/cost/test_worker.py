@@ -1,0 +1,151 @@
+"""The work of one process, done in this one."""
+
+import pytest
+import torch
+
+from semabench.config_cost import CostModel
+from semabench.errors import SemabenchError
+from semabench.evaluation.cost.bare import backend_label, build_bare
+from semabench.evaluation.cost.memory import free_memory
+from semabench.evaluation.cost.worker import Worker
+from semabench.evaluation.cost.workload import Setting, Workload
+
+NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+META = torch.device("meta")
+
+
+def setting(**changes):
+    values = {"device": "cpu", "precision": "32-true", "channels_last": True}
+    return Setting(**{**values, "min_steps": 2, "min_seconds": 0.0, **changes})
+
+
+def test_a_window_times_the_steps_it_is_told():
+    worker = Worker(CostModel("sema_nano"), "infer", setting())
+    prepared = worker.prepare(32, "eager", 2)
+    assert (prepared.batch_size, prepared.steps) == (2, 2)
+    window = worker.window(32, "eager", 2, prepared.steps)
+    assert window.seconds > 0
+    assert window.joules is None
+    assert window.peak_memory_mib is None or window.peak_memory_mib > 0
+
+
+def test_a_training_step_changes_every_weight_and_leaves_no_gradient():
+    workload = Workload(CostModel("mila_nano"), 32, "train", setting())
+    before = {name: p.detach().clone() for name, p in workload.model.named_parameters()}
+    assert workload.steps("eager", 2, 1) > 0
+    after = dict(workload.model.named_parameters())
+    same = [name for name in before if torch.equal(before[name], after[name])]
+    assert same == []
+    assert all(parameter.grad is None for parameter in after.values())
+
+
+def test_inference_changes_nothing():
+    workload = Workload(CostModel("mila_nano"), 32, "infer", setting())
+    before = {name: t.clone() for name, t in workload.model.state_dict().items()}
+    workload.steps("eager", 2, 2)
+    assert all(torch.equal(before[n], t) for n, t in workload.model.state_dict().items())
+
+
+def test_pictures_are_normalised_random_pixels_in_the_layout_asked_for():
+    workload = Workload(CostModel("sema_nano"), 48, "infer", setting())
+    images, labels = workload.batch(4)
+    assert images.shape == (4, 3, 48, 48)
+    assert images.dtype == torch.float32
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    assert images.mean().abs() < 1
+    assert labels.max() < 1000
+
+
+def test_windows_are_long_enough_in_steps_and_in_time():
+    workload = Workload(CostModel("sema_nano"), 32, "infer", setting(min_seconds=0.3))
+    assert workload.window_steps(0.1) == 3
+    assert workload.window_steps(10.0) == 2
+
+
+def test_out_of_memory_halves_the_batch(monkeypatch):
+    worker = Worker(CostModel("sema_nano"), "train", setting())
+    forward = Workload.forward
+
+    def limited(self, execution):
+        run = forward(self, execution)
+
+        def call(images):
+            if len(images) > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return run(images)
+
+        return call
+
+    monkeypatch.setattr(Workload, "forward", limited)
+    assert worker.prepare(32, "eager", 9).batch_size == 2
+
+
+def test_memory_held_counts_weights_and_optimiser():
+    workload = Workload(CostModel("sema_nano"), 32, "train", setting())
+    weights = sum(p.nbytes for p in workload.model.parameters())
+    assert workload.held_bytes() == weights + sum(b.nbytes for b in workload.model.buffers())
+    workload.steps("eager", 2, 1)
+    assert workload.held_bytes() > 2.9 * weights
+
+
+def test_swin_keeps_its_windows_at_every_resolution():
+    for resolution in (224, 512):
+        model = build_bare(CostModel("swin_tiny_patch4_window7_224"), resolution, META)
+        sizes = {block.window_size for stage in model.layers for block in stage.blocks}
+        assert sizes == {(7, 7)}
+        assert model(torch.zeros(1, 3, resolution, resolution, device=META)).shape == (1, 1000)
+
+
+@pytest.mark.parametrize(
+    ("fused", "variable", "label"),
+    [
+        (True, None, "sdpa"),
+        (False, None, "unfused"),
+        (None, None, "unfused"),
+        (None, "2", "sdpa"),
+        (False, "2", "unfused"),
+    ],
+)
+def test_swins_attention_is_the_one_asked_for(monkeypatch, fused, variable, label):
+    monkeypatch.delenv("TIMM_FUSED_ATTN", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("TIMM_FUSED_ATTN", variable)
+    model = build_bare(CostModel("swin_tiny_patch4_window7_224", fused_attention=fused), 224, META)
+    assert backend_label(model, META) == label
+    deit = build_bare(CostModel("deit_tiny_patch16_224"), 224, META)
+    assert backend_label(deit, META) == "sdpa"  # one model's choice is not another's
+
+
+def test_an_unknown_model_is_one_line():
+    with pytest.raises(SemabenchError, match="sema_nano"):
+        build_bare(CostModel("sema_nanno"), 32, META)
+
+
+@pytest.mark.gpu
+@NEEDS_CUDA
+@pytest.mark.parametrize("mode", ["infer", "train"])
+def test_on_a_gpu_memory_is_the_models_own_and_energy_is_counted(mode):
+    told = setting(device="cuda", precision="bf16-mixed", min_seconds=0.3)
+    alone = Worker(CostModel("sema_nano"), mode, told)
+    beside = Worker(CostModel("sema_nano"), mode, told)
+    beside.prepare(256, "eager", 4)
+    found = {}
+    for name, worker in (("alone", alone), ("beside", beside)):
+        prepared = worker.prepare(128, "eager", 16)
+        free_memory()
+        found[name] = worker.window(128, "eager", 16, prepared.steps)
+    assert found["alone"].peak_memory_mib > 1
+    assert found["beside"].peak_memory_mib < 1.5 * found["alone"].peak_memory_mib
+    for window in found.values():
+        assert window.joules is None or window.joules > 0
+
+
+@pytest.mark.gpu
+@NEEDS_CUDA
+def test_on_a_gpu_compiled_shapes_do_not_disturb_each_other():
+    told = setting(device="cuda", precision="bf16-mixed")
+    worker = Worker(CostModel("sema_nano"), "train", told)
+    shapes = [(64, 4), (64, 8), (96, 4)]
+    assert all(worker.compile(*shape) for shape in shapes)
+    for resolution, size in shapes:
+        assert worker.prepare(resolution, "compiled", size).batch_size == size

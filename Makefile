@@ -14,7 +14,7 @@ BIN := .venv/bin
 
 help:
 	@echo "make setup   virtual environment .venv, pinned by constraints.txt (FFCV=0: without FFCV)"
-	@echo "make demo    train SEMA and linear attention on drawn shapes; table and plots"
+	@echo "make demo    train SEMA, linear attention and VMamba on drawn shapes; table, plots"
 	@echo "make test    all tests that need no GPU"
 	@echo "make lint    ruff and mypy"
 
@@ -30,13 +30,13 @@ $(READY): pyproject.toml constraints.txt
 		-e '.[dev$(if $(filter 0,$(FFCV)),,$(comma)ffcv)]'
 	@touch $@
 
-# Drawn pictures, packed and rendered like ImageNet; two models, one recipe; one table, two plots.
+# Drawn pictures, packed and rendered like ImageNet; three models, one recipe; one table, two plots.
 SHAPES := data/shapes
 demo: $(READY)
 	$(BIN)/semabench data shapes $(SHAPES)
 	$(BIN)/semabench data pack $(SHAPES) $(SHAPES) --mode raw
 	$(BIN)/semabench data render $(SHAPES) $(SHAPES) --resolution 64 96 128 160 --crop-pct 1.0
-	$(BIN)/python train.py -m experiment=demo model=sema_nano,mila_nano
+	$(BIN)/python train.py -m experiment=demo model=sema_nano,mila_nano,vmamba_nano
 	$(BIN)/semabench report outputs/demo
 
 test: $(READY)

@@ -12,7 +12,8 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from semabench import cli
-from semabench.config import EvalConfig, TrainConfig, to_config
+from semabench.config import TrainConfig, to_config
+from semabench.config_cost import CostConfig, check_cost, schema_of
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 README = (REPOSITORY / "README.md").read_text()
@@ -35,6 +36,11 @@ def single(override: str) -> str:
     return override if value.startswith("[") else f"{key}={value.split(',')[0]}"
 
 
+EVALUATIONS = {
+    "README.md": README,
+    "cost.md": (REPOSITORY / "docs" / "cost.md").read_text(),
+    "cost_baselines.yaml": (REPOSITORY / "conf/measure/cost_baselines.yaml").read_text(),
+}
 TEXTS = {"README.md": README, **{p.name: p.read_text() for p in EXPERIMENTS}}
 
 
@@ -52,12 +58,16 @@ def test_train_commands_compose(source):
             to_config(compose("train", overrides=given), TrainConfig)
 
 
-def test_eval_commands_compose():
-    found = commands(README, r"eval\.py")
+@pytest.mark.parametrize("source", EVALUATIONS)
+def test_eval_commands_compose(source):
+    found = commands(EVALUATIONS[source], r"eval\.py")
     assert found
     for words in found:
         with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-            to_config(compose("eval", overrides=overrides(words, "eval.py")), EvalConfig)
+            composed = compose("eval", overrides=overrides(words, "eval.py"))
+            config = to_config(composed, schema_of(composed))
+        if isinstance(config, CostConfig):
+            check_cost(config)
 
 
 @pytest.mark.parametrize("source", TEXTS)

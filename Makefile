@@ -35,7 +35,7 @@ SHAPES := data/shapes
 demo: $(READY)
 	$(BIN)/semabench data shapes $(SHAPES)
 	$(BIN)/semabench data pack $(SHAPES) $(SHAPES) --mode raw
-	$(BIN)/semabench data render $(SHAPES) $(SHAPES) --resolution 64 96 128 160 --crop-pct 1.0
+	$(BIN)/semabench data render $(SHAPES) $(SHAPES) --resolution 32 48 64 96 --crop-pct 1.0
 	$(BIN)/python train.py -m experiment=demo model=sema_nano,mila_nano,vmamba_nano
 	$(BIN)/semabench report outputs/demo
 

@@ -123,9 +123,9 @@ def _add_check(commands: Any) -> None:
 def _add_shapes(commands: Any) -> None:
     p = _add(commands, "shapes", _shapes, "Draw the embedded dataset (see docs/shapes.md).")
     p.add_argument("out_dir", type=Path, metavar="out")
-    p.add_argument("--train", type=int, default=1890, help="pictures (default: 1890)")
+    p.add_argument("--train", type=int, default=5400, help="pictures (default: 5400)")
     p.add_argument("--val", type=int, default=720, help="pictures (default: 720)")
-    p.add_argument("--size", type=int, default=192, help="of a picture, in pixels (default: 192)")
+    p.add_argument("--size", type=int, default=96, help="of a picture, in pixels (default: 96)")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--workers", type=int, help="processes (default: the cores there are)")
 

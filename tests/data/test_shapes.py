@@ -13,7 +13,7 @@ from semabench.data.shapes_folder import generate_shapes
 from semabench.errors import SemabenchError
 
 quick = settings(deadline=None, max_examples=25)
-SMALL = {"train": 20, "val": 9, "size": 144}
+SMALL = {"train": 20, "val": 9, "size": 64}
 seeds = st.integers(0, 2**32)
 labels = st.integers(0, len(CLASSES) - 1)
 
@@ -78,7 +78,7 @@ def test_scenes_of_other_layouts_have_the_same_shapes(seed, texture):
 @quick
 @given(seeds, st.integers(0, 2))
 def test_at_few_pixels_no_texture_exists(seed, layout):
-    pictures = [render_scene(_scene(3 * texture + layout, seed), 16) for texture in range(3)]
+    pictures = [render_scene(_scene(3 * texture + layout, seed), 8) for texture in range(3)]
     assert np.array_equal(pictures[0], pictures[1])
     assert np.array_equal(pictures[0], pictures[2])
 
@@ -145,7 +145,7 @@ def test_tree_is_an_ordinary_one(dataset):
         assert sum(counts) == total
         assert max(counts) - min(counts) <= 1
     pictures = [Image.open(path) for path in dataset.rglob("*.jpg")]
-    assert {(p.size, p.mode) for p in pictures} == {((144, 144), "RGB")}
+    assert {(p.size, p.mode) for p in pictures} == {((64, 64), "RGB")}
     assert not [path for path in dataset.parent.iterdir() if path != dataset]
 
 
@@ -196,7 +196,7 @@ def test_full_disk_leaves_nothing(tmp_path, monkeypatch):
     ("change", "message"),
     [
         ({"train": 8}, "at least 9 pictures"),
-        ({"size": 96}, "at least 144"),
+        ({"size": 40}, "at least 48"),
         ({"seed": -1}, "seed"),
         ({"workers": 0}, "workers"),
     ],

@@ -26,7 +26,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working directory with data/shapes: 144 training and 45 validation pictures."""
     cwd = tmp_path_factory.mktemp("workplace")
     shapes = str(cwd / "data" / "shapes")
-    semabench(["data", "shapes", shapes, "--train", "144", "--val", "45", "--size", "144"])
+    semabench(["data", "shapes", shapes, "--train", "144", "--val", "45", "--size", "96"])
     semabench(["data", "pack", shapes, shapes])
     semabench(["data", "render", shapes, shapes, "--resolution", "32", "48", "--crop-pct", "1.0"])
     return cwd

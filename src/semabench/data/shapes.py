@@ -25,8 +25,8 @@ TEXTURES = ("horizontal", "vertical", "diagonal")
 LAYOUTS = ("row", "column", "triangle")
 CLASSES = tuple(f"{texture}-{layout}" for texture in TEXTURES for layout in LAYOUTS)
 
-FREQUENCIES = (16.0, 72.0)
-"""Range of the texture in cycles over the picture's width: 72 needs 144 pixels to exist at all."""
+FREQUENCIES = (6.0, 24.0)
+"""Range of the texture in cycles over the picture's width: 24 needs 48 pixels to exist at all."""
 
 _TILT = np.deg2rad(12)
 
@@ -136,8 +136,8 @@ def _shape(
 
 def _two_colours(generator: np.random.Generator) -> tuple[Array, Array]:
     """Return a mean colour and a swing about it, within 0..1 and of a contrast that can be seen."""
-    direction = generator.normal(size=3)
-    swing = direction / np.abs(direction).max() * generator.uniform(0.2, 0.45)
+    direction = 1 + 0.25 * generator.normal(size=3)  # light and dark first, hue a little
+    swing = direction / np.abs(direction).max() * generator.uniform(0.25, 0.45)
     return generator.uniform(np.abs(swing), 1 - np.abs(swing)), swing
 
 

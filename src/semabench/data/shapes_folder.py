@@ -20,7 +20,7 @@ from semabench.errors import SemabenchError
 from semabench.files import PARTIAL_SUFFIX, atomic_write
 
 SETTINGS_NAME = "shapes.json"
-VERSION = 1
+VERSION = 2
 """Raised whenever the same settings would give other pictures."""
 
 _JPEG: dict[str, Any] = {"format": "JPEG", "quality": 95, "subsampling": 0}  # fine colours stay
@@ -30,9 +30,9 @@ _CHUNK = 32
 def generate_shapes(
     out_dir: Path,
     *,
-    train: int = 1890,
+    train: int = 5400,
     val: int = 720,
-    size: int = 192,
+    size: int = 96,
     seed: int = 0,
     workers: int | None = None,
 ) -> Path:
@@ -47,7 +47,7 @@ def generate_shapes(
         out_dir: the folder to create.
         train: pictures in the training split, spread over the nine classes as evenly as can be.
         val: pictures in the validation split, likewise.
-        size: width and height in pixels; at least 144 to hold the finest textures.
+        size: width and height in pixels; at least 48 to hold the finest textures.
         seed: another seed, other pictures.
         workers: processes; by default as many as cores.
 

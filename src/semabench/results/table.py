@@ -50,7 +50,9 @@ def terminal_table(lines: Sequence[Line], measure: Measure, title: str) -> Table
     from rich.table import Table
 
     header, texts, rows = grid(lines, measure)
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False
+    )
     for position, name in enumerate(header):
         # In a narrow terminal a number's standard error goes below it; words stay whole.
         numeric = position >= texts

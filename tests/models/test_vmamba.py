@@ -6,6 +6,7 @@ import torch
 from timm.models import group_parameters
 
 import semabench.models  # noqa: F401  registers the names
+from semabench.errors import SemabenchError
 
 
 def nano(**kwargs):
@@ -67,12 +68,21 @@ def test_head_and_default_cfg():
     assert model.forward_head(features).shape == (2, 3)
 
 
-def test_initialisation():
-    model = timm.create_model("vmamba_nano", embed_dim=96)
+def test_initial_weights_are_the_published_ones():
+    model = timm.create_model("vmamba_tiny_s1l8", depths=(1, 1, 1, 1), num_classes=10)
     for module in model.modules():
         if isinstance(module, torch.nn.Linear):
             assert abs(module.weight.std().item() - 0.02) < 2e-3
             assert module.bias is None or module.bias.abs().max() == 0
+
+
+def test_the_nanos_initial_weights_keep_the_variance():
+    for module in nano().modules():
+        if isinstance(module, torch.nn.Linear | torch.nn.Conv2d):
+            expected = (2 / module.weight[0].numel()) ** 0.5
+            assert module.weight.std().item() == pytest.approx(expected, rel=0.25)
+    with pytest.raises(SemabenchError, match="Did you mean 'kaiming'"):
+        timm.create_model("vmamba_nano", weight_init="kaimin")
 
 
 def test_no_weight_decay_and_layers():

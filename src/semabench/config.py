@@ -101,6 +101,7 @@ class TrainerConfig:
     channels_last: bool = True
     val_every_n_epochs: int = 1
     log_every_n_steps: int = 50
+    save_every_n_steps: int | None = None  # besides each epoch's end; null: only there
     progress_bar: bool | None = None  # null: on a terminal
     val_batch_size: int | None = None  # per device; null: as in training
 

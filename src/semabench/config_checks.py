@@ -70,6 +70,7 @@ _RANGES: dict[str, tuple[float | None, float | None]] = {
     "trainer.num_nodes": (1, None),
     "trainer.val_every_n_epochs": (1, None),
     "trainer.log_every_n_steps": (1, None),
+    "trainer.save_every_n_steps": (1, None),
     "trainer.val_batch_size": (1, None),
 }
 

@@ -73,33 +73,59 @@ def test_a_finished_run_is_not_trained_or_measured_again(copied, monkeypatch, ca
     assert len(list((copied.run_dir / "wandb").glob("offline-run-*"))) == 2
 
 
-@pytest.mark.parametrize("epoch", [1, 3])
-def test_killed_and_resumed_the_weights_are_the_same_bits(trained, tmp_path, epoch):
+def wait_for_checkpoints(run: subprocess.Popen[str], root: Path, count: int) -> None:
+    """Return when ``last.ckpt`` has been written that often, as seen by its inode."""
+    seen: set[int] = set()
+    while run.poll() is None and len(seen) < count:
+        seen |= {path.stat().st_mtime_ns for path in root.rglob("last.ckpt")}
+        time.sleep(0.005)
+
+
+def assert_same_weights(expected_dir: Path, found_dir: Path) -> None:
+    expected, found = weights(expected_dir), weights(found_dir)
+    assert expected.keys() == found.keys()
+    assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
+
+
+def test_killed_between_epochs_and_resumed_the_weights_are_the_same_bits(trained, tmp_path):
     output_root = tmp_path / "outputs"
     arguments = (*TINY, f"output_root={output_root}", "logger=csv", "data.num_workers=1")
     killed = start("train.py", *arguments, cwd=trained.cwd)
-    assert killed.stdout is not None
-    for line in killed.stdout:
-        if line.startswith(f"epoch {epoch}/"):
-            while killed.poll() is None and not list(output_root.rglob("last.ckpt")):
-                time.sleep(0.01)
-            time.sleep(0.1)  # into the next epoch
-            killed.send_signal(signal.SIGKILL)
-            break
-    killed.wait()
+    wait_for_checkpoints(killed, output_root, 3)
+    time.sleep(0.1)  # into the next epoch
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
     (run_dir,) = (output_root / "demo").iterdir()
     assert not (run_dir / "finished.json").exists()
-    resumed = finish(start("train.py", *arguments, cwd=trained.cwd))
-    assert "resuming" in resumed
-    expected, found = weights(trained.run_dir), weights(run_dir)
-    assert expected.keys() == found.keys()
-    different = [name for name in expected if not torch.equal(expected[name], found[name])]
-    assert different == []
+    assert "resuming" in finish(start("train.py", *arguments, cwd=trained.cwd))
+    assert_same_weights(trained.run_dir, run_dir)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGUSR1])
+def test_stopped_at_any_step_and_resumed_the_weights_are_the_same_bits(trained, tmp_path, number):
+    output_root = tmp_path / "outputs"
+    arguments = (*TINY, f"output_root={output_root}", "logger=csv", "trainer.save_every_n_steps=1")
+    stopped = start("train.py", *arguments, cwd=trained.cwd)
+    wait_for_checkpoints(stopped, output_root, 13)  # in the second epoch of 9 steps
+    stopped.send_signal(number)
+    output, _ = stopped.communicate(timeout=60)
+    (run_dir,) = (output_root / "demo").iterdir()
+    step = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+    if number == signal.SIGUSR1:
+        assert stopped.returncode == 138
+        assert f"stopped by SIGUSR1 at step {step} of 36; the same command resumes" in output
+    assert 13 <= step < 36
+    assert step % 9, "the signal came between two epochs, where there is less to show"
+    # Other workers, other checkpoints: the run stays the same.
+    assert "resuming" in finish(
+        start("train.py", *arguments[:-1], "data.num_workers=1", cwd=trained.cwd)
+    )
+    assert_same_weights(trained.run_dir, run_dir)
 
 
 @pytest.mark.parametrize(
     ("number", "code", "message"),
-    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "the same command resumes")],
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "stopped by SIGTERM at step")],
 )
 def test_a_stopped_run_says_so_and_is_no_success(workplace, tmp_path, number, code, message):
     arguments = (*TINY, "recipe.epochs=500", f"output_root={tmp_path}", "logger=csv")

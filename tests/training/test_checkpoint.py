@@ -63,8 +63,8 @@ def test_resuming_takes_the_newest_sound_checkpoint(tmp_path, caplog):
     assert resume_path("auto", tmp_path) is None
     save(directory / "best.ckpt")
     assert resume_path("auto", tmp_path) == directory / "best.ckpt"
-    os.utime(directory / "best.ckpt", (1, 1))
     save(directory / "last.ckpt")
+    os.utime(directory / "last.ckpt", (1, 1))  # clocks of nodes differ: the name tells
     assert resume_path("auto", tmp_path) == directory / "last.ckpt"
     (directory / "last.ckpt").write_bytes(b"torn")
     assert resume_path("auto", tmp_path) == directory / "best.ckpt"
@@ -82,7 +82,8 @@ def test_a_checkpoint_of_somebody_elses_is_refused(tmp_path):
 
 def test_plain_and_averaged_weights_are_told_apart(tmp_path):
     state = {"model.w": torch.ones(1), "ema.module.w": torch.zeros(1), "other": torch.ones(1)}
-    save(tmp_path / "checkpoints" / "last.ckpt", state_dict=state, semabench={"a": 1}, epoch=4)
+    loops = {"fit_loop": {"epoch_progress": {"current": {"processed": 5}}}}
+    save(tmp_path / "checkpoints" / "last.ckpt", state_dict=state, semabench={"a": 1}, loops=loops)
     trained = load_trained(tmp_path)
     assert trained.epochs == 5
     assert trained.describe == {"a": 1}
@@ -93,8 +94,10 @@ def test_plain_and_averaged_weights_are_told_apart(tmp_path):
 def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     module = torch.nn.Linear(2, 2)
     module.weight.data[0, 0] = torch.nan
-    trainer = SimpleNamespace(callback_metrics={}, current_epoch=2)
-    with pytest.raises(SemabenchError, match="weight is not finite after epoch 3"):
+    trainer = SimpleNamespace(
+        callback_metrics={}, current_epoch=2, global_step=27, lightning_module=module
+    )
+    with pytest.raises(SemabenchError, match="weight is not finite in epoch 3, at step 27"):
         Checkpoints(tmp_path, "val/top1").on_train_epoch_end(trainer, module)
     assert list(tmp_path.iterdir()) == []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lightning as L
 import numpy as np
 import torch
 from hypothesis import given
@@ -78,11 +79,15 @@ def test_the_averaged_weights_start_as_a_copy_and_follow_the_formula(monkeypatch
     assert module.ema is not None
     weight = module.model[2].weight
     expected = weight.detach().clone()
-    for step in (1, 2, 3):
-        monkeypatch.setattr(Classifier, "global_step", step)
+
+    def step_weight(*_: object, **__: object) -> None:
         with torch.no_grad():
-            weight += 1
-        module.on_train_batch_end(None, batch(), 0)
+            weight.add_(1)
+
+    monkeypatch.setattr(L.LightningModule, "optimizer_step", step_weight)
+    for step in (1, 2, 3):
+        monkeypatch.setattr(Classifier, "global_step", step - 1)  # Lightning counts it afterwards
+        module.optimizer_step(0, 0, None)
         decay = 0.0 if step == 1 else 0.9
         expected = decay * expected + (1 - decay) * weight.detach()
     torch.testing.assert_close(module.ema.module[2].weight, expected)

@@ -57,17 +57,36 @@ class Checkpoints(Callback):
     """Keeps ``last.ckpt`` and, by a metric in percent, ``best.ckpt``.
 
     Both are written when an epoch is over, validation included, so that a resumed run starts with
-    the next epoch. (Lightning's ModelCheckpoint renews its last only where it renews its best.)
+    the next epoch; the last one also every so many steps, and then a resumed run goes on with the
+    next step. (Lightning's ModelCheckpoint renews its last only where it renews its best.)
 
     Args:
         directory: created if need be.
         monitor: name of a logged metric; higher is better, the first of equals is kept.
+        every: steps between checkpoints within an epoch; ``None``: none there.
     """
 
-    def __init__(self, directory: Path, monitor: str) -> None:
+    def __init__(self, directory: Path, monitor: str, every: int | None = None) -> None:
         self.directory = directory
         self.monitor = monitor
+        self.every = every
         self.best = -1.0
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Write the last checkpoint if its time has come; an epoch's last step waits for its end.
+
+        Raises:
+            SemabenchError: as ``save``.
+        """
+        if self.every and trainer.global_step % self.every == 0 and not trainer.is_last_batch:
+            self.save(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the last checkpoint; link it as the best if it is.
@@ -75,21 +94,29 @@ class Checkpoints(Callback):
         Raises:
             SemabenchError: a parameter is not finite; nothing is written.
         """
-        for name, parameter in pl_module.named_parameters():
-            if not torch.isfinite(parameter).all():
-                raise SemabenchError(
-                    f"{name} is not finite after epoch {trainer.current_epoch + 1}: lower "
-                    "recipe.lr or lengthen recipe.warmup_epochs; its checkpoint is not written."
-                )
         metric = trainer.callback_metrics.get(self.monitor)
         better = metric is not None and float(metric) > self.best
         if better:
             self.best = float(metric)  # type: ignore[arg-type]
-        last = self.directory / LAST
-        trainer.save_checkpoint(last)
+        self.save(trainer)
         if better and trainer.is_global_zero:
             with atomic_path(self.directory / BEST) as partial:
-                _link(last, partial)
+                _link(self.directory / LAST, partial)
+
+    def save(self, trainer: L.Trainer) -> None:
+        """Write the last checkpoint.
+
+        Raises:
+            SemabenchError: a parameter is not finite; nothing is written.
+        """
+        for name, parameter in trainer.lightning_module.named_parameters():
+            if not torch.isfinite(parameter).all():
+                raise SemabenchError(
+                    f"{name} is not finite in epoch {trainer.current_epoch + 1}, at step "
+                    f"{trainer.global_step}: lower recipe.lr or lengthen recipe.warmup_epochs; "
+                    "no checkpoint of it is written."
+                )
+        trainer.save_checkpoint(self.directory / LAST)
 
     def state_dict(self) -> dict[str, Any]:
         """Go into the checkpoint."""
@@ -137,10 +164,10 @@ def resume_path(resume: str, run_dir: Path) -> Path | None:
         path = path / DIRECTORY / LAST if path.is_dir() else path
         read_checkpoint(path)
         return path
-    found = [run_dir / DIRECTORY / name for name in (LAST, BEST)]
-    for path in sorted(
-        (p for p in found if p.exists()), key=lambda p: p.stat().st_mtime, reverse=True
-    ):
+    # The last is never older than the best, whatever the clocks of the nodes say.
+    for path in (run_dir / DIRECTORY / name for name in (LAST, BEST)):
+        if not path.exists():
+            continue
         try:
             read_checkpoint(path)
         except SemabenchError as error:
@@ -188,7 +215,7 @@ class TrainedModel:
     path: Path
     digest: str  # first 12 hex digits of the file's SHA-256
     describe: dict[str, Any]  # model, data, recipe, seed, classes, mean, std
-    epochs: int  # trained so far
+    epochs: int  # trained to their end so far
     weights: dict[str, dict[str, Tensor]]  # "model", and "ema" where there is one
 
 
@@ -212,7 +239,7 @@ def load_trained(path: Path) -> TrainedModel:
         path=path,
         digest=hashlib.sha256(path.read_bytes()).hexdigest()[:12],
         describe=checkpoint["semabench"],
-        epochs=checkpoint["epoch"] + 1,
+        epochs=checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"],
         weights={name: tensors for name, tensors in weights.items() if tensors},
     )
 

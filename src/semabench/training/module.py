@@ -104,10 +104,11 @@ class Classifier(L.LightningModule):
             target = self.ema.module(images).float().softmax(dim=-1)
         return F.cross_entropy(logits, target)
 
-    def on_train_batch_end(self, outputs: Any, batch: TrainBatch, batch_idx: int) -> None:
-        """Update the averaged weights."""
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step, then update the averaged weights: whatever stores this step holds both."""
+        super().optimizer_step(*args, **kwargs)
         if self.ema is not None:
-            self.ema.update(self.model, step=self.global_step)
+            self.ema.update(self.model, step=self.global_step + 1)
 
     def on_validation_epoch_start(self) -> None:
         """Forget the last validation."""

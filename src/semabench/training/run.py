@@ -40,11 +40,11 @@ from semabench.training.devices import (
 )
 from semabench.training.loggers import close_logger, create_logger
 from semabench.training.module import Classifier
+from semabench.training.stopping import StopOnSignal, Stopped
 
 log = logging.getLogger(__name__)
 
 FINISHED = "finished.json"
-TERMINATED = 143  # the shell's code for SIGTERM
 
 
 def train(config: TrainConfig) -> Path:
@@ -97,14 +97,16 @@ def _prepare_directory(config: TrainConfig, run_dir: Path) -> None:
 def _fit(
     trainer: L.Trainer, module: Classifier, data: ImageDataModule, resume: Path | None
 ) -> None:
-    """Train; tell apart ctrl-C and SIGTERM, both of which Lightning makes an exit of its own."""
+    """Train; end on a signal with the shell's code for it. Ctrl-C, Lightning makes an exit."""
     try:
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
-    except SystemExit as stopped:
-        if not trainer.received_sigterm:
-            raise KeyboardInterrupt from stopped
-        print("error: terminated; the same command resumes this run.", file=sys.stderr)
-        raise SystemExit(TERMINATED) from stopped
+    except Stopped as stopped:
+        if trainer.is_global_zero:
+            step = f"at step {trainer.global_step} of {module.total_steps}"
+            print(f"error: {stopped} {step}; the same command resumes there.", file=sys.stderr)
+        raise SystemExit(stopped.exit_code) from stopped
+    except SystemExit as interrupted:
+        raise KeyboardInterrupt from interrupted
     finally:
         close_logger(trainer.logger)
 
@@ -172,6 +174,7 @@ def _trainer(
     logger = create_logger(config, run_dir)
     bar = sys.stdout.isatty() if options.progress_bar is None else options.progress_bar
     every = min(options.log_every_n_steps, module.steps_per_epoch)
+    checkpoints = Checkpoints(run_dir / DIRECTORY, module.monitor, options.save_every_n_steps)
     return L.Trainer(
         accelerator=accelerator,
         devices=options.devices,
@@ -185,7 +188,8 @@ def _trainer(
         logger=logger if logger is not None else False,
         callbacks=[
             *create_callbacks(every, config.recipe.batch_size, bar),
-            Checkpoints(run_dir / DIRECTORY, module.monitor),
+            checkpoints,
+            StopOnSignal(checkpoints.save, agree_every=every),
         ],
         plugins=[AtomicCheckpointIO()],
         enable_progress_bar=bar,

@@ -1,0 +1,102 @@
+"""Stopping on a signal without losing a step: SIGTERM (preemption) and SIGUSR1 (time is short)."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+class Stopped(Exception):  # noqa: N818  a wish that was met, no error
+    """The run was asked to stop and has stored where it stands.
+
+    Attributes:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.number = number
+
+    @property
+    def exit_code(self) -> int:
+        """The shell's code for the signal: 143 for SIGTERM, 138 for SIGUSR1."""
+        return 128 + self.number
+
+
+class StopOnSignal(Callback):
+    """Notes a signal when it comes, and stores and stops at the next step boundary.
+
+    During validation it waits for the end of the epoch, whose checkpoint holds that validation.
+    Several processes agree first, every ``agree_every`` steps, so that none stops while others
+    wait for it; a single one looks after every step. It takes the place of Lightning's handlers,
+    which would save nothing, and with several processes communicate from within the handler.
+
+    Args:
+        save: writes the checkpoint.
+        agree_every: steps between two agreements.
+    """
+
+    def __init__(self, save: Callable[[L.Trainer], None], agree_every: int) -> None:
+        self.save = save
+        self.agree_every = agree_every
+        self.received = 0
+        self._before: dict[int, Any] = {}
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Listen; Lightning's own handlers are in place by now, and are put aside."""
+        self.received = 0
+        self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Store and stop; after an epoch's last step its own checkpoint comes first.
+
+        Raises:
+            Stopped: the checkpoint is written.
+        """
+        every = 1 if trainer.world_size == 1 else self.agree_every
+        if trainer.is_last_batch or trainer.global_step % every:
+            return
+        if number := self._agreed(trainer):
+            self.save(trainer)
+            raise Stopped(number)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Stop; the epoch's checkpoint is written already. A run that is whole just ends.
+
+        Raises:
+            Stopped: the checkpoint is written.
+        """
+        last = trainer.current_epoch + 1 == trainer.max_epochs
+        if (number := self._agreed(trainer)) and not last:
+            raise Stopped(number)
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Put the handlers back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+
+    def _agreed(self, trainer: L.Trainer) -> int:
+        """Return the signal that any process has received, or 0."""
+        if trainer.world_size == 1:
+            return self.received
+        mine = torch.tensor(self.received, device=trainer.strategy.root_device)
+        return int(trainer.strategy.reduce(mine, reduce_op="max"))

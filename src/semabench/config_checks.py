@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from typing import Any
 
 from semabench.config import MIN_RESOLUTION, DataConfig, EvalConfig, RecipeConfig, TrainConfig
@@ -40,7 +42,8 @@ _RANGES: dict[str, tuple[float | None, float | None]] = {
     "seed": (0, 2**63 - 1),
     "batch_size": (1, None),
     "window_size": (1, None),
-    "data.num_workers": (1, None),
+    "data.num_workers": (1, 1024),
+    "model.drop_path_rate": (0, 0.99),
     "data.crop_pct": (1e-3, 1),
     "data.hflip": (0, 1),
     "recipe.epochs": (1, None),
@@ -82,6 +85,8 @@ def _check_ranges(config: TrainConfig | EvalConfig) -> None:
             value = getattr(value, name, None)
         if value is None:
             continue
+        if not math.isfinite(value):
+            raise SemabenchError(f"{key} must be a finite number, not {value}.")
         if not ((low is None or value >= low) and (high is None or value <= high)):
             bounds = f"at least {low:g}" + ("" if high is None else f" and at most {high:g}")
             raise SemabenchError(f"{key} must be {bounds}, not {value}.")
@@ -97,6 +102,16 @@ def _check_pairs(config: TrainConfig) -> None:
             raise SemabenchError(f"{key} must be two numbers, not {values}.")
     if not all(0 <= beta < 1 for beta in config.recipe.betas):
         raise SemabenchError(f"recipe.betas must lie in [0, 1), not {config.recipe.betas}.")
+
+
+def _check_names(config: TrainConfig) -> None:
+    """The run directory is <output_root>/<experiment>/<name>: neither part may lead elsewhere."""
+    for key, value in (("experiment", config.experiment), ("name", config.name)):
+        if value is not None and not re.fullmatch(r"[\w+=,@-][\w.+=,@-]*", value):
+            raise SemabenchError(
+                f"{key}='{value}' cannot name a directory: use letters, digits and . _ - + = , @, "
+                "and no dot in front."
+            )
 
 
 def _check_recipe(recipe: RecipeConfig) -> None:
@@ -126,6 +141,7 @@ def check_values(config: TrainConfig | EvalConfig) -> None:
         _choice("weights", config.weights, ("auto", "model", "ema"))
         _resolutions("resolutions", config.resolutions)
         return
+    _check_names(config)
     _choice("trainer.accelerator", config.trainer.accelerator, ("auto", "cpu", "gpu"))
     _resolutions("evaluate_at", config.evaluate_at)
     _check_pairs(config)

@@ -25,10 +25,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         SemabenchError: the directory cannot be written, or the disk is full.
     """
     partial = path.with_name(path.name + PARTIAL_SUFFIX)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
+    make_directory(path.parent)
     try:
         yield partial
         with open(partial, "rb") as file:
@@ -42,6 +39,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except BaseException:
         _remove(partial)
         raise
+
+
+def make_directory(path: Path) -> None:
+    """Create a directory and what is above it.
+
+    Raises:
+        SemabenchError: it cannot be created.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
 
 
 def atomic_write(path: Path, content: str | bytes) -> None:

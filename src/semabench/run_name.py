@@ -15,26 +15,35 @@ _MODEL_TOLD = ("published_recipe",)
 _DATA_ELSEWHERE = ("packed", "source", "num_workers", "val_resolution")
 
 
-def config_digest(config: dict[str, Any], *, seed: bool) -> str:
-    """Return six hex digits that name a training config given as plain values.
+def identity(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of a training config, given as plain values, that makes a run what it is.
 
-    Model, data, recipe and precision count; devices, workers, paths and loggers may change
-    between two starts of one run. Without ``seed``, runs that differ by it alone are equal.
+    Model, data, recipe, precision and seed count; devices, workers, paths and loggers may change
+    between two starts of one run.
     """
-    identity = {
+    return {
         "model": {k: v for k, v in config["model"].items() if k not in _MODEL_TOLD},
         "data": {k: v for k, v in config["data"].items() if k not in _DATA_ELSEWHERE},
         "recipe": config["recipe"],
         "precision": config["trainer"]["precision"],
+        "seed": config["seed"],
     }
-    if seed:
-        identity["seed"] = config["seed"]
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:6]
+
+
+def config_digest(config: dict[str, Any], *, seed: bool) -> str:
+    """Return six hex digits that name a training config given as plain values.
+
+    Without ``seed``, runs that differ by it alone are equal.
+    """
+    parts = identity(config)
+    if not seed:
+        del parts["seed"]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:6]
 
 
 def run_name(config: TrainConfig) -> str:
     """Return e.g. ``sema_nano-shapes-demo-s0-1f3a9c``, or ``config.name`` where it is given."""
-    if config.name:
+    if config.name is not None:
         return config.name
     mixer = f"-{config.model.mixer}" if config.model.mixer else ""
     name = config.model.name.replace("/", "_")

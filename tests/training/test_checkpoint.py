@@ -13,10 +13,8 @@ from semabench.errors import SemabenchError
 from semabench.training.checkpoint import (
     AtomicCheckpointIO,
     Checkpoints,
-    check_same_run,
     load_trained,
     read_checkpoint,
-    resume_path,
 )
 
 
@@ -58,22 +56,6 @@ def test_nothing_in_a_checkpoint_is_executed(tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
-def test_resuming_takes_the_newest_sound_checkpoint(tmp_path, caplog):
-    directory = tmp_path / "checkpoints"
-    assert resume_path("auto", tmp_path) is None
-    save(directory / "best.ckpt")
-    assert resume_path("auto", tmp_path) == directory / "best.ckpt"
-    save(directory / "last.ckpt")
-    os.utime(directory / "last.ckpt", (1, 1))  # clocks of nodes differ: the name tells
-    assert resume_path("auto", tmp_path) == directory / "last.ckpt"
-    (directory / "last.ckpt").write_bytes(b"torn")
-    assert resume_path("auto", tmp_path) == directory / "best.ckpt"
-    assert "damaged" in caplog.text
-    assert resume_path("never", tmp_path) is None
-    with pytest.raises(SemabenchError, match="no checkpoint"):
-        resume_path(str(tmp_path / "other.ckpt"), tmp_path)
-
-
 def test_a_checkpoint_of_somebody_elses_is_refused(tmp_path):
     save(tmp_path / "theirs.ckpt")
     with pytest.raises(SemabenchError, match=r"model\.checkpoint=PATH"):
@@ -100,28 +82,3 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     with pytest.raises(SemabenchError, match="weight is not finite in epoch 3, at step 27"):
         Checkpoints(tmp_path, "val/top1").on_train_epoch_end(trainer, module)
     assert list(tmp_path.iterdir()) == []
-
-
-def describe(**changes):
-    model = {"name": "sema_nano", "mixer": None, "options": {}, **changes.pop("model", {})}
-    config = {"model": model, "recipe": {"lr": 1}, "seed": 0, **changes.pop("config", {})}
-    return {"config": config, "classes": ["a"], "fingerprint": "f", **changes}
-
-
-@pytest.mark.parametrize(
-    ("changes", "what"),
-    [
-        ({"model": {"name": "mila_nano"}}, r"model \(sema_nano, not mila_nano\)"),
-        ({"model": {"mixer": "linear"}}, "mixer"),
-        ({"config": {"seed": 1}}, "seed"),
-        ({"config": {"recipe": {"lr": 2}}}, "recipe"),
-        ({"classes": ["a", "b"]}, "classes"),
-        ({"fingerprint": "g"}, "training pictures"),
-    ],
-)
-def test_another_runs_checkpoint_is_not_resumed(tmp_path, changes, what):
-    path = tmp_path / "last.ckpt"
-    save(path, semabench=describe())
-    check_same_run(path, describe())
-    with pytest.raises(SemabenchError, match=what):
-        check_same_run(path, describe(**changes))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,16 +68,17 @@ def build_model(
     if _depends_on_size(name):
         arguments.setdefault("img_size", resolution)
     try:
-        model: nn.Module = timm.create_model(
-            name,
-            pretrained=pretrained,
-            **{
-                "num_classes": num_classes,
-                "in_chans": in_chans,
-                "drop_path_rate": drop_path_rate,
-                **arguments,
-            },
-        )
+        with _quiet_hub():
+            model: nn.Module = timm.create_model(
+                name,
+                pretrained=pretrained,
+                **{
+                    "num_classes": num_classes,
+                    "in_chans": in_chans,
+                    "drop_path_rate": drop_path_rate,
+                    **arguments,
+                },
+            )
     except SemabenchError:
         raise
     except (TypeError, ValueError, AssertionError, RuntimeError, OSError) as error:
@@ -85,6 +88,20 @@ def build_model(
     if checkpoint is not None:
         load_checkpoint(model, checkpoint, name)
     return model
+
+
+@contextlib.contextmanager
+def _quiet_hub() -> Iterator[None]:
+    """Leave out the hub's account of every attempt: if all fail, one error says so."""
+    loggers = [logging.getLogger(name) for name in ("huggingface_hub", "httpx", "urllib3", "timm")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _check_name(name: str) -> None:

@@ -24,6 +24,9 @@ class PatchEmbed(nn.Module):
 
     def __init__(self, in_chans: int, dim: int, patch_size: int, stride: int) -> None:
         super().__init__()
+        for option, value in (("patch_size", patch_size), ("stride", stride)):
+            if value < 1:
+                raise SemabenchError(f"{option} must be at least 1, not {value}.")
         self.patch_size, self.stride = patch_size, stride
         self.proj = nn.Conv2d(in_chans, dim, patch_size, stride=stride)
 
@@ -109,7 +112,9 @@ class Vim(nn.Module):
         self.in_chans = in_chans
         self.num_features = self.head_hidden_size = embed_dim
         self.grad_checkpointing = False
-        self.patch_embed = PatchEmbed(in_chans, embed_dim, patch_size, stride or patch_size)
+        self.patch_embed = PatchEmbed(
+            in_chans, embed_dim, patch_size, patch_size if stride is None else stride
+        )
         self.grid_size = self.patch_embed.grid(*to_2tuple(img_size))
         patches = self.grid_size[0] * self.grid_size[1]
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))

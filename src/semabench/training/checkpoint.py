@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,8 +18,6 @@ from torch import Tensor
 
 from semabench.errors import SemabenchError
 from semabench.files import atomic_path, atomic_write
-
-log = logging.getLogger(__name__)
 
 CONFIG = "config.yaml"  # of the run, beside the directory of its checkpoints
 DIRECTORY = "checkpoints"
@@ -149,63 +146,6 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except Exception as error:  # damage shows as nearly any of them
         reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
         raise SemabenchError(f"checkpoint {path} is damaged ({reason}).") from error
-
-
-def resume_path(resume: str, run_dir: Path) -> Path | None:
-    """Return the checkpoint to go on from: with ``auto``, the newest of the run that is sound.
-
-    Args:
-        resume: ``auto``, ``never``, or the path of a checkpoint or of a run directory.
-    """
-    if resume == "never":
-        return None
-    if resume != "auto":
-        path = Path(resume)
-        path = path / DIRECTORY / LAST if path.is_dir() else path
-        read_checkpoint(path)
-        return path
-    # The last is never older than the best, whatever the clocks of the nodes say.
-    for path in (run_dir / DIRECTORY / name for name in (LAST, BEST)):
-        if not path.exists():
-            continue
-        try:
-            read_checkpoint(path)
-        except SemabenchError as error:
-            log.warning("%s It is skipped.", error)
-        else:
-            return path
-    return None
-
-
-def check_same_run(path: Path, describe: dict[str, Any]) -> None:
-    """Refuse to go on from a checkpoint of another model, other classes or other pictures.
-
-    Args:
-        path: a sound checkpoint.
-        describe: what this run would store in its own.
-
-    Raises:
-        SemabenchError: it is not one of ours, or they differ.
-    """
-    theirs = read_checkpoint(path).get("semabench")
-    if theirs is None:
-        raise SemabenchError(f"{path} is not a checkpoint of train.py's: it cannot be resumed.")
-    pairs = {
-        "model": (theirs["config"]["model"]["name"], describe["config"]["model"]["name"]),
-        "mixer": (theirs["config"]["model"]["mixer"], describe["config"]["model"]["mixer"]),
-        "options": (theirs["config"]["model"]["options"], describe["config"]["model"]["options"]),
-        "recipe": (theirs["config"]["recipe"], describe["config"]["recipe"]),
-        "seed": (theirs["config"]["seed"], describe["config"]["seed"]),
-        "classes": (theirs["classes"], describe["classes"]),
-        "training pictures": (theirs["fingerprint"], describe["fingerprint"]),
-    }
-    for what, (old, new) in pairs.items():
-        if old != new:
-            detail = f" ({old}, not {new})" if len(f"{old}{new}") < 60 else ""
-            raise SemabenchError(
-                f"{path} was trained with another {what}{detail}: give this run another name=..., "
-                "or start it anew with resume=never."
-            )
 
 
 @dataclass(frozen=True)

@@ -179,7 +179,7 @@ class Classifier(L.LightningModule):
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
-    """Return a 63-bit seed that no two (seed, step, rank) of a run share, mixed as splitmix64."""
+    """Return 63 bits that no two (seed, step, rank) are likely to share, mixed as splitmix64."""
     z = (seed * 0x9E3779B97F4A7C15 + (step << 16) + rank + 1) & 0xFFFFFFFFFFFFFFFF
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF

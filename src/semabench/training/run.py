@@ -29,8 +29,6 @@ from semabench.training.checkpoint import (
     DIRECTORY,
     AtomicCheckpointIO,
     Checkpoints,
-    check_same_run,
-    resume_path,
 )
 from semabench.training.devices import (
     check_processes,
@@ -40,6 +38,7 @@ from semabench.training.devices import (
 )
 from semabench.training.loggers import close_logger, create_logger
 from semabench.training.module import Classifier
+from semabench.training.resume import check_same_run, resume_path
 from semabench.training.stopping import StopOnSignal, Stopped
 
 log = logging.getLogger(__name__)

@@ -14,6 +14,7 @@ from semabench.evaluation.cost.plan import Job, estimate_seconds, in_turn, plan_
 from semabench.evaluation.cost.screen import Screen, minutes
 from semabench.evaluation.cost.session import Session
 from semabench.evaluation.cost.workload import Setting
+from semabench.files import make_directory
 from semabench.results.record import Record
 from semabench.results.report import print_report, report
 from semabench.results.store import RESULTS_NAME, read_rows
@@ -41,6 +42,7 @@ def measure_cost(config: CostConfig) -> list[Record]:
     )
     jobs = plan_jobs(config, setting)
     out_dir = Path(config.output_dir or "outputs/cost")
+    make_directory(out_dir)
     path = out_dir / RESULTS_NAME
     stored = {} if config.redo else {row.key: row for row in read_rows(path)}
     todo = [job for job in jobs if job.row.key not in stored]

@@ -1,0 +1,78 @@
+"""Which checkpoint a run goes on from, and whether it is one of the same run."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from semabench.errors import SemabenchError
+from semabench.run_name import identity
+from semabench.training.checkpoint import BEST, DIRECTORY, LAST, read_checkpoint
+
+log = logging.getLogger(__name__)
+
+
+def resume_path(resume: str, run_dir: Path) -> Path | None:
+    """Return the checkpoint to go on from: with ``auto``, the newest of the run that is sound.
+
+    Args:
+        resume: ``auto``, ``never``, or the path of a checkpoint or of a run directory.
+    """
+    if resume == "never":
+        return None
+    if resume != "auto":
+        path = Path(resume)
+        path = path / DIRECTORY / LAST if path.is_dir() else path
+        read_checkpoint(path)
+        return path
+    # The last is never older than the best, whatever the clocks of the nodes say.
+    for path in (run_dir / DIRECTORY / name for name in (LAST, BEST)):
+        if not path.exists():
+            continue
+        try:
+            read_checkpoint(path)
+        except SemabenchError as error:
+            log.warning("%s It is skipped.", error)
+        else:
+            return path
+    return None
+
+
+def check_same_run(path: Path, describe: dict[str, Any]) -> None:
+    """Refuse to go on from a checkpoint of another run: other settings, classes or pictures.
+
+    Args:
+        path: a sound checkpoint.
+        describe: what this run would store in its own.
+
+    Raises:
+        SemabenchError: it is not one of ours, or they differ.
+    """
+    theirs = read_checkpoint(path).get("semabench")
+    if theirs is None:
+        raise SemabenchError(f"{path} is not a checkpoint of train.py's: it cannot be resumed.")
+    what = ("classes", "fingerprint")
+    old, new = (
+        {**_flat(identity(d["config"]), ""), **{key: d[key] for key in what}}
+        for d in (theirs, describe)
+    )
+    for key in [*new, *old]:
+        if old.get(key) != new.get(key):
+            values = f" {old.get(key)}, not {new.get(key)}"
+            detail = values if len(values) < 60 else " of another value"
+            name = {"fingerprint": "training pictures, by their fingerprint,"}.get(key, key)
+            raise SemabenchError(
+                f"{path} was trained with {name}{detail}: give this run another name=..., or "
+                "start it anew with resume=never."
+            )
+
+
+def _flat(values: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """Return nested values under dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat.update(
+            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
+    return flat

@@ -1,0 +1,68 @@
+"""A run goes on from its newest sound checkpoint, and from no other run's."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from semabench.errors import SemabenchError
+from semabench.training.checkpoint import AtomicCheckpointIO
+from semabench.training.resume import check_same_run, resume_path
+
+
+def save(path, **content):
+    AtomicCheckpointIO().save_checkpoint({"state_dict": {}, "epoch": 0, **content}, path)
+
+
+def test_resuming_takes_the_newest_sound_checkpoint(tmp_path, caplog):
+    directory = tmp_path / "checkpoints"
+    assert resume_path("auto", tmp_path) is None
+    save(directory / "best.ckpt")
+    assert resume_path("auto", tmp_path) == directory / "best.ckpt"
+    save(directory / "last.ckpt")
+    os.utime(directory / "last.ckpt", (1, 1))  # clocks of nodes differ: the name tells
+    assert resume_path("auto", tmp_path) == directory / "last.ckpt"
+    (directory / "last.ckpt").write_bytes(b"torn")
+    assert resume_path("auto", tmp_path) == directory / "best.ckpt"
+    assert "damaged" in caplog.text
+    assert resume_path("never", tmp_path) is None
+    with pytest.raises(SemabenchError, match="no checkpoint"):
+        resume_path(str(tmp_path / "other.ckpt"), tmp_path)
+
+
+def describe(**changes):
+    model = {"name": "sema_nano", "mixer": None, "options": {}, **changes.pop("model", {})}
+    config = {
+        "model": model,
+        "data": {"resolution": 48, "packed": "here"},
+        "recipe": {"lr": 1},
+        "trainer": {"precision": "32-true", "devices": 1},
+        "seed": 0,
+        **changes.pop("config", {}),
+    }
+    return {"config": config, "classes": ["a"], "fingerprint": "f", **changes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"model": {"name": "mila_nano"}}, r"model\.name sema_nano, not mila_nano"),
+        ({"model": {"mixer": "linear"}}, r"model\.mixer None, not linear"),
+        ({"model": {"options": {"window_size": 3}}}, r"model\.options\.window_size None, not 3"),
+        ({"config": {"seed": 1}}, "seed 0, not 1"),
+        ({"config": {"recipe": {"lr": 2}}}, r"recipe\.lr 1, not 2"),
+        ({"config": {"data": {"resolution": 64}}}, r"data\.resolution 48, not 64"),
+        ({"config": {"trainer": {"precision": "bf16-mixed"}}}, "precision 32-true, not bf16"),
+        ({"classes": ["a", "b"]}, "classes"),
+        ({"fingerprint": "g"}, "training pictures"),
+    ],
+)
+def test_another_runs_checkpoint_is_not_resumed(tmp_path, changes, what):
+    path = tmp_path / "last.ckpt"
+    save(path, semabench=describe())
+    check_same_run(path, describe())
+    elsewhere = {"resolution": 48, "packed": "there"}
+    check_same_run(path, describe(config={"data": elsewhere}))
+    with pytest.raises(SemabenchError, match=what):
+        check_same_run(path, describe(**changes))

@@ -1,0 +1,99 @@
+"""Dispersion against the number of keys, as PNG and SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from semabench.results.dispersion_summary import Curve, first_stages
+from semabench.results.plot import COLOURS, DASHES, MARKERS, save_figure, style_axes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_PANELS = (
+    ("n_max_weight", "n · largest weight", "n · max weight (log)"),
+    ("entropy_ratio", "Entropy / log n", "entropy / log n"),
+    ("effective_keys", "Effective number of keys", "exp(entropy) (log)"),
+    ("mean_distance", "Distance from mean(V)", "‖attention − mean‖ / ‖mean‖ (log)"),
+)
+_MEAN = {"n_max_weight": "the mean: 1", "entropy_ratio": "the mean: 1"}
+
+
+def plot_dispersion(curves: Sequence[Curve], captions: Sequence[str], stem: Path) -> list[Path]:
+    """Draw n·max weight, entropy, effective keys and the distance from mean(V) against n.
+
+    Of several models, the first stage of each is drawn; of one, all its stages.
+
+    Args:
+        curves: all on random inputs, or none.
+        captions: what they share, in lines.
+        stem: path without suffix; ``.png`` and ``.svg`` are written.
+
+    Returns:
+        The files; none without a curve.
+    """
+    from matplotlib.figure import Figure
+
+    if not curves:
+        return []
+    drawn = list(curves) if len({curve.name for curve in curves}) == 1 else first_stages(curves)
+    rows = -(-len(drawn) // 4)
+    figure = Figure(figsize=(10.4, 8.2 + 0.25 * rows), layout="constrained")
+    for axes, (field, title, unit) in zip(figure.subplots(2, 2).flat, _PANELS, strict=True):
+        _panel(axes, drawn, field)
+        style_axes(axes, title, unit, captions if field == _PANELS[0][0] else _CAPTIONS[field])
+        axes.set_xlabel("n, tokens (log)")
+    handles, names = axes.get_legend_handles_labels()
+    figure.legend(
+        handles,
+        names,
+        frameon=False,
+        fontsize=9,
+        loc="outside lower center",
+        ncols=min(4, len(names)),
+    )
+    return save_figure(figure, stem)
+
+
+_CAPTIONS = {
+    "entropy_ratio": ["1: all keys weigh the same"],
+    "effective_keys": ["dashed: all n keys"],
+    "mean_distance": ["0: the output is mean(V)"],
+}
+
+
+def _panel(axes: Axes, curves: Sequence[Curve], field: str) -> None:
+    axes.set_xscale("log")
+    for index, curve in enumerate(curves):
+        found = [(curve.tokens(r), curve.spread(r, field)) for r in curve.points]
+        known = [
+            (n, s) for n, s in found if s is not None and (s.mean > 0 or field == "entropy_ratio")
+        ]
+        round_, place = divmod(index, len(COLOURS))
+        below = [s.mean - s.low for _, s in known]
+        above = [s.high - s.mean for _, s in known]
+        axes.errorbar(
+            [n for n, _ in known],
+            [s.mean for _, s in known],
+            yerr=[below, above] if any(below) or any(above) else None,
+            label=curve.title,
+            color=COLOURS[place],
+            marker=MARKERS[(place + round_) % len(MARKERS)],
+            linestyle=DASHES[round_ % len(DASHES)],
+            markersize=4.5,
+            linewidth=1.6,
+            elinewidth=1,
+            capsize=2.5,
+            zorder=3,
+        )
+    sizes = sorted({curve.tokens(r) for curve in curves for r in curve.points})
+    if field == "entropy_ratio":
+        axes.set_ylim(0, 1.05)
+    else:
+        axes.set_yscale("log")
+    if field in ("n_max_weight", "entropy_ratio"):
+        axes.axhline(1, color="#8a8a8a", linewidth=1, linestyle=(0, (3, 3)), zorder=1)
+    if field == "effective_keys":
+        axes.plot(sizes, sizes, color="#8a8a8a", linewidth=1, linestyle=(0, (3, 3)), zorder=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from semabench.results.dispersion_summary import Curve, first_stages
 from semabench.results.plot import COLOURS, DASHES, MARKERS, save_figure, style_axes
@@ -12,13 +12,33 @@ from semabench.results.plot import COLOURS, DASHES, MARKERS, save_figure, style_
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_ZERO = 1e-6
+_DASHED: dict[str, Any] = {
+    "color": "#222222",
+    "linewidth": 1,
+    "linestyle": (0, (3, 3)),
+    "zorder": 4,
+}
+_LINEAR = ("entropy_ratio", "weight_sum")
+# The field, the title, what to compare with, and the unit.
 _PANELS = (
-    ("n_max_weight", "n · largest weight", "n · max weight (log)"),
-    ("entropy_ratio", "Entropy / log n", "entropy / log n"),
-    ("effective_keys", "Effective number of keys", "exp(entropy) (log)"),
-    ("mean_distance", "Distance from mean(V)", "‖attention − mean‖ / ‖mean‖ (log)"),
+    ("n_max_weight", "n · largest weight", "dashed: all keys weigh the same", "n · max |α| (log)"),
+    ("entropy_ratio", "Entropy / log n", "dashed: all keys weigh the same", "entropy / log n"),
+    ("effective_keys", "Effective number of keys", "dashed: all n keys", "exp(entropy) (log)"),
+    (
+        "mean_distance",
+        "Attention against mean(V)",
+        "0: the output is mean(V)",
+        "‖attention − mean‖ / ‖mean‖ (log)",
+    ),
+    (
+        "softmax_distance",
+        "Full softmax against mean(V)",
+        "softmax over all n tokens, also where the model has windows",
+        "‖softmax − mean‖ / ‖mean‖ (log)",
+    ),
+    ("weight_sum", "Sum of weights", "1 but with MILA's rotation", "Σ α"),
 )
-_MEAN = {"n_max_weight": "the mean: 1", "entropy_ratio": "the mean: 1"}
 
 
 def plot_dispersion(curves: Sequence[Curve], captions: Sequence[str], stem: Path) -> list[Path]:
@@ -39,11 +59,12 @@ def plot_dispersion(curves: Sequence[Curve], captions: Sequence[str], stem: Path
     if not curves:
         return []
     drawn = list(curves) if len({curve.name for curve in curves}) == 1 else first_stages(curves)
-    rows = -(-len(drawn) // 4)
-    figure = Figure(figsize=(10.4, 8.2 + 0.25 * rows), layout="constrained")
-    for axes, (field, title, unit) in zip(figure.subplots(2, 2).flat, _PANELS, strict=True):
+    rows = -(-len(drawn) // 6)
+    figure = Figure(figsize=(14, 8.2 + 0.25 * rows), layout="constrained")
+    for axes, (field, title, note, unit) in zip(figure.subplots(2, 3).flat, _PANELS, strict=True):
         _panel(axes, drawn, field)
-        style_axes(axes, title, unit, captions if field == _PANELS[0][0] else _CAPTIONS[field])
+        told = [*captions, note] if field == _PANELS[0][0] else [note]
+        style_axes(axes, title, unit, [*told, *[""] * (1 + len(captions) - len(told))])
         axes.set_xlabel("n, tokens (log)")
     handles, names = axes.get_legend_handles_labels()
     figure.legend(
@@ -52,25 +73,17 @@ def plot_dispersion(curves: Sequence[Curve], captions: Sequence[str], stem: Path
         frameon=False,
         fontsize=9,
         loc="outside lower center",
-        ncols=min(4, len(names)),
+        ncols=min(6, len(names)),
     )
     return save_figure(figure, stem)
-
-
-_CAPTIONS = {
-    "entropy_ratio": ["1: all keys weigh the same"],
-    "effective_keys": ["dashed: all n keys"],
-    "mean_distance": ["0: the output is mean(V)"],
-}
 
 
 def _panel(axes: Axes, curves: Sequence[Curve], field: str) -> None:
     axes.set_xscale("log")
     for index, curve in enumerate(curves):
         found = [(curve.tokens(r), curve.spread(r, field)) for r in curve.points]
-        known = [
-            (n, s) for n, s in found if s is not None and (s.mean > 0 or field == "entropy_ratio")
-        ]
+        # A lone token's distance is zero up to rounding: no point of a logarithmic axis.
+        known = [(n, s) for n, s in found if s is not None and (s.mean > _ZERO or field in _LINEAR)]
         round_, place = divmod(index, len(COLOURS))
         below = [s.mean - s.low for _, s in known]
         above = [s.high - s.mean for _, s in known]
@@ -88,12 +101,12 @@ def _panel(axes: Axes, curves: Sequence[Curve], field: str) -> None:
             capsize=2.5,
             zorder=3,
         )
-    sizes = sorted({curve.tokens(r) for curve in curves for r in curve.points})
-    if field == "entropy_ratio":
+    if field in _LINEAR:
         axes.set_ylim(0, 1.05)
     else:
         axes.set_yscale("log")
-    if field in ("n_max_weight", "entropy_ratio"):
-        axes.axhline(1, color="#8a8a8a", linewidth=1, linestyle=(0, (3, 3)), zorder=1)
+    if field in ("n_max_weight", *_LINEAR):
+        axes.axhline(1, **_DASHED)
     if field == "effective_keys":
-        axes.plot(sizes, sizes, color="#8a8a8a", linewidth=1, linestyle=(0, (3, 3)), zorder=1)
+        sizes = sorted({curve.tokens(r) for curve in curves for r in curve.points})
+        axes.plot(sizes, sizes, **_DASHED)

@@ -42,11 +42,24 @@ def _table(title: str, curves: Sequence[Curve], cell: Cell, random: bool) -> Tex
 
 
 def number(value: float) -> str:
-    """Return three significant figures, without an exponent where it can be read."""
-    if value != 0 and not 1e-4 <= abs(value) < 1e7:
-        return f"{value:.1e}"
-    digits = max(0, 2 - len(str(int(abs(value)))) + (abs(value) < 1)) if abs(value) >= 0.1 else 4
-    return f"{value:,.{digits}f}" if abs(value) < 100 else f"{value:,.0f}"
+    """Return two to three significant figures in at most six characters.
+
+    >>> [number(v) for v in (7.6e-4, 0.0123, 0.123, 1.234, 12.3, 1234.0, 4.3e17, 0.0)]
+    ['8e-4', '0.012', '0.12', '1.2', '12', '1,234', '4e17', '0']
+    """
+    size = abs(value)
+    if size == 0:
+        return "0"
+    if not 1e-3 <= size < 99_999.5:
+        return _short(value)
+    if size < 0.0995:
+        return f"{value:.2g}"
+    return f"{value:,.{2 if size < 0.995 else 1 if size < 9.95 else 0}f}"
+
+
+def _short(value: float) -> str:
+    mantissa, exponent = f"{value:.0e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
 
 
 def _mean(field: str) -> Cell:
@@ -62,7 +75,10 @@ def _bound(curve: Curve, resolution: int) -> str:
     bound = curve.spread(resolution, "weight_bound")
     if highest is None:
         return ""
-    return f"{number(highest.high)} ({number(bound.high) if bound else 'none'})"
+    if bound is None:
+        return f"{number(highest.high)} (none)"
+    limit = number(bound.high) if bound.high < 999.5 else _short(bound.high)
+    return f"{number(highest.high)} ({limit})"
 
 
 def _weight_sum(curve: Curve, resolution: int) -> str:

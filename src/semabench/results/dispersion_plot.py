@@ -48,7 +48,7 @@ def plot_dispersion(curves: Sequence[Curve], captions: Sequence[str], stem: Path
 
     Args:
         curves: all on random inputs, or none.
-        captions: what they share, in lines.
+        captions: what they share, and what the bars are.
         stem: path without suffix; ``.png`` and ``.svg`` are written.
 
     Returns:
@@ -61,10 +61,10 @@ def plot_dispersion(curves: Sequence[Curve], captions: Sequence[str], stem: Path
     drawn = list(curves) if len({curve.name for curve in curves}) == 1 else first_stages(curves)
     rows = -(-len(drawn) // 6)
     figure = Figure(figsize=(14, 8.2 + 0.25 * rows), layout="constrained")
+    figure.suptitle(". ".join(captions), x=0.01, ha="left", fontsize=9, color="#8a8a8a")
     for axes, (field, title, note, unit) in zip(figure.subplots(2, 3).flat, _PANELS, strict=True):
         _panel(axes, drawn, field)
-        told = [*captions, note] if field == _PANELS[0][0] else [note]
-        style_axes(axes, title, unit, [*told, *[""] * (1 + len(captions) - len(told))])
+        style_axes(axes, title, unit, [note])
         axes.set_xlabel("n, tokens (log)")
     handles, names = axes.get_legend_handles_labels()
     figure.legend(

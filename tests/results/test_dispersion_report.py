@@ -84,7 +84,7 @@ def test_stages_are_told_by_the_path():
 
 
 def test_a_report_keeps_the_three_measures_apart(tmp_path):
-    cost = row("sema_nano", 64, measure="cost", mode="infer", execution="eager", top1=None)
+    cost = row("sema_nano", 64, measure="cost", mode="infer", execution="eager", rounds=3)
     for record in (row("sema_nano", 64), cost, random_row(), head_row()):
         append_record(tmp_path / "results.jsonl", record)
     made = report([tmp_path], tmp_path / "out")
@@ -141,6 +141,6 @@ def test_the_plot_is_drawn_and_repeatable(tmp_path):
     again = plot_dispersion(curves, ["one", "two"], tmp_path / "b")
     assert Image.open(png).width > 1000
     assert svg.read_bytes() == again[1].read_bytes()
-    for text in ("softmax", "window", "Entropy / log n", "one. two"):
+    for text in ("softmax", "window", "Entropy / log n", "one; two"):
         assert text in svg.read_text()
     assert plot_dispersion([], [], tmp_path / "c") == []

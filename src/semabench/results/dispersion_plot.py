@@ -61,7 +61,7 @@ def plot_dispersion(curves: Sequence[Curve], captions: Sequence[str], stem: Path
     drawn = list(curves) if len({curve.name for curve in curves}) == 1 else first_stages(curves)
     rows = -(-len(drawn) // 6)
     figure = Figure(figsize=(14, 8.2 + 0.25 * rows), layout="constrained")
-    figure.suptitle(". ".join(captions), x=0.01, ha="left", fontsize=9, color="#8a8a8a")
+    figure.suptitle("; ".join(captions), x=0.01, ha="left", fontsize=9, color="#8a8a8a")
     for axes, (field, title, note, unit) in zip(figure.subplots(2, 3).flat, _PANELS, strict=True):
         _panel(axes, drawn, field)
         style_axes(axes, title, unit, [note])

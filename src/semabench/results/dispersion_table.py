@@ -42,7 +42,7 @@ def _table(title: str, curves: Sequence[Curve], cell: Cell, random: bool) -> Tex
 
 
 def number(value: float) -> str:
-    """Return two to three significant figures in at most six characters.
+    """Return two significant figures, or one of a small number, in at most six characters.
 
     >>> [number(v) for v in (7.6e-4, 0.0123, 0.123, 1.234, 12.3, 1234.0, 4.3e17, 0.0)]
     ['8e-4', '0.012', '0.12', '1.2', '12', '1,234', '4e17', '0']
@@ -53,7 +53,7 @@ def number(value: float) -> str:
     if not 1e-3 <= size < 99_999.5:
         return _short(value)
     if size < 0.0995:
-        return f"{value:.2g}"
+        return f"{value:.{1 if size < 0.00995 else 2}g}"
     return f"{value:,.{2 if size < 0.995 else 1 if size < 9.95 else 0}f}"
 
 

@@ -99,7 +99,7 @@ class Record:
     fingerprint: str = ""  # hash of the split's names, sizes and labels
     classes: int | None = None
     n: int = 0  # samples; 0 where none were needed
-    resolution: int
+    resolution: int  # in pixels; on random inputs the side of their grid
     crop_pct: float | None = None
     interpolation: str = ""
     # How.

@@ -1,4 +1,4 @@
-"""Accuracy or cost against resolution: `python eval.py checkpoint=RUN resolutions=[224]`."""
+"""Accuracy, cost, dispersion by resolution: `python eval.py checkpoint=RUN resolutions=[224]`."""
 
 import sys
 
@@ -6,9 +6,11 @@ import hydra
 from omegaconf import DictConfig
 
 from semabench.app import one_line_errors, run_app
-from semabench.config import EvalConfig, known_keys, to_config
+from semabench.config import known_keys, to_config
 from semabench.config_checks import check_values
-from semabench.config_cost import CostConfig, check_cost, schema_of
+from semabench.config_cost import CostConfig, check_cost
+from semabench.config_dispersion import DispersionConfig, check_dispersion
+from semabench.config_measures import schema_asked_for, schema_of
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="eval")
@@ -21,6 +23,11 @@ def main(composed: DictConfig) -> None:
             from semabench.evaluation.cost.run import measure_cost
 
             measure_cost(config)
+        elif isinstance(config, DispersionConfig):
+            check_dispersion(config)
+            from semabench.evaluation.dispersion.run import measure_dispersion
+
+            measure_dispersion(config)
         else:
             check_values(config)
             from semabench.evaluation.run import evaluate
@@ -30,8 +37,7 @@ def main(composed: DictConfig) -> None:
 
 def keys() -> list[str]:
     """Return the valid keys of what the command line asks for."""
-    cost = any(word.startswith("measure=cost") for word in sys.argv[1:])
-    return known_keys(CostConfig if cost else EvalConfig)
+    return known_keys(schema_asked_for(sys.argv[1:]))
 
 
 if __name__ == "__main__":

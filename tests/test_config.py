@@ -7,6 +7,7 @@ from hydra import compose, initialize_config_dir
 
 from semabench.config import EvalConfig, TrainConfig, known_keys, to_config
 from semabench.config_checks import check_values
+from semabench.config_measures import SCHEMAS, schema_asked_for
 from semabench.errors import SemabenchError
 from semabench.models import model_names
 from semabench.run_name import config_digest, run_name
@@ -48,6 +49,14 @@ def test_every_yaml_key_is_written_out():
         raw = compose("train")
     for group in ("model", "data", "recipe", "trainer", "logger"):
         assert set(raw[group]) == set(vars(getattr(composed, group))), group
+
+
+@pytest.mark.parametrize("measure", SCHEMAS)
+def test_every_key_of_a_measure_is_written_out(measure):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        raw = compose("eval", overrides=[f"measure={measure}"])
+    left_out = {"model", "data"}  # groups, null until one is chosen
+    assert set(raw) - {"logger"} | left_out >= set(vars(SCHEMAS[measure]())) - {"logger"}
 
 
 def test_an_unknown_key_names_the_nearest():
@@ -109,6 +118,12 @@ def test_the_eval_config_composes_without_model_and_data():
         )
     assert config.model is not None
     assert config.model.name == "resnet18"
+
+
+def test_the_schema_that_a_command_line_means():
+    assert schema_asked_for(["measure=cost_baselines", "x=1"]) is SCHEMAS["cost"]
+    assert schema_asked_for(["measure=dispersion"]) is SCHEMAS["dispersion"]
+    assert schema_asked_for(["resolutions=[64]"]) is schema_asked_for(["measure=csot"])
 
 
 def test_the_run_name_is_a_function_of_what_a_run_is():

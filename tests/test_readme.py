@@ -13,7 +13,9 @@ from hydra import compose, initialize_config_dir
 
 from semabench import cli
 from semabench.config import TrainConfig, to_config
-from semabench.config_cost import CostConfig, check_cost, schema_of
+from semabench.config_cost import CostConfig, check_cost
+from semabench.config_dispersion import DispersionConfig, check_dispersion
+from semabench.config_measures import schema_of
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 README = (REPOSITORY / "README.md").read_text()
@@ -39,6 +41,8 @@ def single(override: str) -> str:
 EVALUATIONS = {
     "README.md": README,
     "cost.md": (REPOSITORY / "docs" / "cost.md").read_text(),
+    "dispersion.md": (REPOSITORY / "docs" / "dispersion.md").read_text(),
+    "dispersion.yaml": (REPOSITORY / "conf/measure/dispersion.yaml").read_text(),
     "cost_baselines.yaml": (REPOSITORY / "conf/measure/cost_baselines.yaml").read_text(),
 }
 TEXTS = {"README.md": README, **{p.name: p.read_text() for p in EXPERIMENTS}}
@@ -68,6 +72,8 @@ def test_eval_commands_compose(source):
             config = to_config(composed, schema_of(composed))
         if isinstance(config, CostConfig):
             check_cost(config)
+        elif isinstance(config, DispersionConfig):
+            check_dispersion(config)
 
 
 @pytest.mark.parametrize("source", TEXTS)

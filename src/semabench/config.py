@@ -136,7 +136,7 @@ class TrainConfig:
 class EvalConfig:
     """`python eval.py`: a checkpoint of ours, or a model with official or timm weights."""
 
-    measure: str = "accuracy"  # measure=cost has a schema of its own, config_cost.CostConfig
+    measure: str = "accuracy"  # others have schemas of their own: config_measures.SCHEMAS
     checkpoint: str | None = None  # a checkpoint or a run directory of train.py's
     weights: str = "auto"  # auto | model | ema; auto: the averaged weights where there are any
     model: ModelConfig | None = None
@@ -186,8 +186,9 @@ def describe(error: OmegaConfBaseException, schema: type) -> str:
 def known_keys(schema: type) -> list[str]:
     """All dotted keys of a schema."""
     structured = OmegaConf.structured(schema)
-    if schema is EvalConfig:
-        structured.model, structured.data = ModelConfig(), DataConfig()
+    for name, part in {"model": ModelConfig, "data": DataConfig}.items():
+        if name in structured and structured._get_node(name)._is_none():
+            structured[name] = part()
     return sorted(_dotted(structured, ""))
 
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from semabench.config import MIN_RESOLUTION, EvalConfig, describe
+from semabench.config import MIN_RESOLUTION, describe
 from semabench.errors import SemabenchError, nearest
 
 MODES = ("infer", "train")
@@ -59,22 +59,6 @@ class CostConfig:
     channels_last: bool = True
     redo: bool = False  # measure again what results.jsonl already has
     output_dir: str | None = None  # null: outputs/cost
-
-
-def schema_of(composed: DictConfig) -> type[EvalConfig] | type[CostConfig]:
-    """Return the schema of a config that eval.py composed.
-
-    Raises:
-        SemabenchError: its `measure` is neither accuracy nor cost.
-    """
-    schemas: dict[str, type[EvalConfig] | type[CostConfig]] = {
-        "accuracy": EvalConfig,
-        "cost": CostConfig,
-    }
-    measure = str(composed.get("measure", "accuracy"))
-    if measure not in schemas:
-        raise SemabenchError(f"measure={measure} is not known.{nearest(measure, schemas)}")
-    return schemas[measure]
 
 
 def cost_models(config: CostConfig) -> list[CostModel]:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from semabench.errors import SemabenchError
 from semabench.ops import rotary
+from semabench.ops.generalized_attention import Kernel
 
 
 class Mixer(nn.Module):
@@ -53,16 +54,29 @@ class Mixer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix the tokens of a grid: (B, H, W, C) -> (B, H, W, C)."""
+        q, k, v = self.heads(x)
+        return self.add_local(self.attend(q, k, v).flatten(3), v.flatten(3))
+
+    def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return q, k and v of a grid (B, H, W, C), each (B, H, W, heads, d)."""
         if self.value_projection:
             q, k, v = self.qkv(x).chunk(3, dim=-1)
         else:
             (q, k), v = self.qk(x).chunk(2, dim=-1), x
         q, k, v = (t.unflatten(-1, (self.num_heads, -1)) for t in (q, k, v))
-        return self.add_local(self.attend(q, k, v).flatten(3), v.flatten(3))
+        return q, k, v
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return the paper's equation on (B, H, W, heads, d)."""
         raise TypeError(f"{type(self).__name__} must implement attend or forward")
+
+    def kernel(self) -> Kernel | None:
+        """Return the weights of ``attend`` as generalized attention on the same q and k.
+
+        None for a mixer without such weights. What ``attend`` adds to the weighted values (SEMA's
+        mean, FLatten's convolution) is not in it.
+        """
+        return None
 
     def rotate(self, x: Tensor) -> Tensor:
         """Encode positions in q or k, (B, H, W, heads, d), if the mixer has RoPE."""

@@ -10,6 +10,8 @@ from semabench.errors import SemabenchError
 from semabench.mixers.base import Mixer
 from semabench.mixers.registry import register_mixer
 from semabench.ops import linear_attention, linear_attention_backend
+from semabench.ops.generalized_attention import Kernel, Phi
+from semabench.ops.linear_attention import EPS
 
 
 @register_mixer("focused")
@@ -69,6 +71,10 @@ class Focused(Mixer):
         """Attend linearly to focused features and restore the rank, (B, H, W, heads, d)."""
         y = linear_attention(self.features(q), self.features(k), v, backend=self.backend)
         return y + self.restore_rank(v)
+
+    def kernel(self) -> Kernel:
+        """φ = identity, ψ = the focused features; without the convolution."""
+        return Kernel(self.features, self.features, Phi.IDENTITY, eps=EPS)
 
     def restore_rank(self, v: Tensor) -> Tensor:
         """Convolve the values of each head with the same kernels, (B, H, W, heads, d)."""

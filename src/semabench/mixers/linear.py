@@ -9,6 +9,8 @@ from torch import Tensor
 from semabench.mixers.base import Mixer
 from semabench.mixers.registry import register_mixer
 from semabench.ops import linear_attention, linear_attention_backend
+from semabench.ops.generalized_attention import Kernel, Phi
+from semabench.ops.linear_attention import EPS
 
 
 @register_mixer("linear")
@@ -39,7 +41,7 @@ class Linear(Mixer):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attend linearly, (B, H, W, heads, d)."""
-        q, k = F.elu(q) + 1, F.elu(k) + 1
+        q, k = elu_plus_one(q), elu_plus_one(k)
         return linear_attention(
             self.rotate(q),
             self.rotate(k),
@@ -49,6 +51,20 @@ class Linear(Mixer):
             backend=self.backend,
         )
 
+    def kernel(self) -> Kernel:
+        """φ = identity, ψ = ELU + 1, rotated in the numerator with RoPE."""
+
+        def rotated(x: Tensor) -> Tensor:
+            return self.rotate(elu_plus_one(x))
+
+        plain = (elu_plus_one, elu_plus_one)
+        return Kernel(rotated, rotated, Phi.IDENTITY, plain if self.rope else None, eps=EPS)
+
     def resolved_backend(self, device: torch.device | None = None) -> str:
         """Return the backend of ``ops.linear_attention`` that runs on ``device``."""
         return linear_attention_backend(self.backend, device)
+
+
+def elu_plus_one(x: Tensor) -> Tensor:
+    """Map q or k to positive features."""
+    return F.elu(x) + 1

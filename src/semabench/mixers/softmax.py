@@ -8,6 +8,7 @@ from torch import Tensor
 from semabench.mixers.base import Mixer
 from semabench.mixers.registry import register_mixer
 from semabench.ops import window_mean, window_mean_backend
+from semabench.ops.generalized_attention import Kernel, Phi, scaled
 
 
 @register_mixer("softmax")
@@ -42,6 +43,10 @@ class Softmax(Mixer):
         scale = None if self.scale else 1.0
         q, k = self.rotate(q), self.rotate(k)
         return window_mean(q, k, v, grid, scale=scale, mean=False, backend=self.backend)
+
+    def kernel(self) -> Kernel:
+        """φ = exp, ψ_q = rotation and scale, ψ_k = rotation."""
+        return Kernel(scaled(self.rotate, self.scale), self.rotate, Phi.EXP)
 
     def resolved_backend(self, device: torch.device | None = None) -> str:
         """Return the backend of ``ops.window_mean`` that runs on ``device``."""

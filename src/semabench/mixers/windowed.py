@@ -10,6 +10,7 @@ from torch import Tensor
 from semabench.errors import SemabenchError
 from semabench.mixers.base import Mixer
 from semabench.ops import window_mean, window_mean_backend
+from semabench.ops.generalized_attention import Kernel, Phi, scaled
 
 
 class WindowedMixer(Mixer):
@@ -60,6 +61,11 @@ class WindowedMixer(Mixer):
             raise SemabenchError(f"window_size must be one or two integers >= 1, not {size}.")
         self._window_size: tuple[int, int] = (pair[0], pair[1])
 
+    @property
+    def border_shift(self) -> tuple[int, int]:
+        """Rows and columns by which the borders move."""
+        return (self.window_size[0] // 2, self.window_size[1] // 2) if self.shift else (0, 0)
+
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attend inside windows, (B, H, W, heads, d)."""
         return window_mean(
@@ -67,11 +73,16 @@ class WindowedMixer(Mixer):
             self.rotate(k),
             v,
             self.window_size,
-            shift=(self.window_size[0] // 2, self.window_size[1] // 2) if self.shift else 0,
+            shift=self.border_shift,
             scale=None if self.scale else 1.0,
             mean=self.adds_mean,
             backend=self.backend,
         )
+
+    def kernel(self) -> Kernel:
+        """φ = exp, ψ_q = rotation and scale, ψ_k = rotation, within windows; without the mean."""
+        windows = (self.window_size, self.border_shift)
+        return Kernel(scaled(self.rotate, self.scale), self.rotate, Phi.EXP, window=windows)
 
     def resolved_backend(self, device: torch.device | None = None) -> str:
         """Return the backend of ``ops.window_mean`` that runs on ``device``."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from semabench.ops import backends
 
 BACKENDS = ("reference", "kv")
+EPS = 1e-6  # added to the mean product in the denominator
 
 
 def linear_attention_reference(
@@ -58,7 +59,7 @@ def linear_attention(
     *,
     q_normalizer: Tensor | None = None,
     k_normalizer: Tensor | None = None,
-    eps: float = 1e-6,
+    eps: float = EPS,
     backend: str = "auto",
 ) -> Tensor:
     """Attend with weights linear in the features q and k.

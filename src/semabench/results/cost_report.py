@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from semabench.files import atomic_write
 from semabench.results.cost_plot import plot_cost
 from semabench.results.cost_summary import Subject, curves, executions
-from semabench.results.cost_table import TextTable, cost_tables, csv_rows, timm_csv
+from semabench.results.cost_table import cost_tables, csv_rows, timm_csv
 from semabench.results.record import Record
+from semabench.results.text_table import markdown, terminal
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
 _ON_SCREEN = ("Images per second", "Peak memory", "Cost of an image", "Where time")
 
@@ -45,11 +45,7 @@ def write_cost(
 def cost_markdown(chosen: Sequence[Subject], files: Sequence[Path]) -> str:
     """Return the tables in GitHub's Markdown, with the plots among ``files`` below them."""
     parts = ["## Cost\n", describe_cost(chosen) + "\n"]
-    for table in cost_tables(chosen):
-        rule = ["---" if i < table.words else "---:" for i in range(len(table.header))]
-        header = [name.replace("\n", " ") for name in table.header]
-        lines = [header, rule, *table.rows]
-        parts += [f"### {table.title}\n", "".join(f"| {' | '.join(row)} |\n" for row in lines)]
+    parts += [markdown(table) for table in cost_tables(chosen)]
     parts += [f"![{p.stem.replace('-', ', ')}]({p.name})\n" for p in files if p.suffix == ".png"]
     return "\n".join(parts)
 
@@ -60,7 +56,7 @@ def print_cost(chosen: Sequence[Subject], console: Console) -> None:
         return
     for table in cost_tables(chosen):
         if table.title.startswith(_ON_SCREEN):
-            console.print(_terminal(table))
+            console.print(terminal(table))
     console.print(describe_cost(chosen), style="dim", highlight=False)
 
 
@@ -81,16 +77,3 @@ def describe_cost(chosen: Sequence[Subject]) -> str:
     if any(row.asked_batch_size for row in rows):
         sentences.append("(b N): memory ran out, and the batch was halved to N")
     return ". ".join(filter(None, sentences)) + "."
-
-
-def _terminal(table: TextTable) -> Table:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    made = Table(title=table.title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
-    for position, name in enumerate(table.header):
-        numeric = position >= table.words
-        made.add_column(name, justify="right" if numeric else "left", no_wrap=not numeric)
-    for row in table.rows:
-        made.add_row(*row)
-    return made

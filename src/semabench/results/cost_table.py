@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import product
 
 from semabench.results.cost_summary import (
@@ -18,6 +17,7 @@ from semabench.results.cost_summary import (
 )
 from semabench.results.record import Record
 from semabench.results.scaling import PowerLaw
+from semabench.results.text_table import TextTable
 
 TIMM_COLUMNS = (
     "model",
@@ -37,19 +37,6 @@ TIMM_COLUMNS = (
 ``infer_macts`` (activations) is not counted here and stays empty."""
 
 _BESIDE = ("mixer", "options", "backend", "execution", "precision", "device", "versions")
-
-
-@dataclass(frozen=True)
-class TextTable:
-    """A table as text: the first ``words`` columns are words, the others numbers.
-
-    Line breaks in the header are where it is best broken.
-    """
-
-    title: str
-    header: list[str]
-    rows: list[list[str]]
-    words: int = 1
 
 
 def cost_tables(chosen: Sequence[Subject]) -> list[TextTable]:

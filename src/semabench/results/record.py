@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from semabench.errors import SemabenchError, nearest
 
-SCHEMA = 2  # since 2: cost
+SCHEMA = 3  # since 2: cost; since 3: dispersion
 
 KEY_FIELDS = (
     "measure",
@@ -32,6 +32,9 @@ KEY_FIELDS = (
     "mode",
     "execution",
     "batch_size",
+    "layer",
+    "head",
+    "queries",
 )
 """What makes two rows the same measurement: which weights, on which pixels, computed how."""
 
@@ -69,14 +72,14 @@ class Record:
     only planned has none at all. So an evaluation builds the row first, skips it if its
     :attr:`key` is among the rows already stored, and otherwise completes it with
     ``dataclasses.replace(row, top1=..., ...)``. What an evaluation does not tell stays at its
-    default: ``mode`` and ``execution`` are of cost alone.
+    default: ``mode`` and ``execution`` are of cost alone, ``layer`` and what follows of dispersion.
 
     Raises:
         SemabenchError: a value that no measurement can have (accuracy above 100, ...).
     """
 
     schema: int = SCHEMA
-    measure: str = "accuracy"  # or "cost": on random pictures, without weights
+    measure: str = "accuracy"  # or "cost", on random pictures without weights; or "dispersion"
     # What was measured.
     model: str
     mixer: str = ""
@@ -96,7 +99,7 @@ class Record:
     fingerprint: str = ""  # hash of the split's names, sizes and labels
     classes: int | None = None
     n: int = 0  # samples; 0 where none were needed
-    resolution: int
+    resolution: int  # in pixels; on random inputs the side of their grid
     crop_pct: float | None = None
     interpolation: str = ""
     # How.
@@ -124,6 +127,21 @@ class Record:
     joules_per_image: float | None = None  # of the whole device
     joules_per_image_spread: float | None = None
     peak_memory_mib: float | None = None
+    # Dispersion: of one head's attention weights, over a sample of queries (docs/dispersion.md).
+    layer: str = ""  # path of the mixer in the model; empty for random inputs
+    head: int | None = None
+    queries: int | None = None  # sampled, of each picture
+    tokens: int | None = None  # of the layer's grid
+    keys: int | None = None  # the most that one query reaches
+    n_max_weight: float | None = None  # tokens · largest |weight|, mean over queries
+    n_max_weight_highest: float | None = None  # the same, of the query with the largest
+    n_min_weight: float | None = None  # tokens · smallest weight of all queries
+    weight_bound: float | None = None  # tokens · M / (m · keys); None: infinite
+    weight_sum: float | None = None
+    entropy_ratio: float | None = None  # entropy / log tokens
+    effective_keys: float | None = None  # exp(entropy)
+    mean_distance: float | None = None  # ‖attention − mean(V)‖ / ‖mean(V)‖
+    softmax_distance: float | None = None  # the same for softmax over all tokens, same q and k
 
     def __post_init__(self) -> None:
         for name in ("top1", "top5"):

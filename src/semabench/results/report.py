@@ -1,6 +1,6 @@
 """One report for any set of runs: the tables, the rows as CSV, and the plots.
 
-Rows of accuracy and rows of cost never share a table.
+Rows of accuracy, of cost and of dispersion never share a table.
 """
 
 from __future__ import annotations
@@ -13,6 +13,12 @@ from typing import TYPE_CHECKING
 from semabench.files import atomic_write
 from semabench.results.cost_report import cost_markdown, print_cost, write_cost
 from semabench.results.cost_summary import Subject, subjects
+from semabench.results.dispersion_report import (
+    dispersion_markdown,
+    print_dispersion,
+    write_dispersion,
+)
+from semabench.results.dispersion_summary import Curve, dispersion_curves
 from semabench.results.plot import plot_accuracy, plot_throughput
 from semabench.results.store import read_results
 from semabench.results.summary import Line, describe_errors, describe_setting, summarise
@@ -44,17 +50,26 @@ class ReportPaths:
     lines: tuple[Line, ...]
     cost: tuple[Path, ...] = ()
     subjects: tuple[Subject, ...] = ()  # of cost
+    dispersion: tuple[Path, ...] = ()
+    curves: tuple[Curve, ...] = ()  # of dispersion
 
     @property
     def files(self) -> tuple[Path, ...]:
         """All files written."""
-        return (self.markdown, *([self.csv] if self.csv else []), *self.plots, *self.cost)
+        return (
+            self.markdown,
+            *([self.csv] if self.csv else []),
+            *self.plots,
+            *self.cost,
+            *self.dispersion,
+        )
 
 
 def report(paths: Iterable[Path], out_dir: Path) -> ReportPaths:
     """Write ``report.md``, ``results.csv``, ``accuracy.{png,svg}`` and ``throughput.{png,svg}``.
 
-    Rows of cost give the files of `cost_report.write_cost`.
+    Rows of cost give the files of `cost_report.write_cost`, those of dispersion the files of
+    `dispersion_report.write_dispersion`.
 
     Args:
         paths: results files, run directories or folders above them.
@@ -65,7 +80,7 @@ def report(paths: Iterable[Path], out_dir: Path) -> ReportPaths:
     """
     records = read_results(paths)
     markdown = out_dir / "report.md"
-    accuracy = [record for record in records if record.measure != "cost"]
+    accuracy = [record for record in records if record.measure == "accuracy"]
     cost = [record for record in records if record.measure == "cost"]
     text = ["# Results\n"]
     csv, plots, lines = None, [], []
@@ -80,8 +95,16 @@ def report(paths: Iterable[Path], out_dir: Path) -> ReportPaths:
     if cost:
         files = write_cost(cost, chosen, out_dir)
         text.append(cost_markdown(chosen, files))
+    dispersed = [record for record in records if record.measure == "dispersion"]
+    curves = dispersion_curves(dispersed)
+    drawn: tuple[Path, ...] = ()
+    if dispersed:
+        drawn = write_dispersion(dispersed, curves, out_dir)
+        text.append(dispersion_markdown(curves, drawn))
     atomic_write(markdown, "\n".join(text))
-    return ReportPaths(markdown, csv, tuple(plots), tuple(lines), files, tuple(chosen))
+    return ReportPaths(
+        markdown, csv, tuple(plots), tuple(lines), files, tuple(chosen), drawn, tuple(curves)
+    )
 
 
 def print_report(written: ReportPaths, console: Console) -> None:
@@ -89,6 +112,7 @@ def print_report(written: ReportPaths, console: Console) -> None:
     if written.lines:
         print_tables(written.lines, console)
     print_cost(written.subjects, console)
+    print_dispersion(written.curves, console)
 
 
 def print_tables(lines: Sequence[Line], console: Console) -> None:

@@ -6,7 +6,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from semabench.config import to_config
-from semabench.config_cost import CostConfig, CostModel, check_cost, cost_models, schema_of
+from semabench.config_cost import CostConfig, CostModel, check_cost, cost_models
+from semabench.config_measures import schema_of
 from semabench.errors import SemabenchError
 from semabench.evaluation.cost.plan import (
     Condition,

@@ -1,0 +1,41 @@
+"""What eval.py can measure, and the schema of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from omegaconf import DictConfig
+
+from semabench.config import EvalConfig
+from semabench.config_cost import CostConfig
+from semabench.config_dispersion import DispersionConfig
+from semabench.errors import SemabenchError, nearest
+
+Schema = type[EvalConfig] | type[CostConfig] | type[DispersionConfig]
+
+SCHEMAS: dict[str, Schema] = {
+    "accuracy": EvalConfig,
+    "cost": CostConfig,
+    "dispersion": DispersionConfig,
+}
+
+
+def schema_of(composed: DictConfig) -> Schema:
+    """Return the schema of a config that eval.py composed.
+
+    Raises:
+        SemabenchError: there is no such `measure`.
+    """
+    measure = str(composed.get("measure", "accuracy"))
+    if measure not in SCHEMAS:
+        raise SemabenchError(f"measure={measure} is not known.{nearest(measure, SCHEMAS)}")
+    return SCHEMAS[measure]
+
+
+def schema_asked_for(words: Iterable[str]) -> Schema:
+    """Return the schema that a command line means, `measure=cost_baselines` being of cost."""
+    for word in words:
+        key, _, value = word.partition("=")
+        if key == "measure":
+            return SCHEMAS.get(value.split("_")[0], EvalConfig)
+    return EvalConfig

@@ -1,0 +1,1 @@
+"""How far attention weights disperse as the number of keys grows."""

@@ -125,6 +125,8 @@ def test_mesa_adds_the_cross_entropy_with_the_averaged_weights_predictions(monke
     student = taught.model(pixels).log_softmax(-1)
     expected = plain.training_step(whole, 0) - 1.5 * (teacher * student).sum(-1).mean()
     torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(loss - taught.mesa_term, plain.training_step(whole, 0))
+    assert plain.mesa_term is None
     loss.backward()
     assert all(p.grad is None for p in taught.ema.parameters())
 

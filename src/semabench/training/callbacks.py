@@ -58,6 +58,9 @@ class LossWatch(Callback):
                 ": lower recipe.lr, lengthen recipe.warmup_epochs, or train with "
                 "trainer.precision=32-true; no checkpoint has been written since."
             )
+        if module.mesa_term is not None:  # or the curve would jump where MESA sets in
+            module.log("train/mesa", module.mesa_term)
+            loss = loss - module.mesa_term
         module.log("train/loss", loss, prog_bar=True)
         module.log("train/lr", rate_at(trainer.global_step - 1))
 
@@ -72,6 +75,10 @@ class Throughput(Callback):
         self.seconds = 0.0
         self._start = 0.0
         self._steps = 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock: an epoch that is resumed in its middle has no start of its own."""
+        self.on_train_epoch_start(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock again after validation."""

@@ -68,6 +68,7 @@ class Classifier(L.LightningModule):
             prob=recipe.mix_prob,
             switch_prob=recipe.mix_switch_prob,
         )
+        self.mesa_term: Tensor | None = None  # of the last loss
         self.counts = Counts()
         self.ema_counts = Counts()
 
@@ -82,8 +83,11 @@ class Classifier(L.LightningModule):
         images, targets = self.mix(self.augment.erase(images, samples), labels)
         logits = self.model(images)
         loss = F.cross_entropy(logits, targets, label_smoothing=self.recipe.label_smoothing)
+        self.mesa_term = None
         if self.mesa_is_on:
-            loss = loss + self.recipe.mesa * self._mesa(images, logits)
+            mesa = self.recipe.mesa * self._mesa(images, logits)
+            self.mesa_term = mesa.detach()
+            loss = loss + mesa
         return loss
 
     @property

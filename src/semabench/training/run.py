@@ -208,6 +208,7 @@ def _quiet_lightning() -> None:
         ".*does not have many workers.*",
         ".*recommended to use `self.log.*sync_dist=True.*",
         ".*treespec, LeafSpec.*",
+        ".*`srun` command is available on your system but is not used.*",
         ".*module.s. in eval mode at the start of training.*",  # the averaged weights
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -194,6 +195,42 @@ def test_two_processes_validate_every_sample_once(workplace, tmp_path):
     assert metrics["val_ema/top1"] == pytest.approx(row.top1)
     assert metrics["val_ema/top5"] == pytest.approx(row.top5)
     assert (row.n, row.weights) == (45, "ema")
+
+
+def test_two_processes_stop_at_the_same_step(workplace, tmp_path):
+    """As srun starts and signals them; the first is told later than the second."""
+    arguments = [a for a in TINY if not a.startswith("recipe.epochs")]
+    arguments += ["recipe.epochs=500", "trainer.devices=2", "trainer.log_every_n_steps=2"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    ranks = [
+        start(
+            "train.py",
+            *arguments,
+            "logger=csv",
+            f"output_root={tmp_path}",
+            cwd=workplace,
+            RANK=rank,
+            LOCAL_RANK=rank,
+            WORLD_SIZE="2",
+            LOCAL_WORLD_SIZE="2",
+            MASTER_ADDR="127.0.0.1",
+            MASTER_PORT=port,
+            TORCHELASTIC_RUN_ID="none",
+        )
+        for rank in "01"
+    ]
+    wait_for_checkpoints(ranks[0], tmp_path, 2)
+    for process in reversed(ranks):
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.05)
+    outputs = [process.communicate(timeout=60)[0] for process in ranks]
+    assert [process.returncode for process in ranks] == [143, 143], outputs
+    (path,) = tmp_path.rglob("last.ckpt")
+    step = torch.load(path, weights_only=True)["global_step"]
+    assert f"stopped by SIGTERM at step {step} of" in outputs[0]
+    assert "error" not in outputs[1]
 
 
 def test_more_devices_than_processes_is_told(workplace, tmp_path, monkeypatch, capfd):

@@ -97,8 +97,7 @@ class Checkpoints(Callback):
             self.best = float(metric)  # type: ignore[arg-type]
         self.save(trainer)
         if better and trainer.is_global_zero:
-            with atomic_path(self.directory / BEST) as partial:
-                _link(self.directory / LAST, partial)
+            link(self.directory / LAST, self.directory / BEST)
 
     def save(self, trainer: L.Trainer) -> None:
         """Write the last checkpoint.
@@ -124,13 +123,14 @@ class Checkpoints(Callback):
         self.best = state_dict["best"]
 
 
-def _link(source: Path, target: Path) -> None:
+def link(source: Path, target: Path) -> None:
     """Make ``target`` the same file as ``source``, or a copy where links cannot be had."""
-    target.unlink(missing_ok=True)
-    try:
-        target.hardlink_to(source)
-    except OSError:
-        shutil.copyfile(source, target)
+    with atomic_path(target) as partial:
+        partial.unlink(missing_ok=True)
+        try:
+            partial.hardlink_to(source)
+        except OSError:
+            shutil.copyfile(source, partial)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

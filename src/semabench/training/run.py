@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import sys
 import warnings
 from dataclasses import asdict
@@ -25,10 +26,13 @@ from semabench.run_id import forget_run_id
 from semabench.run_name import run_dir as run_dir_of
 from semabench.training.callbacks import create_callbacks
 from semabench.training.checkpoint import (
+    BEST,
     CONFIG,
     DIRECTORY,
+    LAST,
     AtomicCheckpointIO,
     Checkpoints,
+    link,
 )
 from semabench.training.devices import (
     check_processes,
@@ -77,7 +81,7 @@ def train(config: TrainConfig) -> Path:
         return run_dir
     if global_rank() == 0:
         data.require_files(config.evaluate_at)
-        _prepare_directory(config, run_dir)
+        _prepare_directory(config, run_dir, resume)
     trainer = _trainer(config, run_dir, accelerator, precision, module)
     _tell(f"{f'resuming {resume}' if resume else 'training'}: {run_dir}")
     _fit(trainer, module, data, resume)
@@ -86,7 +90,9 @@ def train(config: TrainConfig) -> Path:
     return run_dir
 
 
-def _prepare_directory(config: TrainConfig, run_dir: Path) -> None:
+def _prepare_directory(config: TrainConfig, run_dir: Path, resume: Path | None) -> None:
+    if resume == run_dir / DIRECTORY / BEST:  # the last is damaged, and may never be written again
+        link(resume, run_dir / DIRECTORY / LAST)
     atomic_write(run_dir / CONFIG, OmegaConf.to_yaml(OmegaConf.structured(config)))
     (run_dir / FINISHED).unlink(missing_ok=True)
     if config.resume == "never":
@@ -105,6 +111,9 @@ def _fit(
             print(f"error: {stopped} {step}; the same command resumes there.", file=sys.stderr)
         raise SystemExit(stopped.exit_code) from stopped
     except SystemExit as interrupted:
+        if trainer.received_sigterm:  # before the first step: there is nothing to store
+            print("error: terminated; the same command starts again.", file=sys.stderr)
+            raise SystemExit(128 + signal.SIGTERM) from interrupted
         raise KeyboardInterrupt from interrupted
     finally:
         close_logger(trainer.logger)

@@ -50,8 +50,8 @@ class StopOnSignal(Callback):
         self.received = 0
         self._before: dict[int, Any] = {}
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Listen; Lightning's own handlers are in place by now, and are put aside."""
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Listen; Lightning's own handlers are in place by now, not before, and are put aside."""
         self.received = 0
         self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
 
@@ -85,8 +85,17 @@ class StopOnSignal(Callback):
         if (number := self._agreed(trainer)) and not last:
             raise Stopped(number)
 
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Put the handlers back, before Lightning puts back those it found."""
+        self._put_back()
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
         """Put the handlers back."""
+        self._put_back()
+
+    def _put_back(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}

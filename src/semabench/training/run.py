@@ -6,32 +6,22 @@ import json
 import logging
 import signal
 import sys
-import warnings
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import lightning as L
-import torch
-from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import OmegaConf
-from torch import nn
 
 from semabench.config import TrainConfig
-from semabench.data.augment.batch import PixelAugment, pixel_augment
 from semabench.data.module import ImageDataModule
 from semabench.files import atomic_write
-from semabench.models import build_model
 from semabench.run_id import forget_run_id
 from semabench.run_name import run_dir as run_dir_of
-from semabench.training.callbacks import create_callbacks
+from semabench.training.assemble import create_model, create_module
 from semabench.training.checkpoint import (
     BEST,
     CONFIG,
     DIRECTORY,
     LAST,
-    AtomicCheckpointIO,
-    Checkpoints,
     link,
 )
 from semabench.training.devices import (
@@ -40,10 +30,11 @@ from semabench.training.devices import (
     choose_precision,
     global_rank,
 )
-from semabench.training.loggers import close_logger, create_logger
+from semabench.training.loggers import close_logger
 from semabench.training.module import Classifier
 from semabench.training.resume import check_same_run, resume_path
-from semabench.training.stopping import StopOnSignal, Stopped
+from semabench.training.stopping import Stopped
+from semabench.training.trainer import create_trainer
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +63,7 @@ def train(config: TrainConfig) -> Path:
         config.trainer.val_batch_size,
         config.recipe.repeated_augmentation,
     )
-    module = _module(config, _model(config, len(data.classes)), data)
+    module = create_module(config, create_model(config, len(data.classes)), data)
     resume = resume_path(config.resume, run_dir)
     if resume is not None:
         check_same_run(resume, module.describe)
@@ -82,7 +73,7 @@ def train(config: TrainConfig) -> Path:
     if global_rank() == 0:
         data.require_files(config.evaluate_at)
         _prepare_directory(config, run_dir, resume)
-    trainer = _trainer(config, run_dir, accelerator, precision, module)
+    trainer = create_trainer(config, run_dir, accelerator, precision, module)
     _tell(f"{f'resuming {resume}' if resume else 'training'}: {run_dir}")
     _fit(trainer, module, data, resume)
     if trainer.is_global_zero and trainer.global_step == module.total_steps:
@@ -122,105 +113,6 @@ def _fit(
 def _tell(text: str) -> None:
     if global_rank() == 0:
         print(text, flush=True)
-
-
-def _model(config: TrainConfig, num_classes: int) -> nn.Module:
-    options = {k: v for k, v in config.model.options.items() if v is not None}
-    return build_model(
-        config.model.name,
-        num_classes=num_classes,
-        resolution=config.data.resolution,
-        drop_path_rate=config.model.drop_path_rate,
-        checkpoint=config.model.checkpoint,
-        pretrained=config.model.pretrained,
-        mixer=config.model.mixer,
-        fused_attention=config.model.fused_attention,
-        options=options,
-    )
-
-
-def _module(config: TrainConfig, model: nn.Module, data: ImageDataModule) -> Classifier:
-    normalisation: Any = getattr(model, "pretrained_cfg", {})
-    mean = tuple(normalisation.get("mean", (0.485, 0.456, 0.406)))
-    std = tuple(normalisation.get("std", (0.229, 0.224, 0.225)))
-    if config.trainer.channels_last:
-        model.to(memory_format=torch.channels_last)
-    pixels = pixel_augment(
-        config.recipe, seed=config.seed, mean=mean, interpolation=config.data.interpolation
-    )
-    if config.data.augment_on == "cpu":
-        data.augment, pixels = pixels, PixelAugment()
-    module = Classifier(
-        model,
-        config.recipe,
-        num_classes=len(data.classes),
-        steps_per_epoch=data.steps_per_epoch,
-        mean=mean,
-        std=std,
-        seed=config.seed,
-        describe={
-            "format": 1,
-            "config": asdict(config),
-            "classes": data.classes,
-            "fingerprint": data.fingerprint,
-            "mean": list(mean),
-            "std": list(std),
-        },
-        pixels=pixels,
-    )
-    if config.trainer.compile:
-        model.compile()
-    return module
-
-
-def _trainer(
-    config: TrainConfig, run_dir: Path, accelerator: str, precision: str, module: Classifier
-) -> L.Trainer:
-    options = config.trainer
-    many = options.devices * options.num_nodes > 1
-    _quiet_lightning()
-    logger = create_logger(config, run_dir)
-    bar = sys.stdout.isatty() if options.progress_bar is None else options.progress_bar
-    every = min(options.log_every_n_steps, module.steps_per_epoch)
-    checkpoints = Checkpoints(run_dir / DIRECTORY, module.monitor, options.save_every_n_steps)
-    return L.Trainer(
-        accelerator=accelerator,
-        devices=options.devices,
-        num_nodes=options.num_nodes,
-        strategy=DDPStrategy(gradient_as_bucket_view=True) if many else "auto",
-        precision=precision,  # type: ignore[arg-type]
-        max_epochs=config.recipe.epochs,
-        check_val_every_n_epoch=options.val_every_n_epochs,
-        gradient_clip_val=config.recipe.clip_grad,
-        log_every_n_steps=every,
-        logger=logger if logger is not None else False,
-        callbacks=[
-            *create_callbacks(every, config.recipe.batch_size, bar),
-            checkpoints,
-            StopOnSignal(checkpoints.save, agree_every=every),
-        ],
-        plugins=[AtomicCheckpointIO()],
-        enable_progress_bar=bar,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        benchmark=accelerator == "gpu",
-        default_root_dir=run_dir,
-    )
-
-
-def _quiet_lightning() -> None:
-    """Keep to what a user can act on; the sharding, seeding and exact metrics are our own."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for message in (
-        ".*does not have many workers.*",
-        ".*recommended to use `self.log.*sync_dist=True.*",
-        ".*treespec, LeafSpec.*",
-        ".*`srun` command is available on your system but is not used.*",
-        ".*module.s. in eval mode at the start of training.*",  # the averaged weights
-    ):
-        warnings.filterwarnings("ignore", message=message)
 
 
 def _finish(trainer: L.Trainer, run_dir: Path) -> None:

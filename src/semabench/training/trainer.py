@@ -1,0 +1,69 @@
+"""Lightning's trainer, set up so that only our own parts save, shard, seed and watch."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from pathlib import Path
+
+import lightning as L
+from lightning.pytorch.strategies import DDPStrategy
+
+from semabench.config import TrainConfig
+from semabench.training.callbacks import create_callbacks
+from semabench.training.checkpoint import DIRECTORY, AtomicCheckpointIO, Checkpoints
+from semabench.training.loggers import create_logger
+from semabench.training.module import Classifier
+from semabench.training.stopping import StopOnSignal
+
+
+def create_trainer(
+    config: TrainConfig, run_dir: Path, accelerator: str, precision: str, module: Classifier
+) -> L.Trainer:
+    """Return the trainer of one start of a run, its logger started."""
+    options = config.trainer
+    many = options.devices * options.num_nodes > 1
+    _quiet_lightning()
+    logger = create_logger(config, run_dir)
+    bar = sys.stdout.isatty() if options.progress_bar is None else options.progress_bar
+    every = min(options.log_every_n_steps, module.steps_per_epoch)
+    checkpoints = Checkpoints(run_dir / DIRECTORY, module.monitor, options.save_every_n_steps)
+    return L.Trainer(
+        accelerator=accelerator,
+        devices=options.devices,
+        num_nodes=options.num_nodes,
+        strategy=DDPStrategy(gradient_as_bucket_view=True) if many else "auto",
+        precision=precision,  # type: ignore[arg-type]
+        max_epochs=config.recipe.epochs,
+        check_val_every_n_epoch=options.val_every_n_epochs,
+        gradient_clip_val=config.recipe.clip_grad,
+        log_every_n_steps=every,
+        logger=logger if logger is not None else False,
+        callbacks=[
+            *create_callbacks(every, config.recipe.batch_size, bar),
+            checkpoints,
+            StopOnSignal(checkpoints.save, agree_every=every),
+        ],
+        plugins=[AtomicCheckpointIO()],
+        enable_progress_bar=bar,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        benchmark=accelerator == "gpu",
+        default_root_dir=run_dir,
+    )
+
+
+def _quiet_lightning() -> None:
+    """Keep to what a user can act on; the sharding, seeding and exact metrics are our own."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",
+        ".*recommended to use `self.log.*sync_dist=True.*",
+        ".*treespec, LeafSpec.*",
+        ".*`srun` command is available on your system but is not used.*",
+        ".*module.s. in eval mode at the start of training.*",  # the averaged weights
+    ):
+        warnings.filterwarnings("ignore", message=message)

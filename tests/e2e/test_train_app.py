@@ -31,6 +31,7 @@ def test_a_run_leaves_config_checkpoints_and_one_row_a_resolution(trained):
     assert {"config.yaml", "checkpoints", "results.jsonl", "finished.json"} <= names
     assert {p.name for p in (trained.run_dir / "checkpoints").iterdir()} == {
         "last.ckpt",
+        "previous.ckpt",
         "best.ckpt",
     }
     assert json.loads((trained.run_dir / "finished.json").read_text())["epochs"] == 4
@@ -144,7 +145,7 @@ def test_a_stopped_run_says_so_and_is_no_success(workplace, tmp_path, number, co
     assert not list(tmp_path.rglob("finished.json"))
 
 
-def test_a_damaged_last_checkpoint_gives_way_to_the_best(copied, monkeypatch, capfd):
+def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(copied, monkeypatch, capfd):
     (copied.run_dir / "finished.json").unlink()
     last = copied.run_dir / "checkpoints" / "last.ckpt"
     content = last.read_bytes()
@@ -152,7 +153,7 @@ def test_a_damaged_last_checkpoint_gives_way_to_the_best(copied, monkeypatch, ca
     last.write_bytes(content[: len(content) // 2])
     code = run_here("train.py", *TINY, "logger=csv", cwd=copied.cwd, patch=monkeypatch)
     assert code == 0
-    assert re.search(r"resuming .*best\.ckpt", capfd.readouterr().out)
+    assert re.search(r"resuming .*(previous|best)\.ckpt", capfd.readouterr().out)
     assert (copied.run_dir / "finished.json").exists()
 
 

@@ -82,3 +82,24 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     with pytest.raises(SemabenchError, match="weight is not finite in epoch 3, at step 27"):
         Checkpoints(tmp_path, "val/top1").on_train_epoch_end(trainer, module)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_checkpoint_before_the_last_stays(tmp_path):
+    module = torch.nn.Linear(2, 2)
+    steps = iter([1, 2, 3])
+    trainer = SimpleNamespace(
+        is_global_zero=True,
+        lightning_module=module,
+        save_checkpoint=lambda path: save(path, global_step=next(steps)),
+    )
+    checkpoints = Checkpoints(tmp_path, "val/top1")
+    found = []
+    for _ in range(3):
+        checkpoints.save(trainer)
+        names = sorted(path.name for path in tmp_path.iterdir())
+        found.append({name: read_checkpoint(tmp_path / name)["global_step"] for name in names})
+    assert found == [
+        {"last.ckpt": 1},
+        {"last.ckpt": 2, "previous.ckpt": 1},
+        {"last.ckpt": 3, "previous.ckpt": 2},
+    ]

@@ -18,17 +18,41 @@ def save(path, **content):
 def test_resuming_takes_the_newest_sound_checkpoint(tmp_path, caplog):
     directory = tmp_path / "checkpoints"
     assert resume_path("auto", tmp_path) is None
-    save(directory / "best.ckpt")
+    save(directory / "best.ckpt", global_step=10)
     assert resume_path("auto", tmp_path) == directory / "best.ckpt"
-    save(directory / "last.ckpt")
+    save(directory / "last.ckpt", global_step=30)
     os.utime(directory / "last.ckpt", (1, 1))  # clocks of nodes differ: the name tells
     assert resume_path("auto", tmp_path) == directory / "last.ckpt"
-    (directory / "last.ckpt").write_bytes(b"torn")
-    assert resume_path("auto", tmp_path) == directory / "best.ckpt"
-    assert "damaged" in caplog.text
+    assert caplog.text == ""
     assert resume_path("never", tmp_path) is None
     with pytest.raises(SemabenchError, match="no checkpoint"):
         resume_path(str(tmp_path / "other.ckpt"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("damaged", "previous_step", "found"),
+    [
+        ({"last.ckpt"}, 20, "previous.ckpt"),
+        ({"last.ckpt"}, 5, "best.ckpt"),  # where links cannot be had, a copy of the last
+        ({"previous.ckpt", "best.ckpt"}, 20, "last.ckpt"),
+        ({"last.ckpt", "previous.ckpt"}, 20, "best.ckpt"),
+        ({"last.ckpt", "best.ckpt"}, 20, "previous.ckpt"),
+        ({"last.ckpt", "previous.ckpt", "best.ckpt"}, 20, None),
+    ],
+)
+def test_damaged_checkpoints_are_skipped_with_a_warning(
+    tmp_path, caplog, damaged, previous_step, found
+):
+    directory = tmp_path / "checkpoints"
+    for name, step in (("last.ckpt", 30), ("previous.ckpt", previous_step), ("best.ckpt", 10)):
+        save(directory / name, global_step=step)
+    for name in damaged:
+        content = (directory / name).read_bytes()
+        (directory / name).write_bytes(content[: len(content) // 2])
+    assert resume_path("auto", tmp_path) == (directory / found if found else None)
+    if "last.ckpt" in damaged:
+        assert caplog.text.count("is damaged") == len(damaged)
+        assert caplog.text.count("It is skipped") == len(damaged)
 
 
 def describe(**changes):

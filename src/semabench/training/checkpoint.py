@@ -22,6 +22,7 @@ from semabench.files import atomic_path, atomic_write
 CONFIG = "config.yaml"  # of the run, beside the directory of its checkpoints
 DIRECTORY = "checkpoints"
 LAST = "last.ckpt"
+PREVIOUS = "previous.ckpt"  # what was the last before it, should that prove damaged
 BEST = "best.ckpt"
 
 
@@ -51,11 +52,12 @@ class AtomicCheckpointIO(CheckpointIO):
 
 
 class Checkpoints(Callback):
-    """Keeps ``last.ckpt`` and, by a metric in percent, ``best.ckpt``.
+    """Keeps ``last.ckpt``, the one before it, and, by a metric in percent, ``best.ckpt``.
 
-    Both are written when an epoch is over, validation included, so that a resumed run starts with
-    the next epoch; the last one also every so many steps, and then a resumed run goes on with the
-    next step. (Lightning's ModelCheckpoint renews its last only where it renews its best.)
+    The last and the best are written when an epoch is over, validation included, so that a
+    resumed run starts with the next epoch; the last one also every so many steps, and then a
+    resumed run goes on with the next step. The previous is a link, or a copy where there are none.
+    (Lightning's ModelCheckpoint renews its last only where it renews its best.)
 
     Args:
         directory: created if need be.
@@ -100,10 +102,11 @@ class Checkpoints(Callback):
             link(self.directory / LAST, self.directory / BEST)
 
     def save(self, trainer: L.Trainer) -> None:
-        """Write the last checkpoint.
+        """Write the last checkpoint; the old one stays as the previous.
 
         Raises:
-            SemabenchError: a parameter is not finite; nothing is written.
+            SemabenchError: a parameter is not finite, or the file cannot be written; what there
+                was stays.
         """
         for name, parameter in trainer.lightning_module.named_parameters():
             if not torch.isfinite(parameter).all():
@@ -112,6 +115,8 @@ class Checkpoints(Callback):
                     f"{trainer.global_step}: lower recipe.lr or lengthen recipe.warmup_epochs; "
                     "no checkpoint of it is written."
                 )
+        if trainer.is_global_zero and (self.directory / LAST).exists():
+            link(self.directory / LAST, self.directory / PREVIOUS)
         trainer.save_checkpoint(self.directory / LAST)
 
     def state_dict(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from semabench.errors import SemabenchError
 from semabench.run_name import identity
-from semabench.training.checkpoint import BEST, DIRECTORY, LAST, read_checkpoint
+from semabench.training.checkpoint import BEST, DIRECTORY, LAST, PREVIOUS, read_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -26,17 +26,32 @@ def resume_path(resume: str, run_dir: Path) -> Path | None:
         path = path / DIRECTORY / LAST if path.is_dir() else path
         read_checkpoint(path)
         return path
-    # The last is never older than the best, whatever the clocks of the nodes say.
-    for path in (run_dir / DIRECTORY / name for name in (LAST, BEST)):
-        if not path.exists():
-            continue
-        try:
-            read_checkpoint(path)
-        except SemabenchError as error:
-            log.warning("%s It is skipped.", error)
-        else:
-            return path
-    return None
+    return newest_checkpoint(run_dir / DIRECTORY)
+
+
+def newest_checkpoint(directory: Path) -> Path | None:
+    """Return the sound checkpoint of the most steps, or None; damaged ones are told and skipped.
+
+    The last has the most, whatever the clocks of the nodes say; only if it is missing or damaged,
+    the others are opened.
+    """
+    last = _step(directory / LAST)
+    if last is not None:
+        return directory / LAST
+    steps = {path: _step(path) for path in (directory / name for name in (PREVIOUS, BEST))}
+    sound = {path: step for path, step in steps.items() if step is not None}
+    return max(sound, key=sound.__getitem__) if sound else None
+
+
+def _step(path: Path) -> int | None:
+    """Return the optimiser step that a checkpoint was written at; None if it is of no use."""
+    if not path.exists():
+        return None
+    try:
+        return int(read_checkpoint(path).get("global_step", 0))
+    except SemabenchError as error:
+        log.warning("%s It is skipped.", error)
+        return None
 
 
 def check_same_run(path: Path, describe: dict[str, Any]) -> None:

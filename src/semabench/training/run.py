@@ -6,6 +6,7 @@ import json
 import logging
 import signal
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import lightning as L
@@ -17,19 +18,14 @@ from semabench.files import atomic_write
 from semabench.run_id import forget_run_id
 from semabench.run_name import run_dir as run_dir_of
 from semabench.training.assemble import create_model, create_module
-from semabench.training.checkpoint import (
-    BEST,
-    CONFIG,
-    DIRECTORY,
-    LAST,
-    link,
-)
+from semabench.training.checkpoint import CONFIG, DIRECTORY, LAST, link
 from semabench.training.devices import (
     check_processes,
     choose_accelerator,
     choose_precision,
     global_rank,
 )
+from semabench.training.lock import run_lock
 from semabench.training.loggers import close_logger
 from semabench.training.module import Classifier
 from semabench.training.resume import check_same_run, resume_path
@@ -64,26 +60,43 @@ def train(config: TrainConfig) -> Path:
         config.recipe.repeated_augmentation,
     )
     module = create_module(config, create_model(config, len(data.classes)), data)
-    resume = resume_path(config.resume, run_dir)
-    if resume is not None:
-        check_same_run(resume, module.describe)
-    if (run_dir / FINISHED).exists() and config.resume == "auto":
+    if _finished(run_dir, config, module):
         _tell(f"finished already: {run_dir} (resume=never trains it again)")
         return run_dir
     if global_rank() == 0:
         data.require_files(config.evaluate_at)
-        _prepare_directory(config, run_dir, resume)
-    trainer = create_trainer(config, run_dir, accelerator, precision, module)
-    _tell(f"{f'resuming {resume}' if resume else 'training'}: {run_dir}")
-    _fit(trainer, module, data, resume)
-    if trainer.is_global_zero and trainer.global_step == module.total_steps:
-        _finish(trainer, run_dir)
+    with run_lock(run_dir) if global_rank() == 0 else nullcontext():
+        resume = _resume(config, run_dir, module)
+        if global_rank() == 0:
+            _prepare_directory(config, run_dir, resume)
+        trainer = create_trainer(config, run_dir, accelerator, precision, module)
+        _tell(f"{f'resuming {resume}' if resume else 'training'}: {run_dir}")
+        _fit(trainer, module, data, resume)
+        if trainer.is_global_zero and trainer.global_step == module.total_steps:
+            _finish(trainer, run_dir)
     return run_dir
 
 
+def _finished(run_dir: Path, config: TrainConfig, module: Classifier) -> bool:
+    """Tell whether there is nothing left to do."""
+    if config.resume != "auto" or not (run_dir / FINISHED).exists():
+        return False
+    _resume(config, run_dir, module)  # raises if it was another run that has finished here
+    return True
+
+
+def _resume(config: TrainConfig, run_dir: Path, module: Classifier) -> Path | None:
+    """Return the checkpoint to go on from, of the same run."""
+    path = resume_path(config.resume, run_dir)
+    if path is not None:
+        check_same_run(path, module.describe)
+    return path
+
+
 def _prepare_directory(config: TrainConfig, run_dir: Path, resume: Path | None) -> None:
-    if resume == run_dir / DIRECTORY / BEST:  # the last is damaged, and may never be written again
-        link(resume, run_dir / DIRECTORY / LAST)
+    last = run_dir / DIRECTORY / LAST
+    if resume is not None and resume.parent == last.parent and resume != last:
+        link(resume, last)  # it was damaged, and may never be written again
     atomic_write(run_dir / CONFIG, OmegaConf.to_yaml(OmegaConf.structured(config)))
     (run_dir / FINISHED).unlink(missing_ok=True)
     if config.resume == "never":

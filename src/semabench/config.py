@@ -29,6 +29,7 @@ class ModelConfig:
     published_recipe: str | None = (
         None  # how the published weights were trained; tells, does nothing
     )
+    compiles: bool = True  # torch.compile makes its training faster, for trainer.compile=null
     fused_attention: bool | None = None  # PyTorch's, in timm's models; null: as timm chooses
     options: dict[str, Any] = field(default_factory=dict)  # to the model; nulls are left out
 
@@ -41,7 +42,7 @@ class DataConfig:
     packed: str = MISSING  # directory of train.beton and val-<resolution>.beton
     source: str | None = None  # directory of train/ and val/ folders, or of the ILSVRC2012 tars
     loader: str = "ffcv"  # ffcv | folder
-    resolution: int = 224  # of training, in pixels
+    resolution: int = 224  # of training, in pixels; with a resolution_schedule, of its end
     val_resolution: int | None = None  # of validation during training; null: as in training
     crop_pct: float = 0.875
     interpolation: str = "bicubic"
@@ -65,6 +66,7 @@ class RecipeConfig:
     lr_batch_size: int | None = None  # the three rates are for this batch, and scale; null: as is
     min_lr: float = 1e-5
     warmup_lr: float = 1e-6
+    layer_decay: float | None = None  # each group of layers learns by this less than the next one
     weight_decay: float = 0.05
     decay_state_matrix: bool = False  # weight decay on A_log of state spaces, too
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
@@ -81,6 +83,7 @@ class RecipeConfig:
     mix_switch_prob: float = 0.5  # that cutmix, not mixup, mixes it (where both are on)
     ema_decay: float | None = None  # null: no averaged weights
     ema_batch_size: int | None = None  # the decay is for this batch: decay ** (batch / this)
+    resolution_schedule: list[list[int]] | None = None  # [[0, 128], [100, 224]]: from epoch, pixels
     mesa: float = 0.0  # weight of the cross-entropy with the averaged weights' predictions
     mesa_start: float = 0.25  # share of the epochs without it
 
@@ -90,20 +93,25 @@ class TrainerConfig:
     """Where and how fast a run computes.
 
     Precision is part of a run's identity. The number of devices is not, but it changes numbers a
-    little: BatchNorm's statistics and the mixing draws are each device's own.
+    little: BatchNorm's statistics and the mixing draws are each device's own. Nor is accumulation,
+    which changes less: samples, augmentation, mixing and rates stay; each part has BatchNorm
+    statistics and drop-path draws of its own.
     """
 
     accelerator: str = "auto"  # auto | cpu | gpu
     devices: int = 1  # processes per node, one a device; more than one is started by torchrun/srun
     num_nodes: int = 1
     precision: str | None = None  # null: bf16-mixed on a GPU, 32-true on a CPU
-    compile: bool = False
+    compile: bool | None = None  # null: on a GPU, if the model gains by it and the run is long
+    compile_min_steps: int = 2000  # how long that is, in optimiser steps
+    accumulate: int = 1  # parts in which a device takes its share of a batch, to save memory
     channels_last: bool = True
     val_every_n_epochs: int = 1
     log_every_n_steps: int = 50
     save_every_n_steps: int | None = None  # besides each epoch's end; null: only there
     progress_bar: bool | None = None  # null: on a terminal
     val_batch_size: int | None = None  # per device; null: as in training
+    profile_steps: int | None = None  # trace so many steps with torch's profiler; null: none
 
 
 @dataclass

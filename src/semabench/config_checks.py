@@ -52,6 +52,7 @@ _RANGES: dict[str, tuple[float | None, float | None]] = {
     "recipe.batch_size": (1, None),
     "recipe.lr": (1e-30, None),
     "recipe.lr_batch_size": (1, None),
+    "recipe.layer_decay": (1e-3, 1),
     "recipe.min_lr": (0, None),
     "recipe.warmup_lr": (0, None),
     "recipe.weight_decay": (0, None),
@@ -75,6 +76,9 @@ _RANGES: dict[str, tuple[float | None, float | None]] = {
     "trainer.log_every_n_steps": (1, None),
     "trainer.save_every_n_steps": (1, None),
     "trainer.val_batch_size": (1, None),
+    "trainer.compile_min_steps": (0, None),
+    "trainer.accumulate": (1, None),
+    "trainer.profile_steps": (1, None),
 }
 
 
@@ -129,6 +133,28 @@ def _check_recipe(recipe: RecipeConfig) -> None:
         )
 
 
+def _check_schedule(config: TrainConfig) -> None:
+    schedule = config.recipe.resolution_schedule
+    if schedule is None:
+        return
+    key = "recipe.resolution_schedule"
+    if not schedule or any(len(pair) != 2 for pair in schedule):
+        raise SemabenchError(f"{key} must be pairs of epoch and pixels, [[0, 128], [100, 224]].")
+    _resolutions(key, [pixels for _, pixels in schedule])
+    starts = [epoch for epoch, _ in schedule]
+    if starts[0] != 0 or starts != sorted(set(starts)):
+        raise SemabenchError(f"{key} must begin with epoch 0 and go on with later ones: {starts}.")
+    if starts[-1] >= config.recipe.epochs:
+        raise SemabenchError(
+            f"{key} changes at epoch {starts[-1]}, but recipe.epochs={config.recipe.epochs}."
+        )
+    if schedule[-1][1] != config.data.resolution:
+        raise SemabenchError(
+            f"{key} ends at {schedule[-1][1]} px, but data.resolution={config.data.resolution}: "
+            "the last must be what the run is trained for."
+        )
+
+
 def check_values(config: TrainConfig | EvalConfig) -> None:
     """Raise a SemabenchError that names the first key whose value cannot be used."""
     _check_ranges(config)
@@ -146,9 +172,16 @@ def check_values(config: TrainConfig | EvalConfig) -> None:
     _resolutions("evaluate_at", config.evaluate_at)
     _check_pairs(config)
     _check_recipe(config.recipe)
+    _check_schedule(config)
     world_size = config.trainer.devices * config.trainer.num_nodes
     if config.recipe.batch_size % world_size:
         raise SemabenchError(
             f"recipe.batch_size={config.recipe.batch_size} is global and must be a multiple of the "
             f"number of devices, {world_size}."
+        )
+    share = config.recipe.batch_size // world_size
+    if share % config.trainer.accumulate:
+        raise SemabenchError(
+            f"trainer.accumulate={config.trainer.accumulate} does not divide the {share} pictures "
+            "of a batch on each device."
         )

@@ -11,7 +11,9 @@ from typing import Any
 from semabench.config import TrainConfig
 
 # Where and how fast the data are read does not change what a run is.
-_MODEL_TOLD = ("published_recipe",)
+_MODEL_TOLD = ("published_recipe", "compiles")
+# Options that came later count where they are used, so that older runs keep their names.
+_RECIPE_LATER = ("layer_decay", "resolution_schedule")
 _DATA_ELSEWHERE = ("packed", "source", "num_workers", "val_resolution")
 
 
@@ -24,7 +26,11 @@ def identity(config: dict[str, Any]) -> dict[str, Any]:
     return {
         "model": {k: v for k, v in config["model"].items() if k not in _MODEL_TOLD},
         "data": {k: v for k, v in config["data"].items() if k not in _DATA_ELSEWHERE},
-        "recipe": config["recipe"],
+        "recipe": {
+            key: value
+            for key, value in config["recipe"].items()
+            if value is not None or key not in _RECIPE_LATER
+        },
         "precision": config["trainer"]["precision"],
         "seed": config["seed"],
     }

@@ -6,8 +6,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from semabench.evaluation.flops import count_gmacs, count_parameters
 from semabench.models import build_model
+from semabench.models.flops import count_gmacs, count_parameters
 from semabench.models.published import PUBLISHED
 
 CONF = Path(__file__).resolve().parents[2] / "conf"

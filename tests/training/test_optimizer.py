@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from semabench.config import RecipeConfig
+from semabench.errors import SemabenchError
 from semabench.models import build_model
 from semabench.training.optimizer import (
     create_optimizer,
@@ -121,3 +122,28 @@ def test_state_matrices_are_decayed_where_the_recipe_says_so(decayed):
     assert skips
     assert {decay[id(p)] for p in matrices} == {recipe.weight_decay if decayed else 0.0}
     assert {decay[id(p)] for p in skips} == {0.0}
+
+
+@pytest.mark.parametrize("name", ["sema_nano", "vim_nano", "convnext_atto"])
+def test_layers_learn_less_the_earlier_they_are(name):
+    model = build_model(name, num_classes=2, resolution=32, options={})
+    recipe = RecipeConfig(name="r", epochs=10, warmup_epochs=2, layer_decay=0.5)
+    optimizer = create_optimizer(model, recipe)
+    scheduler = create_scheduler(optimizer, recipe, 5)
+    names = {id(p): name for name, p in model.named_parameters()}
+    at = learning_rate(recipe, 5)
+    for step in range(3):
+        rates = {names[id(p)]: g["lr"] for g in optimizer.param_groups for p in g["params"]}
+        assert len(rates) == len(names)
+        head = next(rate for name, rate in rates.items() if name.startswith("head"))
+        assert head == pytest.approx(at(step))
+        scales = [math.log2(head / rate) for rate in rates.values()]  # in the model's order
+        assert all(scale == pytest.approx(round(scale)) for scale in scales)
+        assert scales[0] == pytest.approx(max(scales)) != 0
+        optimizer.step()
+        scheduler.step()
+
+
+def test_a_model_that_tells_no_layers_has_no_layer_decay():
+    with pytest.raises(SemabenchError, match="Linear does not: leave it out"):
+        create_optimizer(nn.Linear(2, 2), RecipeConfig(name="r", layer_decay=0.7))

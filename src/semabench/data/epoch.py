@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from semabench.data.resizing import Schedule, resolution_at
 from semabench.data.sampling import Samples, eval_order, train_order
 from semabench.errors import SemabenchError
 
@@ -37,12 +38,16 @@ class EpochLoader(ABC):
     Attributes:
         batch_size: samples in a batch of this rank.
         num_samples: pictures in the data set, over all ranks.
+        resolution: R of the batches, where no schedule says otherwise.
+        schedule: of progressive resizing, in training.
         repeats: times that a picture comes in a training epoch, which stays as long.
         classes: directory names or WordNet ids; a label is an index into it.
         names: human-readable class names, in the same order.
         fingerprint: identity of the source pictures.
         sampler: the loader itself, where Lightning looks for ``set_epoch``.
     """
+
+    resolution: int
 
     def __init__(
         self,
@@ -57,6 +62,7 @@ class EpochLoader(ABC):
         rank: int = 0,
         world_size: int = 1,
         repeats: int = 1,
+        schedule: Schedule = (),
     ) -> None:
         if batch_size < 1:
             raise SemabenchError(f"batch_size must be at least 1, got {batch_size}.")
@@ -76,6 +82,7 @@ class EpochLoader(ABC):
         self.rank = rank
         self.world_size = world_size
         self.repeats = repeats
+        self.schedule = schedule
         self.epoch = 0
         self._position = 0  # batches of the epoch handed out
         self._resume_at: tuple[int, int] | None = None  # (epoch, batch), used once
@@ -125,6 +132,15 @@ class EpochLoader(ABC):
             rank=self.rank,
             world_size=self.world_size,
         )
+
+    def resolution_at(self, epoch: int) -> int:
+        """Return R of an epoch's batches."""
+        return resolution_at(epoch, self.resolution, self.schedule)
+
+    @property
+    def highest_resolution(self) -> int:
+        """R of the largest batches of any epoch."""
+        return max([self.resolution, *(pixels for _, pixels in self.schedule)])
 
     def start_at(self, epoch: int, batch: int) -> None:
         """Let the next iteration over ``epoch`` begin with batch number ``batch``."""

@@ -47,7 +47,7 @@ class FFCVLoader(EpochLoader):
         num_workers: threads; the cores this process may use if not given, and never more.
         ahead: finished batches that may wait.
         timeout: seconds without a finished sample after which loading counts as dead.
-        options: ``batch_size, seed, rank, world_size, repeats``, see ``EpochLoader``.
+        options: ``batch_size, seed, rank, world_size, repeats, schedule``, see ``EpochLoader``.
 
     Raises SemabenchError if the file is missing, unfinished, damaged, or unfit for the purpose.
     """
@@ -97,7 +97,7 @@ class FFCVLoader(EpochLoader):
 
     def _load(self, order: np.ndarray, epoch: int, first: int) -> Generator[Batch, None, None]:
         self._require_unchanged()
-        self._compile()
+        self._compile(self.resolution_at(epoch))
         device = torch.cuda.current_device() if torch.cuda.is_initialized() else None
 
         def produce(step: int) -> Batch:
@@ -116,14 +116,14 @@ class FFCVLoader(EpochLoader):
             progress=lambda: id(self._status) + int(np.count_nonzero(self._status)),
         )
 
-    def _compile(self) -> None:
+    def _compile(self, resolution: int) -> None:
         """Run the kernel on an empty batch: it compiles here and not on the watchdog's time."""
         lock = _native().kernel_lock
         if not lock.acquire(timeout=self.timeout):
             raise SemabenchError(f"{self.path}: another loader of this process hangs; start again.")
         try:
             self._status = np.zeros(0, np.uint8)
-            empty = np.empty((0, self.resolution, self.resolution, 3), np.uint8)
+            empty = np.empty((0, resolution, resolution, 3), np.uint8)
             self._fill(np.zeros(0, np.int64), 0, empty)
         finally:
             lock.release()
@@ -132,7 +132,7 @@ class FFCVLoader(EpochLoader):
         self._require_unchanged()
         # Fresh memory, so that nobody's batch is overwritten; pinned memory is torch's caching
         # allocator's, which lets copies to the device finish before reuse.
-        shape = (len(keys), self.resolution, self.resolution, 3)
+        shape = (len(keys), *2 * [self.resolution_at(epoch)], 3)
         images = torch.empty(shape, dtype=torch.uint8, pin_memory=pin)
         self._status = np.zeros(len(keys), np.uint8)
         with _native().kernel_lock:
@@ -198,10 +198,10 @@ class FFCVTrainLoader(FFCVLoader):
         self._widths = beton.widths.astype(np.int64)
         bytes_of = 3 * self._heights * self._widths
         largest_jpeg = int(self._sizes[self._modes == JPG].max(initial=0))
-        longest = int(max(self._heights.max(), self._widths.max()))
+        row = 3 * int(max(self._heights.max(), self._widths.max()))
         self._encoded = np.empty((self.num_workers, largest_jpeg), np.uint8)
         self._staging = np.empty((self.num_workers, int(bytes_of.max())), np.uint8)
-        self._scratch = np.empty((self.num_workers, 3 * self.resolution * longest), np.uint8)
+        self._scratch = np.empty((self.num_workers, row * self.highest_resolution), np.uint8)
 
     def _fill(self, keys: np.ndarray, epoch: int, images: np.ndarray) -> None:
         _native().decode_crops(

@@ -24,6 +24,7 @@ from semabench.data.folder_transforms import (
     Transform,
 )
 from semabench.data.pictures import UnreadablePictureError, allow_large_pictures
+from semabench.data.resizing import Schedule
 from semabench.data.sampling import PADDING
 from semabench.data.sources import PictureList, find_pictures
 from semabench.data.workers import worker_count
@@ -116,6 +117,7 @@ class FolderTrainLoader(FolderLoader):
         interpolation: str = "bicubic",
         seed: int = 0,
         augment: PixelAugment | None = None,
+        schedule: Schedule = (),
         **options: Any,
     ) -> None:
         if interpolation not in INTERPOLATIONS:
@@ -125,9 +127,10 @@ class FolderTrainLoader(FolderLoader):
             )
         crop = (*map(float, scale), *map(float, ratio))
         resample = INTERPOLATIONS[interpolation]
-        transform = TrainTransform(resolution, seed, crop, hflip, resample, augment)
+        transform = TrainTransform(resolution, seed, crop, hflip, resample, augment, schedule)
         pictures = find_pictures(source, split)
-        super().__init__(pictures, transform, train=True, seed=seed, **options)
+        options |= {"seed": seed, "schedule": schedule}
+        super().__init__(pictures, transform, train=True, **options)
 
 
 class FolderEvalLoader(FolderLoader):
@@ -156,7 +159,7 @@ class _Batches(Dataset):
 
     def __getitem__(self, step: Step) -> tuple[torch.Tensor, torch.Tensor] | str:
         epoch, keys = step
-        resolution = self.transform.resolution
+        resolution = self.transform.resolution_at(epoch)
         images = torch.zeros(len(keys), resolution, resolution, 3, dtype=torch.uint8)
         labels = torch.full((len(keys),), PADDING)
         pixels = images.numpy()

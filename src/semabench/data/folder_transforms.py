@@ -12,6 +12,7 @@ from semabench.data.augment.pillow import augment_picture
 from semabench.data.draws import draw_crop, draw_flip
 from semabench.data.pictures import decode
 from semabench.data.render import RenderEncoder
+from semabench.data.resizing import Schedule, resolution_at
 
 INTERPOLATIONS = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -23,6 +24,10 @@ class Transform(ABC):
     """From a picture's encoded bytes to uint8 (R, R, 3) pixels."""
 
     resolution: int
+
+    def resolution_at(self, epoch: int) -> int:
+        """Return R in an epoch."""
+        return self.resolution
 
     @abstractmethod
     def __call__(self, data: bytes, epoch: int, key: int) -> np.ndarray:
@@ -43,6 +48,7 @@ class TrainTransform(Transform):
         hflip: float,
         interpolation: Image.Resampling,
         augment: PixelAugment | None = None,
+        schedule: Schedule = (),
     ) -> None:
         self.resolution = resolution
         self.seed = seed
@@ -50,6 +56,11 @@ class TrainTransform(Transform):
         self.hflip = hflip
         self.interpolation = interpolation
         self.augment = augment
+        self.schedule = schedule
+
+    def resolution_at(self, epoch: int) -> int:
+        """Return R in an epoch: progressive resizing may change it."""
+        return resolution_at(epoch, self.resolution, self.schedule)
 
     def __call__(self, data: bytes, epoch: int, key: int) -> np.ndarray:
         """Crop, resize, flip and augment as drawn for the sample in this epoch."""
@@ -58,7 +69,8 @@ class TrainTransform(Transform):
             self.seed, epoch, key, picture.height, picture.width, *self.crop
         )
         box = picture.crop((left, top, left + width, top + height))
-        pixels = np.asarray(box.resize((self.resolution, self.resolution), self.interpolation))
+        side = self.resolution_at(epoch)
+        pixels = np.asarray(box.resize((side, side), self.interpolation))
         if draw_flip(self.seed, epoch, key, self.hflip):
             pixels = pixels[:, ::-1]
         if self.augment:

@@ -11,6 +11,7 @@ from semabench.data.check import require_intact
 from semabench.data.epoch import EpochLoader
 from semabench.data.ffcv_loader import FFCVEvalLoader, FFCVTrainLoader, missing_ffcv
 from semabench.data.folder_loader import FolderEvalLoader, FolderTrainLoader
+from semabench.data.resizing import Schedule
 from semabench.errors import SemabenchError, nearest
 
 KINDS = ("ffcv", "folder")
@@ -37,6 +38,7 @@ def create_train_loader(
     interpolation: str = "bicubic",
     repeats: int = 1,
     augment: PixelAugment | None = None,
+    schedule: Schedule = (),
 ) -> TrainLoader:
     """Create the loader of a training set: random-resized-crops, flipped at random.
 
@@ -52,6 +54,7 @@ def create_train_loader(
         rank, world_size: which share of each global batch is ours.
         scale, ratio, hflip, interpolation: see ``FFCVTrainLoader``.
         repeats: see ``EpochLoader``.
+        schedule: of progressive resizing, in place of ``resolution`` from its epochs on.
         augment: what the folder loader's workers shall do; the FFCV loader does none.
 
     Raises:
@@ -70,6 +73,7 @@ def create_train_loader(
         "hflip": hflip,
         "interpolation": interpolation,
         "repeats": repeats,
+        "schedule": schedule,
     }
     source = resolve_source(kind, source_dir)
     if source is not None:

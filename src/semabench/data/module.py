@@ -16,6 +16,7 @@ from semabench.data.loaders import (
     create_train_loader,
     prepare_files,
 )
+from semabench.data.resizing import Schedule, resolution_at
 from semabench.data.workers import worker_count
 from semabench.errors import SemabenchError
 
@@ -29,6 +30,7 @@ class ImageDataModule(L.LightningDataModule):
         seed: of the order and the crops.
         val_batch_size: of validation, per rank; None: as in training.
         repeats: of repeated augmentation; 1: none.
+        schedule: of progressive resizing; None: all at the config's resolution.
 
     Attributes:
         augment: what the loader's own workers shall do to pixels, if anything; it depends on the
@@ -48,6 +50,7 @@ class ImageDataModule(L.LightningDataModule):
         seed: int,
         val_batch_size: int | None = None,
         repeats: int = 1,
+        schedule: Schedule | None = None,
     ) -> None:
         super().__init__()
         self.config = config
@@ -55,6 +58,7 @@ class ImageDataModule(L.LightningDataModule):
         self.seed = seed
         self.val_batch_size = val_batch_size
         self.repeats = repeats
+        self.schedule = schedule or ()
         self.augment: PixelAugment | None = None
         about = describe_training_set(config.loader, config.packed, config.source)
         self.classes, self.fingerprint = about.classes, about.fingerprint
@@ -69,6 +73,10 @@ class ImageDataModule(L.LightningDataModule):
     def val_resolution(self) -> int:
         """Of validation during training, in pixels."""
         return self.config.val_resolution or self.config.resolution
+
+    def resolution_at(self, epoch: int) -> int:
+        """Return the resolution of a training epoch, counted from 0, in pixels."""
+        return resolution_at(epoch, self.config.resolution, self.schedule)
 
     def require_files(self, resolutions: list[int]) -> None:
         """Open what the run will need, before it begins: hours later is too late.
@@ -108,6 +116,7 @@ class ImageDataModule(L.LightningDataModule):
             interpolation=config.interpolation,
             repeats=self.repeats,
             augment=self.augment,
+            schedule=self.schedule,
         )
 
     def val_dataloader(self) -> EvalLoader:

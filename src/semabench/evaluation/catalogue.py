@@ -11,8 +11,8 @@ from rich.table import Table
 
 from semabench.config import MIN_RESOLUTION
 from semabench.errors import SemabenchError
-from semabench.evaluation.flops import count_gmacs, count_parameters
 from semabench.models import build_model, mixer_name, model_names
+from semabench.models.flops import count_gmacs, count_parameters
 from semabench.models.published import PUBLISHED
 
 

@@ -14,11 +14,11 @@ from semabench.data.about import require_eval_files
 from semabench.data.loaders import EvalLoader, create_eval_loader
 from semabench.data.normalize import Normalize
 from semabench.errors import SemabenchError
-from semabench.evaluation.flops import count_gmacs, count_parameters
 from semabench.evaluation.log import log_rows
 from semabench.evaluation.measure import Measurement, measure
 from semabench.evaluation.subject import Subject, load_subject
 from semabench.models import backend_name, set_resolution
+from semabench.models.flops import count_gmacs, count_parameters
 from semabench.results.provenance import git_commit, software_versions
 from semabench.results.record import Record, accuracy
 from semabench.results.store import RESULTS_NAME, append_record, read_rows
@@ -204,7 +204,7 @@ def evaluate_trained(run_dir: Path, config: TrainConfig) -> list[Record]:
             logger=config.logger,
             accelerator=config.trainer.accelerator,
             precision=config.trainer.precision,
-            compile=config.trainer.compile,
+            compile=bool(config.trainer.compile),  # unless asked for: one compilation a resolution
             channels_last=config.trainer.channels_last,
         )
     )

@@ -42,6 +42,14 @@ def set_resolution(model: nn.Module, resolution: int) -> None:
         raise SemabenchError(f"{name} cannot be run at {resolution} px: {reason}") from error
 
 
+def takes_any_size(model: nn.Module) -> bool:
+    """Tell whether pictures of any size go through a model as it is, training included."""
+    if isinstance(model, StagedModel | Vim):
+        return True
+    config: dict[str, Any] = getattr(model, "pretrained_cfg", None) or {}
+    return not (hasattr(model, "set_input_size") or config.get("fixed_input_size"))
+
+
 def _try_forward(model: nn.Module, resolution: int) -> None:
     in_chans = int(getattr(model, "in_chans", 3))
     # On the CPU: an index out of a table's range goes unseen on meta, and poisons a CUDA device.

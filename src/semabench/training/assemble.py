@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,28 +12,75 @@ from torch import nn
 from semabench.config import TrainConfig
 from semabench.data.augment.batch import PixelAugment, pixel_augment
 from semabench.data.module import ImageDataModule
-from semabench.models import build_model
+from semabench.errors import SemabenchError
+from semabench.models import build_model, model_names, set_resolution
+from semabench.models.resolution import takes_any_size
+from semabench.training.checkpoint import DIRECTORY, read_checkpoint
 from semabench.training.module import Classifier
+from semabench.training.resume import newest_checkpoint
 
 
 def create_model(config: TrainConfig, num_classes: int) -> nn.Module:
     """Build the model, with the weights that it starts from.
 
+    ``model.checkpoint`` may be a run's directory: then the newest sound checkpoint is taken. Of a
+    checkpoint of ours with averaged weights these are, as in evaluation. What the weights hold of
+    another resolution is brought to ``data.resolution``.
+
     Raises:
-        SemabenchError: as ``build_model``.
+        SemabenchError: as ``build_model``; no checkpoint; a schedule of resolutions for a model
+            that fixes its own.
     """
     options = {k: v for k, v in config.model.options.items() if v is not None}
-    return build_model(
-        config.model.name,
+    name, resolution = config.model.name, config.data.resolution
+    checkpoint = None if config.model.checkpoint is None else weights_file(config.model.checkpoint)
+    # Our own models load weights of any resolution; timm's are built for theirs, then resampled.
+    before = None
+    if checkpoint is not None and name not in model_names():
+        before = _trained_resolution(checkpoint)
+    model = build_model(
+        name,
         num_classes=num_classes,
-        resolution=config.data.resolution,
+        resolution=before or resolution,
         drop_path_rate=config.model.drop_path_rate,
-        checkpoint=config.model.checkpoint,
+        checkpoint=checkpoint,
         pretrained=config.model.pretrained,
         mixer=config.model.mixer,
         fused_attention=config.model.fused_attention,
         options=options,
     )
+    if before not in (None, resolution):
+        set_resolution(model, resolution)
+    if config.recipe.resolution_schedule and not takes_any_size(model):
+        raise SemabenchError(
+            f"{name} is built for one resolution: leave recipe.resolution_schedule out."
+        )
+    return model
+
+
+def weights_file(path: str) -> Path:
+    """Return the file that ``model.checkpoint`` means: itself, or a run's newest sound checkpoint.
+
+    Raises:
+        SemabenchError: a directory without one.
+    """
+    if not Path(path).is_dir():
+        return Path(path)
+    found = newest_checkpoint(Path(path) / DIRECTORY)
+    if found is None:
+        raise SemabenchError(
+            f"model.checkpoint={path} is no run's directory: it has no checkpoint."
+        )
+    return found
+
+
+def _trained_resolution(path: Path) -> int | None:
+    """Return the resolution that a checkpoint of ours was trained at; None of any other file."""
+    try:
+        told = read_checkpoint(path).get("semabench")
+    except SemabenchError:  # an official file, or a damaged one: loading it will tell
+        return None
+    return None if told is None else int(told["config"]["data"]["resolution"])
 
 
 def create_module(config: TrainConfig, model: nn.Module, data: ImageDataModule) -> Classifier:
@@ -47,7 +95,7 @@ def create_module(config: TrainConfig, model: nn.Module, data: ImageDataModule) 
     )
     if config.data.augment_on == "cpu":
         data.augment, pixels = pixels, PixelAugment()
-    module = Classifier(
+    return Classifier(
         model,
         config.recipe,
         num_classes=len(data.classes),
@@ -64,7 +112,5 @@ def create_module(config: TrainConfig, model: nn.Module, data: ImageDataModule) 
             "std": list(std),
         },
         pixels=pixels,
+        parts=config.trainer.accumulate,
     )
-    if config.trainer.compile:
-        model.compile()
-    return module

@@ -34,6 +34,8 @@ class Classifier(L.LightningModule):
             run repeats what an undisturbed one would have drawn.
         describe: stored in every checkpoint; says what the weights are.
         pixels: augmentation of uint8 pixels that is left to do on the device.
+        parts: equal parts in which a batch goes through the model, one after another. All draws
+            but the model's own (drop path, dropout) are the batch's, whatever the parts.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Classifier(L.LightningModule):
         seed: int,
         describe: dict[str, Any],
         pixels: PixelAugment | None = None,
+        parts: int = 1,
     ) -> None:
         super().__init__()
         self.model = model
@@ -58,6 +61,7 @@ class Classifier(L.LightningModule):
         self.recipe = recipe
         self.steps_per_epoch = steps_per_epoch
         self.seed = seed
+        self.parts = parts
         self.describe = describe
         self.augment = BatchAugment(pixels or PixelAugment(), recipe.random_erase, seed)
         self.normalize = Normalize(mean, std)
@@ -81,14 +85,45 @@ class Classifier(L.LightningModule):
         images, labels, samples = batch
         images = self.normalize(self.augment.change(images, samples))
         images, targets = self.mix(self.augment.erase(images, samples), labels)
+        self.mesa_term = None
+        if self.parts == 1:
+            return self._loss(images, targets)
+        self._zero_gradients()
+        *before, last = zip(images.chunk(self.parts), targets.chunk(self.parts), strict=True)
+        total = torch.zeros((), device=images.device)
+        for part in before:
+            loss = self._loss(*part)
+            total += loss.detach()
+            self._accumulate(loss)
+        # Lightning goes backward through the last part alone, and is told the loss of the batch.
+        return total + self._loss(*last)
+
+    def _loss(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Return a part's share of the mean loss of the batch."""
         logits = self.model(images)
         loss = F.cross_entropy(logits, targets, label_smoothing=self.recipe.label_smoothing)
-        self.mesa_term = None
         if self.mesa_is_on:
             mesa = self.recipe.mesa * self._mesa(images, logits)
-            self.mesa_term = mesa.detach()
+            share = mesa.detach() / self.parts
+            self.mesa_term = share if self.mesa_term is None else self.mesa_term + share
             loss = loss + mesa
-        return loss
+        return loss / self.parts
+
+    def _zero_gradients(self) -> None:
+        for optimizer in self.trainer.optimizers:
+            optimizer.zero_grad()
+
+    def _accumulate(self, loss: Tensor) -> None:
+        """Add to the gradients; under DDP, which is still in its forward pass, to this rank's."""
+        with torch.autocast(loss.device.type, enabled=False):
+            self.trainer.strategy.backward(loss, None)
+
+    def optimizer_zero_grad(
+        self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Leave it to the step where that has gone backward through some parts already."""
+        if self.parts == 1:
+            super().optimizer_zero_grad(epoch, batch_idx, optimizer)
 
     @property
     def mesa_is_on(self) -> bool:

@@ -6,11 +6,12 @@ import math
 from collections.abc import Callable
 
 import torch
-from timm.optim import param_groups_weight_decay
+from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from semabench.config import RecipeConfig
+from semabench.errors import SemabenchError
 from semabench.models.mixing import undecayed
 
 
@@ -22,15 +23,32 @@ def create_optimizer(
     Biases, norms (every parameter with one dimension or fewer) and what the model's
     ``no_weight_decay()`` names are not decayed. With ``recipe.decay_state_matrix`` the state
     matrices A_log of state-space models are, as by the official code of Vim and VMamba.
+
+    With ``recipe.layer_decay`` d, the layers that the model's ``group_matcher`` tells apart, as
+    timm's do, learn at d, d², ... of the rate, counted from the last one before the head back.
+
+    Raises:
+        SemabenchError: a layer decay, and the model does not tell its layers.
     """
     named: Callable[[], set[str]] = getattr(model, "no_weight_decay", set)
     spared = named()
     if recipe.decay_state_matrix:
         spared = spared - undecayed(model)
-    groups = param_groups_weight_decay(
-        model, recipe.weight_decay, no_weight_decay_list=tuple(sorted(spared))
-    )
     peak = recipe.lr * rate_scale(recipe)
+    names = tuple(sorted(spared))
+    if recipe.layer_decay is None:
+        groups = param_groups_weight_decay(model, recipe.weight_decay, no_weight_decay_list=names)
+    elif hasattr(model, "group_matcher"):
+        groups = param_groups_layer_decay(
+            model, recipe.weight_decay, no_weight_decay_list=names, layer_decay=recipe.layer_decay
+        )
+        for group in groups:
+            group["lr"] = peak * group.pop("lr_scale")
+    else:
+        raise SemabenchError(
+            f"recipe.layer_decay={recipe.layer_decay:g} needs a model that tells its layers, and "
+            f"{type(model).__name__} does not: leave it out."
+        )
     beta1, beta2 = recipe.betas
     return torch.optim.AdamW(groups, lr=peak, betas=(beta1, beta2), eps=recipe.eps, fused=fused)
 

@@ -58,6 +58,7 @@ def train(config: TrainConfig) -> Path:
         config.seed,
         config.trainer.val_batch_size,
         config.recipe.repeated_augmentation,
+        config.recipe.resolution_schedule,
     )
     module = create_module(config, create_model(config, len(data.classes)), data)
     if _finished(run_dir, config, module):

@@ -13,6 +13,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from semabench.config import TrainConfig
 from semabench.training.callbacks import create_callbacks
 from semabench.training.checkpoint import DIRECTORY, AtomicCheckpointIO, Checkpoints
+from semabench.training.compiling import Compile, wants_compile
 from semabench.training.loggers import create_logger
 from semabench.training.module import Classifier
 from semabench.training.stopping import StopOnSignal
@@ -29,6 +30,7 @@ def create_trainer(
     bar = sys.stdout.isatty() if options.progress_bar is None else options.progress_bar
     every = min(options.log_every_n_steps, module.steps_per_epoch)
     checkpoints = Checkpoints(run_dir / DIRECTORY, module.monitor, options.save_every_n_steps)
+    compiled = wants_compile(config, accelerator, module.total_steps)
     return L.Trainer(
         accelerator=accelerator,
         devices=options.devices,
@@ -42,6 +44,7 @@ def create_trainer(
         logger=logger if logger is not None else False,
         callbacks=[
             *create_callbacks(every, config.recipe.batch_size, bar),
+            *([Compile(required=bool(options.compile))] if compiled else []),
             checkpoints,
             StopOnSignal(checkpoints.save, agree_every=every),
         ],

@@ -15,7 +15,7 @@ from semabench.config_cost import CostModel
 from semabench.evaluation.cost.bare import build_bare
 from semabench.evaluation.cost.memory import free_memory, halve_until_it_fits, ran_out_of_memory
 from semabench.evaluation.cost.workload import WARMUP, Setting, Window, Workload
-from semabench.evaluation.flops import count_gmacs, count_parameters
+from semabench.models.flops import count_gmacs, count_parameters
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from semabench.data.loaders import EvalLoader, create_eval_loader
 from semabench.data.normalize import Normalize
 from semabench.evaluation.dispersion.capture import Layer, attention_layers, listening
 from semabench.evaluation.dispersion.tally import Tally, add_weights, sample_queries
-from semabench.evaluation.flops import count_parameters
 from semabench.evaluation.on_device import autocast
 from semabench.evaluation.subject import Subject
 from semabench.models import backend_name, set_resolution
+from semabench.models.flops import count_parameters
 from semabench.results.provenance import git_commit, software_versions
 from semabench.results.record import Record
 

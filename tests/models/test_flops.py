@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from semabench.evaluation.flops import count_gmacs, count_parameters
 from semabench.mixers import create_mixer
 from semabench.models import build_model
+from semabench.models.flops import count_gmacs, count_parameters
 
 
 def build(name, **kwargs):

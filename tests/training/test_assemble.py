@@ -1,0 +1,60 @@
+"""The model that a run starts with: weights of another run, other resolutions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from semabench.config import DataConfig, ModelConfig, RecipeConfig, TrainConfig
+from semabench.errors import SemabenchError
+from semabench.models import build_model
+from semabench.training.assemble import create_model
+from semabench.training.checkpoint import AtomicCheckpointIO
+
+
+def config(name, checkpoint=None, resolution=64, schedule=None):
+    return TrainConfig(
+        model=ModelConfig(name=name, checkpoint=None if checkpoint is None else str(checkpoint)),
+        data=DataConfig(name="d", packed="p", resolution=resolution),
+        recipe=RecipeConfig(name="r", resolution_schedule=schedule),
+    )
+
+
+def save(path, name, resolution=32):
+    """A run's checkpoint whose plain weights are zeros, and its averaged ones as initialised."""
+    model = build_model(name, num_classes=3, resolution=resolution, options={})
+    averaged = model.state_dict()
+    state = {f"ema.module.{key}": value for key, value in averaged.items()}
+    state |= {f"model.{key}": torch.zeros_like(value) for key, value in averaged.items()}
+    describe = {"config": {"data": {"resolution": resolution}}}
+    AtomicCheckpointIO().save_checkpoint(
+        {"state_dict": state, "semabench": describe, "global_step": 1}, path
+    )
+    return averaged
+
+
+def test_fine_tuning_starts_from_a_runs_averaged_weights(tmp_path, caplog):
+    averaged = save(tmp_path / "checkpoints" / "previous.ckpt", "sema_nano")
+    (tmp_path / "checkpoints" / "last.ckpt").write_bytes(b"torn")
+    for where in (tmp_path, tmp_path / "checkpoints" / "previous.ckpt"):
+        state = create_model(config("sema_nano", where), 3).state_dict()
+        assert all(torch.equal(state[key], averaged[key]) for key in averaged)
+    assert "is damaged" in caplog.text
+    with pytest.raises(SemabenchError, match="has no checkpoint"):
+        create_model(config("sema_nano", tmp_path / "checkpoints"), 3)
+
+
+@pytest.mark.parametrize(("name", "patch"), [("vim_nano", 8), ("deit_tiny_patch16_224", 16)])
+def test_tables_of_positions_are_brought_to_the_new_resolution(tmp_path, name, patch):
+    averaged = save(tmp_path / "last.ckpt", name)
+    model = create_model(config(name, tmp_path / "last.ckpt", 64), 3)
+    assert averaged["pos_embed"].shape[1] == (32 // patch) ** 2 + 1
+    assert model.pos_embed.shape[1] == (64 // patch) ** 2 + 1
+    assert model(torch.zeros(1, 3, 64, 64)).shape == (1, 3)
+
+
+def test_a_model_of_one_resolution_has_no_schedule():
+    schedule = [[0, 32], [1, 64]]
+    assert create_model(config("vim_nano", schedule=schedule), 3)
+    with pytest.raises(SemabenchError, match="built for one resolution"):
+        create_model(config("deit_tiny_patch16_224", schedule=schedule), 3)

@@ -1,8 +1,7 @@
-"""What watches a run: finite losses, speed, and a line an epoch."""
+"""What watches a run: finite losses, and a line an epoch."""
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import lightning as L
@@ -13,6 +12,7 @@ from rich.console import Console
 from semabench.errors import SemabenchError
 from semabench.training.module import Classifier
 from semabench.training.optimizer import learning_rate
+from semabench.training.throughput import Throughput
 
 
 class LossWatch(Callback):
@@ -65,47 +65,6 @@ class LossWatch(Callback):
         module.log("train/lr", rate_at(trainer.global_step - 1))
 
 
-class Throughput(Callback):
-    """Logs training img/s over all devices, validation and checkpoints left out."""
-
-    def __init__(self, every: int, global_batch_size: int) -> None:
-        self.every = every
-        self.global_batch_size = global_batch_size
-        self.images = 0
-        self.seconds = 0.0
-        self._start = 0.0
-        self._steps = 0
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the clock: an epoch that is resumed in its middle has no start of its own."""
-        self.on_train_epoch_start(trainer, pl_module)
-
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the clock again after validation."""
-        self.images, self.seconds = 0, 0.0
-        self._start, self._steps = time.perf_counter(), 0
-
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        """Read the clock where the loss is read, so that the device has done the work."""
-        self._steps += 1
-        if trainer.global_step % self.every == 0 or trainer.is_last_batch:
-            if trainer.is_last_batch and pl_module.device.type == "cuda":
-                torch.cuda.synchronize()
-            now = time.perf_counter()
-            images, seconds = self._steps * self.global_batch_size, now - self._start
-            self.images += images
-            self.seconds += seconds
-            self._start, self._steps = now, 0
-            pl_module.log("train/images_per_second", images / seconds, prog_bar=True)
-
-
 class EpochLine(Callback):
     """Prints one line an epoch: for logs, where a progress bar says nothing."""
 
@@ -135,14 +94,28 @@ class EpochLine(Callback):
             parts.append(f"lr {float(metrics['train/lr']):.2e}")
         speed = self.throughput.images / max(self.throughput.seconds, 1e-9)
         parts.append(f"{speed:,.0f} img/s")
+        hours = self.throughput.hours_left
+        if hours is not None and hours >= 1 / 60:
+            parts.append(f"{int(hours)} h {int(hours % 1 * 60):02d} min left")
         self.console.print("  ".join(parts))
 
 
-def create_callbacks(every: int, global_batch_size: int, progress_bar: bool) -> list[Callback]:
-    """Return the callbacks every run has, the checkpoints apart."""
-    throughput = Throughput(every, global_batch_size)
-    # The loss is read first: it waits for the device, so that the clock reads work done.
-    callbacks: list[Callback] = [LossWatch(every), throughput, EpochLine(throughput)]
-    if progress_bar:
-        callbacks.append(RichProgressBar(refresh_rate=max(1, min(every, 10)), leave=False))
-    return callbacks
+class Bar(RichProgressBar):
+    """Lightning's bar, but what stands beside it is read once every ``every`` steps.
+
+    Reading waits for the device; the bar itself moves more often.
+    """
+
+    def __init__(self, every: int) -> None:
+        super().__init__(refresh_rate=max(1, min(every, 10)), leave=False)
+        self.every = every
+        self._read: int | None = None  # number of the window whose metrics are shown
+        self._shown: dict[str, Any] = {}
+
+    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
+        """Return the metrics of the last look; fresh ones during validation."""
+        window = trainer.global_step // self.every
+        if window != self._read or not trainer.training:
+            self._read, self._shown = window, dict(super().get_metrics(trainer, pl_module))
+            self._shown.pop("v_num", None)
+        return self._shown

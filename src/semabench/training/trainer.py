@@ -8,15 +8,18 @@ import warnings
 from pathlib import Path
 
 import lightning as L
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy
 
 from semabench.config import TrainConfig
-from semabench.training.callbacks import create_callbacks
+from semabench.training.callbacks import Bar, EpochLine, LossWatch
 from semabench.training.checkpoint import DIRECTORY, AtomicCheckpointIO, Checkpoints
 from semabench.training.compiling import Compile, wants_compile
 from semabench.training.loggers import create_logger
 from semabench.training.module import Classifier
+from semabench.training.profiling import Profile
 from semabench.training.stopping import StopOnSignal
+from semabench.training.throughput import Throughput, Waiting
 
 
 def create_trainer(
@@ -30,7 +33,17 @@ def create_trainer(
     bar = sys.stdout.isatty() if options.progress_bar is None else options.progress_bar
     every = min(options.log_every_n_steps, module.steps_per_epoch)
     checkpoints = Checkpoints(run_dir / DIRECTORY, module.monitor, options.save_every_n_steps)
-    compiled = wants_compile(config, accelerator, module.total_steps)
+    waiting = Waiting()
+    throughput = Throughput(every, config.recipe.batch_size, waiting)
+    # The loss is read first: it waits for the device, so that the clock reads work done.
+    callbacks: list[Callback] = [LossWatch(every), throughput, EpochLine(throughput)]
+    if bar:
+        callbacks.append(Bar(every))
+    if wants_compile(config, accelerator, module.total_steps):
+        callbacks.append(Compile(required=bool(options.compile)))
+    if options.profile_steps is not None:
+        callbacks.append(Profile(run_dir / "profile", options.profile_steps))
+    callbacks += [checkpoints, StopOnSignal(checkpoints.save, agree_every=every), waiting]
     return L.Trainer(
         accelerator=accelerator,
         devices=options.devices,
@@ -42,12 +55,7 @@ def create_trainer(
         gradient_clip_val=config.recipe.clip_grad,
         log_every_n_steps=every,
         logger=logger if logger is not None else False,
-        callbacks=[
-            *create_callbacks(every, config.recipe.batch_size, bar),
-            *([Compile(required=bool(options.compile))] if compiled else []),
-            checkpoints,
-            StopOnSignal(checkpoints.save, agree_every=every),
-        ],
+        callbacks=callbacks,
         plugins=[AtomicCheckpointIO()],
         enable_progress_bar=bar,
         enable_checkpointing=False,

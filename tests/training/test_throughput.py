@@ -1,0 +1,134 @@
+"""What a run says of itself: waiting for data, use of the device, time left, a trace."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+import torch
+from small_run import BATCH, fit, small_batches, small_module
+from torch import nn
+
+from semabench.training import throughput as module_under_test
+from semabench.training.profiling import Profile
+from semabench.training.throughput import Throughput, Waiting
+from semabench.training.utilisation import flops_per_image, peak_flops
+
+STEPS = 12
+
+
+class Slow(nn.Module):
+    """Takes 20 ms."""
+
+    def forward(self, x):
+        time.sleep(0.02)
+        return x
+
+
+class Loader:
+    """Takes ``seconds`` for each batch."""
+
+    def __init__(self, seconds):
+        self.seconds = seconds
+
+    def __len__(self):
+        return STEPS
+
+    def __iter__(self):
+        for batch in small_batches(STEPS):
+            time.sleep(self.seconds)
+            yield batch
+
+
+def watched(seconds, monkeypatch):
+    monkeypatch.setattr(module_under_test, "SETTLED", 0.05)
+    model = nn.Sequential(nn.Flatten(), Slow(), nn.Linear(48, 4))
+    waiting = Waiting()
+    speed = Throughput(3, BATCH, waiting)
+    trainer = fit(small_module(STEPS, model=model, mesa=0.0), Loader(seconds), [speed, waiting])
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def test_a_starved_run_says_so_once(monkeypatch, caplog):
+    metrics = watched(0.03, monkeypatch)
+    assert metrics["train/data_wait_percent"] > 30
+    assert metrics["train/hours_left"] == 0
+    assert caplog.text.count("the device waits for data") == 1
+    assert "data.num_workers" in caplog.text
+
+
+def test_a_run_that_is_fed_does_not(monkeypatch, caplog):
+    metrics = watched(0.0, monkeypatch)
+    assert 0 <= metrics["train/data_wait_percent"] < 20
+    assert "waits for data" not in caplog.text
+    assert not [name for name in metrics if "mfu" in name or "memory" in name]  # of no CPU
+
+
+def test_the_time_left_is_the_pace_times_the_steps(monkeypatch):
+    found = []
+
+    class Ask(Throughput):
+        def on_train_batch_end(self, trainer, *rest):
+            super().on_train_batch_end(trainer, *rest)
+            if trainer.global_step == 6:
+                found.append(self.hours_left)
+
+    waiting = Waiting()
+    model = nn.Sequential(nn.Flatten(), Slow(), nn.Linear(48, 4))
+    fit(small_module(STEPS, model=model, mesa=0.0), Loader(0), [Ask(3, BATCH, waiting), waiting])
+    (hours,) = found
+    assert 6 * 0.02 / 3600 < hours < 6 * 0.5 / 3600
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "tera"),
+    [
+        ("NVIDIA H200", "bf16-mixed", 989.5),
+        ("NVIDIA H100 PCIe", "16-mixed", 756.5),
+        ("NVIDIA A100-SXM4-80GB", "bf16-mixed", 312),
+        ("NVIDIA A100-SXM4-80GB", "32-true", None),
+        ("NVIDIA L40S", "bf16-mixed", 362),
+        ("Some other device", "bf16-mixed", None),
+    ],
+)
+def test_peaks_are_known_or_left_out(device, precision, tera):
+    assert peak_flops(device, precision) == (None if tera is None else tera * 1e12)
+
+
+def test_a_multiply_add_is_two_flops_and_a_step_three_passes():
+    assert flops_per_image(4.5, 3) == pytest.approx(27e9)
+
+
+def test_a_trace_of_a_few_steps_is_written(tmp_path, monkeypatch):
+    fit(small_module(STEPS), small_batches(STEPS), [Profile(tmp_path / "profile", 2)])
+    (path,) = (tmp_path / "profile").iterdir()
+    assert path.name == "steps-10-11.json"  # after the warm-up
+    names = [event.get("name", "") for event in json.loads(path.read_text())["traceEvents"]]
+    assert "aten::linear" in names
+    assert sum(name.startswith("Optimizer.step") for name in names) >= 2
+
+
+@pytest.mark.gpu
+def test_waiting_is_the_devices_and_not_the_hosts(monkeypatch):
+    """A loader that is slower than the host's launches, but not than the device, starves nobody."""
+    work = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
+
+    class Busy(nn.Module):
+        def forward(self, x):
+            for _ in range(100):  # 140 ms on an H200
+                work @ work
+            return x
+
+    def share(seconds):
+        waiting = Waiting()
+        speed = Throughput(STEPS, BATCH, waiting)
+        model = nn.Sequential(nn.Flatten(), Busy(), nn.Linear(48, 4))
+        module = small_module(STEPS, model=model, mesa=0.0)
+        trainer = fit(module, Loader(seconds), [speed, waiting], "gpu", precision="bf16-mixed")
+        return float(trainer.callback_metrics["train/data_wait_percent"])
+
+    monkeypatch.setattr(module_under_test, "peak_flops", lambda *_: None)  # there is no datamodule
+    share(0.0)  # warm up
+    assert share(0.03) < 20
+    assert share(0.5) > 40

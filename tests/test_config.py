@@ -1,5 +1,6 @@
 """Every config composes, every wrong one is told in one line."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,39 @@ def test_every_model_config_names_its_own_file():
         if name != "timm":
             built = train_config(f"model={name}").model.name
             assert built == name if name in model_names() else built.startswith(name), built
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["recipe.resolution_schedule=[[0,96]]", "data.resolution=224"], "ends at 96 px"),
+        (["recipe.resolution_schedule=[[1,224]]"], "begin with epoch 0"),
+        (["recipe.resolution_schedule=[[0,96],[5,128],[5,224]]"], "go on with later ones"),
+        (["recipe.resolution_schedule=[[0,16],[5,224]]"], "too small"),
+        (["recipe.resolution_schedule=[[0,96],[300,224]]"], "changes at epoch 300"),
+        (["recipe.resolution_schedule=[[0,96,1]]"], "pairs of epoch and pixels"),
+        (["recipe.batch_size=96", "trainer.accumulate=5"], "does not divide the 96 pictures"),
+        (["recipe.batch_size=96", "trainer.devices=4", "trainer.accumulate=5"], "the 24 pictures"),
+        (["recipe.layer_decay=1.5"], "at most 1"),
+    ],
+)
+def test_values_that_do_not_fit_together_are_told(overrides, message):
+    with pytest.raises(SemabenchError, match=message):
+        train_config(*overrides)
+
+
+def test_later_options_name_a_run_only_where_they_are_used():
+    """Runs of before they were known keep their directories; where they are used, they count."""
+    plain = train_config()
+    values = asdict(plain)
+    for key in ("layer_decay", "resolution_schedule"):
+        del values["recipe"][key]
+    del values["model"]["compiles"]
+    assert config_digest(values, seed=True) == config_digest(asdict(plain), seed=True)
+    assert run_name(plain) == run_name(train_config("trainer.accumulate=2", "trainer.compile=true"))
+    grown = train_config("recipe.resolution_schedule=[[0,128],[100,224]]")
+    decayed = train_config("recipe.layer_decay=0.8")
+    assert len({run_name(plain), run_name(grown), run_name(decayed)}) == 3
 
 
 def test_every_yaml_key_is_written_out():

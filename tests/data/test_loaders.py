@@ -318,3 +318,42 @@ def test_the_folder_loaders_workers_augment_with_timms_operations(dataset):
 def test_the_ffcv_loader_does_not_augment(dataset):
     with pytest.raises(SemabenchError, match="only the folder loader can augment on the CPU"):
         train(dataset, "ffcv", augment=PixelAugment(color_jitter=0.4))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pictures_grow_by_the_schedule_and_are_cut_as_before(dataset, kind):
+    """Each epoch is what a loader of its resolution makes: only the size differs."""
+    growing = train(dataset, kind, schedule=[[0, 32], [2, 48], [3, 64]])
+    for epoch, resolution in ((0, 32), (1, 32), (2, 48), (5, 64), (0, 32)):
+        plain = create_train_loader(
+            kind=kind,
+            packed_dir=dataset.packed,
+            source_dir=dataset.source,
+            resolution=resolution,
+            batch_size=8,
+            seed=3,
+            num_workers=2,
+        )
+        growing.set_epoch(epoch)
+        plain.set_epoch(epoch)
+        found = list(growing)
+        assert found[0][0].shape == (8, 3, resolution, resolution)
+        assert same(found, list(plain))
+    growing.start_at(2, 3)  # resumed in the middle of an epoch
+    assert next(iter(growing))[0].shape[-1] == 48
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+def test_ranks_read_an_epoch_without_loss_or_repeats(dataset, kind, world_size):
+    """45 pictures, three copies each: global batches of 12 leave 9 places of the epoch over."""
+    keys = []
+    for rank in range(world_size):
+        loader = train(
+            dataset, kind, batch_size=12 // world_size, rank=rank, world_size=world_size, repeats=3
+        )
+        keys.append(np.stack([samples.keys for _, _, samples in loader]))
+    together = np.concatenate(keys, axis=1)
+    alone = train(dataset, kind, batch_size=12, repeats=3).order(0)
+    assert np.array_equal(np.sort(together), np.sort(alone))
+    assert len(np.unique(together)) == together.size == 36

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from semabench.config import TrainConfig
 from semabench.data.module import ImageDataModule
+from semabench.errors import SemabenchError
 from semabench.files import atomic_write
 from semabench.run_id import forget_run_id
 from semabench.run_name import run_dir as run_dir_of
@@ -115,6 +116,14 @@ def _fit(
             step = f"at step {trainer.global_step} of {module.total_steps}"
             print(f"error: {stopped} {step}; the same command resumes there.", file=sys.stderr)
         raise SystemExit(stopped.exit_code) from stopped
+    except RuntimeError as error:
+        # torch tells of a dead worker from a signal handler: out of whatever the step was doing.
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise SemabenchError(
+            f"a worker of the folder loader failed: {str(error).splitlines()[0]} (if memory ran "
+            "out, set fewer data.num_workers); the same command goes on from the last checkpoint."
+        ) from error
     except SystemExit as interrupted:
         if trainer.received_sigterm:  # before the first step: there is nothing to store
             print("error: terminated; the same command starts again.", file=sys.stderr)

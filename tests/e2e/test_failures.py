@@ -1,0 +1,246 @@
+"""The failure table of docs/failures.md, row by row: what stops, what is kept, what goes on."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from apps import REPOSITORY, TINY, environment, run_here, start
+
+from semabench.training.checkpoint import read_checkpoint
+from semabench.training.lock import run_lock
+from semabench.training.module import Classifier
+
+SHORT = (*(a for a in TINY if not a.startswith("evaluate_at")), "evaluate_at=[]", "logger=csv")
+
+
+def last(root: Path) -> Path:
+    (path,) = root.rglob("last.ckpt")
+    return path
+
+
+def error_line(text: str) -> str:
+    (line,) = [line for line in text.splitlines() if line.startswith("error:")]
+    return line
+
+
+def at_step(patch: pytest.MonkeyPatch, step: int, do: Callable[[], None]) -> None:
+    """Let something happen in this process before a step, once."""
+    before = Classifier.on_train_batch_start
+    done: list[int] = []
+
+    def start_batch(self: Classifier, *rest: object) -> None:
+        if self.global_step == step and not done:
+            done.append(step)
+            do()
+        before(self, *rest)  # type: ignore[arg-type]
+
+    patch.setattr(Classifier, "on_train_batch_start", start_batch)
+
+
+def assert_it_goes_on(arguments: tuple[str, ...], cwd: Path, capfd, patch, trained) -> None:
+    """The next start continues, to the weights of the run that nothing happened to."""
+    capfd.readouterr()
+    assert run_here("train.py", *arguments, cwd=cwd, patch=patch) == 0
+    assert "resuming" in capfd.readouterr().out
+    (root,) = [Path(a.partition("=")[2]) for a in arguments if a.startswith("output_root=")]
+    found = read_checkpoint(last(root))["state_dict"]
+    expected = read_checkpoint(trained.run_dir / "checkpoints" / "last.ckpt")["state_dict"]
+    assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
+
+
+def test_a_dead_loader_worker(trained, tmp_path, monkeypatch, capfd):
+    """A worker of the folder loader is killed in the second epoch."""
+    arguments = (*SHORT, f"output_root={tmp_path}", "data.loader=folder", "data.source=data/shapes")
+    arguments += ("data.num_workers=1",)
+
+    def kill() -> None:
+        for child in multiprocessing.active_children():
+            assert child.pid is not None
+            os.kill(child.pid, signal.SIGKILL)
+
+    with monkeypatch.context() as patch:
+        at_step(patch, 12, kill)
+        assert run_here("train.py", *arguments, cwd=trained.cwd, patch=patch) == 2
+    line = error_line(capfd.readouterr().err)
+    assert "a worker of the folder loader failed" in line
+    assert read_checkpoint(last(tmp_path))["global_step"] == 9
+    assert run_here("train.py", *arguments, cwd=trained.cwd, patch=monkeypatch) == 0
+    assert read_checkpoint(last(tmp_path))["global_step"] == 36
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, with room for two checkpoints and not for three."""
+    if os.geteuid() != 0 or sys.platform != "linux":
+        pytest.skip("mounting a small file system needs root")
+    path = tmp_path / "small"
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", path], check=True)
+    yield path
+    subprocess.run(["umount", "--lazy", path], check=True)
+
+
+def test_a_full_disk_at_a_checkpoint(trained, small_disk, monkeypatch, capfd):
+    arguments = (*SHORT, f"output_root={small_disk}")
+
+    def fill() -> None:
+        with open(small_disk / "filler", "wb") as filler:
+            free = shutil.disk_usage(small_disk).free
+            filler.write(bytes(free - 200_000))  # less than a checkpoint
+
+    with monkeypatch.context() as patch:
+        at_step(patch, 12, fill)
+        assert run_here("train.py", *arguments, cwd=trained.cwd, patch=patch) == 2
+    line = error_line(capfd.readouterr().err)
+    assert re.search(r"cannot write .*last\.ckpt: No space left on device", line), line
+    assert read_checkpoint(last(small_disk))["global_step"] == 9
+    assert not list(small_disk.rglob("*.partial"))
+    (small_disk / "filler").unlink()
+    assert_it_goes_on(arguments, trained.cwd, capfd, monkeypatch, trained)
+
+
+def test_weights_and_biases_unreachable_for_the_whole_run(trained, tmp_path, monkeypatch, capfd):
+    arguments = (*SHORT[:-1], f"output_root={tmp_path}", "logger.mode=online")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody answers there
+    assert run_here("train.py", *arguments, cwd=trained.cwd, patch=monkeypatch) == 0
+    (run_dir,) = (tmp_path / "demo").iterdir()
+    assert (run_dir / "finished.json").exists()
+    assert list((run_dir / "wandb").glob("offline-run-*"))
+    assert "does not answer: logging offline" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("change", ["truncated", "replaced"])
+def test_a_packed_file_that_changes_in_mid_run(trained, tmp_path, monkeypatch, capfd, change):
+    arguments = (
+        *SHORT,
+        f"output_root={tmp_path}/outputs",
+        f"data.packed={tmp_path}/packed",
+    )
+    shutil.copytree(trained.cwd / "data" / "shapes", tmp_path / "packed")
+    beton = tmp_path / "packed" / "train.beton"
+    shutil.copy(beton, tmp_path / "good")
+
+    def spoil() -> None:
+        if change == "truncated":
+            os.truncate(beton, 4096)
+        else:
+            shutil.copy(tmp_path / "packed" / "val-32.beton", tmp_path / "other")
+            os.replace(tmp_path / "other", beton)
+
+    with monkeypatch.context() as patch:
+        at_step(patch, 12, spoil)
+        assert run_here("train.py", *arguments, cwd=trained.cwd, patch=patch) == 2
+    line = error_line(capfd.readouterr().err)
+    assert "train.beton has been replaced, changed or removed" in line
+    assert run_here("train.py", *arguments, cwd=trained.cwd, patch=monkeypatch) == 2
+    assert "train.beton is damaged" in error_line(capfd.readouterr().err)
+    shutil.copy(tmp_path / "good", beton)
+    assert_it_goes_on(arguments, trained.cwd, capfd, monkeypatch, trained)
+
+
+def test_two_jobs_in_one_run_directory(trained, tmp_path, monkeypatch, capfd):
+    arguments = (*SHORT, f"output_root={tmp_path}", "name=one")
+    with run_lock(tmp_path / "demo" / "one"):
+        monkeypatch.setattr("semabench.training.lock.PATIENCE", 0.2)
+        assert run_here("train.py", *arguments, cwd=trained.cwd, patch=monkeypatch) == 2
+        line = error_line(capfd.readouterr().err)
+        assert f"one is in use by process {os.getpid()} on " in line
+        assert [path.name for path in (tmp_path / "demo" / "one").iterdir()] == ["lock"]
+
+
+def test_sigterm_during_validation(trained, tmp_path, monkeypatch, capfd):
+    """It waits for the end of the epoch, whose checkpoint holds the validation."""
+    arguments = (*SHORT, f"output_root={tmp_path}")
+    validate = Classifier.validation_step
+    done: list[int] = []
+
+    def step(self: Classifier, *batch: object) -> None:
+        if self.current_epoch == 1 and not done:
+            done.append(1)
+            os.kill(os.getpid(), signal.SIGTERM)
+        validate(self, *batch)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "validation_step", step)
+        assert run_here("train.py", *arguments, cwd=trained.cwd, patch=patch) == 143
+    assert "stopped by SIGTERM at step 18 of 36" in error_line(capfd.readouterr().err)
+    assert read_checkpoint(last(tmp_path))["global_step"] == 18
+    assert_it_goes_on(arguments, trained.cwd, capfd, monkeypatch, trained)
+
+
+def test_clocks_that_disagree(trained, tmp_path, monkeypatch, capfd):
+    """Stopped, and its files dated anyhow: the newest by steps goes on, not the newest by date."""
+    arguments = (*SHORT, f"output_root={tmp_path}")
+    with monkeypatch.context() as patch:
+        at_step(patch, 20, lambda: os.kill(os.getpid(), signal.SIGUSR1))
+        assert run_here("train.py", *arguments, cwd=trained.cwd, patch=patch) == 138
+    capfd.readouterr()
+    directory = last(tmp_path).parent
+    for year, name in ((1971, "last.ckpt"), (2037, "previous.ckpt"), (2038, "best.ckpt")):
+        path = directory / name
+        path.write_bytes(path.read_bytes())  # a file of its own, no link
+        os.utime(path, ((year - 1970) * 31_556_952,) * 2)
+    assert_it_goes_on(arguments, trained.cwd, capfd, monkeypatch, trained)
+
+
+def test_a_loss_that_is_not_finite(trained, tmp_path, monkeypatch, capfd):
+    """A picture's worth of NaN in mid-run: the checkpoint before it stands and goes on."""
+    arguments = (*SHORT, f"output_root={tmp_path}")
+    loss = Classifier.training_step
+
+    def spoilt(self: Classifier, *batch: object) -> torch.Tensor:
+        found = loss(self, *batch)  # type: ignore[arg-type]
+        return found * torch.nan if self.global_step == 13 else found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "training_step", spoilt)
+        assert run_here("train.py", *arguments, cwd=trained.cwd, patch=patch) == 2
+    assert "not finite since step 13 (epoch 2" in error_line(capfd.readouterr().err)
+    assert read_checkpoint(last(tmp_path))["global_step"] == 9
+    assert_it_goes_on(arguments, trained.cwd, capfd, monkeypatch, trained)
+
+
+def test_a_killed_rank(workplace, tmp_path):
+    """torchrun ends the other one; the next start goes on."""
+    arguments = [a for a in SHORT if not a.startswith("recipe.epochs")]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += [str(REPOSITORY / "train.py"), *arguments, "trainer.devices=2"]
+    command += [f"output_root={tmp_path}", "recipe.epochs=400", "name=ranks"]
+    killed = subprocess.Popen(
+        command,
+        cwd=workplace,
+        env=environment(),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    while killed.poll() is None and not list(tmp_path.rglob("previous.ckpt")):
+        time.sleep(0.05)
+    children = Path(f"/proc/{killed.pid}/task/{killed.pid}/children").read_text().split()
+    os.kill(int(children[-1]), signal.SIGKILL)
+    output, _ = killed.communicate(timeout=120)
+    assert killed.returncode != 0, output
+    step = read_checkpoint(last(tmp_path))["global_step"]
+    # No process is left that holds the directory; one process goes on where two stood.
+    again = [a for a in command[5:] if a != "trainer.devices=2"]
+    resumed = start("train.py", *again, cwd=workplace)
+    assert resumed.stdout is not None
+    lines = iter(resumed.stdout)
+    told = next(line for line in lines if "resuming" in line or "error" in line)
+    assert "resuming" in told
+    epoch = next(line for line in lines if line.startswith("epoch"))
+    assert epoch.startswith(f"epoch {step // 9 + 1}/400")
+    resumed.send_signal(signal.SIGKILL)
+    resumed.communicate()

@@ -234,7 +234,7 @@ def test_a_killed_rank(workplace, tmp_path):
     assert killed.returncode != 0, output
     step = read_checkpoint(last(tmp_path))["global_step"]
     # No process is left that holds the directory; one process goes on where two stood.
-    again = [a for a in command[5:] if a != "trainer.devices=2"]
+    again = [a for a in command[6:] if a != "trainer.devices=2"]
     resumed = start("train.py", *again, cwd=workplace)
     assert resumed.stdout is not None
     lines = iter(resumed.stdout)

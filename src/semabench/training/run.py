@@ -20,6 +20,7 @@ from semabench.run_id import forget_run_id
 from semabench.run_name import run_dir as run_dir_of
 from semabench.training.assemble import create_model, create_module
 from semabench.training.checkpoint import CONFIG, DIRECTORY, LAST, link
+from semabench.training.compiling import Compile
 from semabench.training.devices import (
     check_processes,
     choose_accelerator,
@@ -144,5 +145,10 @@ def _finish(trainer: L.Trainer, run_dir: Path) -> None:
         for name, value in trainer.callback_metrics.items()
         if name.startswith("val")
     }
-    summary = {"epochs": trainer.current_epoch, "steps": trainer.global_step, "metrics": metrics}
+    summary = {
+        "epochs": trainer.current_epoch,
+        "steps": trainer.global_step,
+        "compiled": any(isinstance(c, Compile) and not c.failed for c in trainer.callbacks),  # type: ignore[attr-defined]
+        "metrics": metrics,
+    }
     atomic_write(run_dir / FINISHED, json.dumps(summary, indent=2) + "\n")

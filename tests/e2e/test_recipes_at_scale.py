@@ -1,0 +1,107 @@
+"""Growing pictures, batches in parts, fine-tuning from a run: through the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import pytest
+import torch
+from apps import TINY, run_here
+
+from semabench.results.store import read_rows
+from semabench.training.checkpoint import read_checkpoint
+from semabench.training.module import Classifier
+
+GROWING = (
+    *(a for a in TINY if not a.startswith(("evaluate_at", "data.resolution", "recipe.epochs"))),
+    "data.resolution=48",
+    "recipe.epochs=3",
+    "recipe.resolution_schedule=[[0,32],[1,40],[2,48]]",
+    "trainer.accumulate=2",
+    "trainer.log_every_n_steps=4",
+    "evaluate_at=[48]",
+    "logger=csv",
+)
+
+
+@pytest.fixture
+def sizes(monkeypatch) -> list[tuple[int, tuple[int, ...]]]:
+    """Step and shape of every batch that is trained on."""
+    seen: list[tuple[int, tuple[int, ...]]] = []
+    step = Classifier.training_step
+
+    def training_step(self, batch, batch_idx):
+        seen.append((self.global_step, tuple(batch[0].shape)))
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(Classifier, "training_step", training_step)
+    return seen
+
+
+def test_pictures_grow_and_a_stop_in_mid_epoch_changes_nothing(
+    workplace, tmp_path, monkeypatch, sizes
+):
+    def run(name: str) -> int:
+        arguments = (*GROWING, f"output_root={tmp_path}", f"name={name}")
+        return run_here("train.py", *arguments, cwd=workplace, patch=monkeypatch)
+
+    assert run("alone") == 0
+    undisturbed = list(sizes)
+    expected = [
+        (step, (16, 3, side, side)) for step, side in enumerate([32] * 9 + [40] * 9 + [48] * 9)
+    ]
+    assert undisturbed == expected
+    (row,) = read_rows(tmp_path / "demo" / "alone" / "results.jsonl")
+    assert (row.train_resolution, row.epochs) == (48, 3)
+
+    start_batch = Classifier.on_train_batch_start
+
+    def stop(self, *rest):
+        if self.global_step == 12:  # stored after it, at 13, in the second epoch
+            os.kill(os.getpid(), signal.SIGUSR1)
+        start_batch(self, *rest)
+
+    sizes.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "on_train_batch_start", stop)
+        assert run("stopped") == 138
+    assert run("stopped") == 0
+    assert sizes == undisturbed
+    found, wanted = (
+        read_checkpoint(tmp_path / "demo" / name / "checkpoints" / "last.ckpt")["state_dict"]
+        for name in ("stopped", "alone")
+    )
+    assert [key for key in wanted if not torch.equal(found[key], wanted[key])] == []
+    metrics = "".join(p.read_text() for p in (tmp_path / "demo" / "alone").rglob("metrics.csv"))
+    for name in ("images_per_second", "data_wait_percent", "hours_left"):
+        assert f"train/{name}" in metrics
+
+
+def test_a_trained_run_is_fine_tuned_at_a_higher_resolution(trained, tmp_path, monkeypatch, capfd):
+    arguments = ("experiment=finetune", "model=sema_nano", "data=shapes", "data.resolution=48")
+    arguments += (f"model.checkpoint={trained.run_dir}", "recipe.batch_size=16", "recipe.epochs=1")
+    arguments += ("recipe.lr_batch_size=null", "trainer.profile_steps=2", "logger=csv")
+    arguments += (f"output_root={tmp_path}", "evaluate_at=[48]")
+    first: list[dict[str, torch.Tensor]] = []
+    start = Classifier.on_train_batch_start
+
+    def start_batch(self, *rest):
+        if self.global_step == 0:
+            first.append({key: value.clone() for key, value in self.model.state_dict().items()})
+        start(self, *rest)
+
+    monkeypatch.setattr(Classifier, "on_train_batch_start", start_batch)
+    assert run_here("train.py", *arguments, cwd=trained.cwd, patch=monkeypatch) == 0
+    assert "traced: " in capfd.readouterr().out
+    state = read_checkpoint(trained.run_dir / "checkpoints" / "last.ckpt")["state_dict"]
+    averaged = {
+        key.removeprefix("ema.module."): value for key, value in state.items() if "ema." in key
+    }
+    assert all(torch.equal(first[0][key], averaged[key]) for key in averaged)
+    (run_dir,) = (tmp_path / "finetune").iterdir()
+    (row,) = read_rows(run_dir / "results.jsonl")
+    assert (row.recipe, row.train_resolution) == ("finetune30", 48)
+    assert json.loads((run_dir / "finished.json").read_text())["compiled"] is False
+    assert list((run_dir / "profile").glob("steps-7-8.json"))

@@ -100,7 +100,7 @@ def main() -> int:
     """Run both and compare."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--stops", type=int, default=10, help="how often (default: 10)")
-    parser.add_argument("--epochs", type=int, default=16, help="of 9 steps (default: 16)")
+    parser.add_argument("--epochs", type=int, default=40, help="of 9 steps (default: 40)")
     parser.add_argument("--seed", type=int, default=0, help="of the trial (default: 0)")
     options = parser.parse_args()
     draw = random.Random(options.seed)
@@ -121,7 +121,7 @@ def main() -> int:
         number = None
         if stops < options.stops:
             wait_for(run, cwd / "stopped", draw.randint(0, 8))
-            time.sleep(draw.uniform(0, 0.3))
+            time.sleep(draw.uniform(0, 0.1))
             number = signal.SIGKILL if stops % 2 == 0 else draw.choice(SIGNALS)
             run.send_signal(number)
         output, _ = run.communicate()

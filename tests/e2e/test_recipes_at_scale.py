@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 import torch
-from apps import TINY, run_here
+from apps import REPOSITORY, TINY, environment, run_here
 
 from semabench.results.store import read_rows
 from semabench.training.checkpoint import read_checkpoint
@@ -105,3 +107,29 @@ def test_a_trained_run_is_fine_tuned_at_a_higher_resolution(trained, tmp_path, m
     assert (row.recipe, row.train_resolution) == ("finetune30", 48)
     assert json.loads((run_dir / "finished.json").read_text())["compiled"] is False
     assert list((run_dir / "profile").glob("steps-7-8.json"))
+
+
+def test_two_processes_in_parts_train_as_one_process_does(workplace, tmp_path, monkeypatch):
+    """A model without batch statistics and without draws of its own; mixing is each device's."""
+    arguments = [a for a in TINY if not a.startswith(("evaluate_at", "recipe.epochs", "model."))]
+    arguments += ["model=timm", "model.name=test_vit", "recipe.epochs=2", "logger=csv"]
+    arguments += ["recipe.mixup=0", "recipe.cutmix=0", f"output_root={tmp_path}"]
+    assert run_here("train.py", *arguments, "name=one", cwd=workplace, patch=monkeypatch) == 0
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += [str(REPOSITORY / "train.py"), *arguments, "name=two", "trainer.devices=2"]
+    done = subprocess.run(
+        [*command, "trainer.accumulate=2"],
+        cwd=workplace,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    one, two = (
+        read_checkpoint(tmp_path / "demo" / name / "checkpoints" / "last.ckpt")["state_dict"]
+        for name in ("one", "two")
+    )
+    for name, expected in one.items():
+        # A step is up to 4e-3 a weight: a gradient that got lost would show at once.
+        assert float((two[name] - expected).norm()) < 0.01 * float(expected.norm()) + 1e-4, name

@@ -11,7 +11,7 @@ from small_run import fit, small_batches, small_module
 STEPS = 4
 
 
-def trained(parts: int, **recipe):
+def trained(parts: int, precision: str = "32-true", **recipe):
     """Train for four steps; return the module, the pictures its model saw, and the losses."""
     module = small_module(STEPS, parts=parts, **recipe)
     seen: list[torch.Tensor] = []
@@ -22,7 +22,8 @@ def trained(parts: int, **recipe):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
             losses.append(float(outputs["loss"]))
 
-    assert fit(module, small_batches(STEPS), [Watch()]).global_step == STEPS
+    trainer = fit(module, small_batches(STEPS), [Watch()], precision=precision)
+    assert trainer.global_step == STEPS
     return module, seen, losses
 
 
@@ -38,3 +39,10 @@ def test_parts_change_rounding_alone(mixing):
     for name, expected in whole.state_dict().items():
         torch.testing.assert_close(parted.state_dict()[name], expected, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(parted.mesa_term, whole.mesa_term)
+
+
+def test_parts_share_their_casts_of_the_weights():
+    """Under autocast a step's casts are made once, and gone backward through once a part."""
+    _, _, losses = trained(1, "bf16-mixed")
+    _, _, losses_in_parts = trained(4, "bf16-mixed")
+    np.testing.assert_allclose(losses_in_parts, losses, rtol=0.02)

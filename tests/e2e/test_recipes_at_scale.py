@@ -113,7 +113,7 @@ def test_two_processes_in_parts_train_as_one_process_does(workplace, tmp_path, m
     """A model without batch statistics and without draws of its own; mixing is each device's."""
     arguments = [a for a in TINY if not a.startswith(("evaluate_at", "recipe.epochs", "model."))]
     arguments += ["model=timm", "model.name=test_vit", "recipe.epochs=2", "logger=csv"]
-    arguments += ["recipe.mixup=0", "recipe.cutmix=0", f"output_root={tmp_path}"]
+    arguments += ["recipe.mixup=0", "recipe.cutmix=0", "evaluate_at=[]", f"output_root={tmp_path}"]
     assert run_here("train.py", *arguments, "name=one", cwd=workplace, patch=monkeypatch) == 0
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command += [str(REPOSITORY / "train.py"), *arguments, "name=two", "trainer.devices=2"]

@@ -31,7 +31,7 @@ def test_long_runs_of_models_that_gain_are_compiled_on_a_gpu():
     assert not wants_compile(config(compile=False), "gpu", 1000)
 
 
-def started(callback: Compile, mesa: float = 0.0) -> Classifier:
+def started(callback: Compile, mesa: float = 0.0, accelerator: str = "cpu") -> Classifier:
     """A module whose training has just started under the callback."""
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4096, 2))
     module = Classifier(
@@ -45,8 +45,15 @@ def started(callback: Compile, mesa: float = 0.0) -> Classifier:
         describe={},
         parts=2,
     )
-    trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    trainer = L.Trainer(
+        accelerator=accelerator,
+        devices=1,
+        precision="bf16-mixed" if accelerator == "gpu" else "32-true",
+        logger=False,
+        enable_checkpointing=False,
+    )
     trainer.strategy.connect(module)
+    module.to(trainer.strategy.root_device)
     module.trainer = trainer
     trainer.datamodule = SimpleNamespace(resolution_at=lambda epoch: 32)  # type: ignore[attr-defined]
     callback.on_train_start(trainer, module)
@@ -97,4 +104,19 @@ def test_a_run_that_was_told_to_compile_stops_where_it_fails(monkeypatch):
     through(monkeypatch, broken)
     with pytest.raises(SemabenchError, match=r"fails for 32 px \(.*\): trainer\.compile=false"):
         started(Compile(required=True))
+    torch._dynamo.reset()
+
+
+@pytest.mark.gpu
+def test_a_gpu_runs_what_the_trial_has_compiled(capsys):
+    torch._dynamo.reset()
+    module = started(Compile(required=True), mesa=1.0, accelerator="gpu")
+    assert "compiled for 32 px" in capsys.readouterr().out
+    images = torch.zeros(4, 3, 32, 32, device="cuda").to(memory_format=torch.channels_last)
+    with (
+        torch._dynamo.config.patch(error_on_recompile=True),
+        torch.autocast("cuda", torch.bfloat16),
+    ):
+        module.model(images).float().square().mean().backward()
+    assert all(weight.grad is not None for weight in module.model.parameters())
     torch._dynamo.reset()

@@ -103,6 +103,8 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=40, help="of 9 steps (default: 40)")
     parser.add_argument("--seed", type=int, default=0, help="of the trial (default: 0)")
     options = parser.parse_args()
+    # A shell's background job ignores ctrl-C, and hands that on to what it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     draw = random.Random(options.seed)
     cwd = Path(tempfile.mkdtemp(prefix="resume-trials-"))
     shapes = str(cwd / "data" / "shapes")

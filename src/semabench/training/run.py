@@ -39,6 +39,7 @@ from semabench.training.devices import (
     choose_accelerator,
     choose_precision,
     global_rank,
+    slurm_environment,
 )
 from semabench.training.loggers import close_logger, create_logger
 from semabench.training.module import Classifier
@@ -199,7 +200,7 @@ def _trainer(
             checkpoints,
             StopOnSignal(checkpoints.save, agree_every=every),
         ],
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(), *slurm_environment()],
         enable_progress_bar=bar,
         enable_checkpointing=False,
         enable_model_summary=False,

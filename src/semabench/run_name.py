@@ -13,6 +13,7 @@ from semabench.config import TrainConfig
 # Where and how fast the data are read does not change what a run is.
 _MODEL_TOLD = ("published_recipe",)
 _DATA_ELSEWHERE = ("packed", "source", "num_workers", "val_resolution")
+_DATA_IF_SET = ("holdout",)  # runs without are named as they were before there was such a key
 
 
 def identity(config: dict[str, Any]) -> dict[str, Any]:
@@ -23,7 +24,11 @@ def identity(config: dict[str, Any]) -> dict[str, Any]:
     """
     return {
         "model": {k: v for k, v in config["model"].items() if k not in _MODEL_TOLD},
-        "data": {k: v for k, v in config["data"].items() if k not in _DATA_ELSEWHERE},
+        "data": {
+            k: v
+            for k, v in config["data"].items()
+            if k not in _DATA_ELSEWHERE and not (k in _DATA_IF_SET and v is None)
+        },
         "recipe": config["recipe"],
         "precision": config["trainer"]["precision"],
         "seed": config["seed"],

@@ -56,7 +56,7 @@ class ImageDataModule(L.LightningDataModule):
         self.val_batch_size = val_batch_size
         self.repeats = repeats
         self.augment: PixelAugment | None = None
-        about = describe_training_set(config.loader, config.packed, config.source)
+        about = describe_training_set(config.loader, config.packed, config.source, config.holdout)
         self.classes, self.fingerprint = about.classes, about.fingerprint
         self.steps_per_epoch = about.samples // batch_size
         if self.steps_per_epoch == 0:
@@ -107,6 +107,7 @@ class ImageDataModule(L.LightningDataModule):
             hflip=config.hflip,
             interpolation=config.interpolation,
             repeats=self.repeats,
+            holdout=config.holdout,
             augment=self.augment,
         )
 
@@ -124,6 +125,7 @@ class ImageDataModule(L.LightningDataModule):
             world_size=world_size,
             crop_pct=config.crop_pct,
             interpolation=config.interpolation,
+            holdout=config.holdout,
         )
         if loader.classes != self.classes:
             raise SemabenchError(

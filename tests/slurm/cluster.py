@@ -163,9 +163,11 @@ class Cluster:
             if int(now["Restarts"]) < restarts:
                 return False
             if now["JobState"] == "PENDING" and now["Reason"] == "BeginTime":
-                wait = datetime.fromisoformat(now["StartTime"]) - datetime.now()
-                if wait.total_seconds() > 10:  # in less than two, the old start's end bars it
-                    self.update(job, StartTime="now+3")
+                eligible = now["EligibleTime"]  # two minutes from now
+                if eligible != "Unknown":
+                    wait = datetime.fromisoformat(eligible) - datetime.now()
+                    if wait.total_seconds() > 10:  # in less than two, the old start's end bars it
+                        self.update(job, StartTime="now+3")
             return now["JobState"] == "RUNNING"
 
         self.until(runs_again, f"{job} runs again")

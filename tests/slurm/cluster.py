@@ -155,19 +155,25 @@ class Cluster:
         """Change a job's properties, as an administrator can."""
         self.call("scontrol", "update", f"jobid={job}", *(f"{k}={v}" for k, v in values.items()))
 
-    def start_again(self, job: str, restarts: int) -> None:
-        """Wait until a job is requeued for this time; spare it Slurm's two minutes of waiting."""
+    def start_again(self, job: str, restarts: int, **values: object) -> None:
+        """Wait until a job is requeued for this time; spare it Slurm's two minutes of waiting.
+
+        Args:
+            job: its number.
+            restarts: how often it will have been started again.
+            values: other properties to change before it starts.
+        """
 
         def runs_again() -> bool:
             now = self.show(job)
             if int(now["Restarts"]) < restarts:
                 return False
-            if now["JobState"] == "PENDING" and now["Reason"] == "BeginTime":
+            if now["JobState"] == "PENDING":
                 eligible = now["EligibleTime"]  # two minutes from now
                 if eligible != "Unknown":
                     wait = datetime.fromisoformat(eligible) - datetime.now()
                     if wait.total_seconds() > 10:  # in less than two, the old start's end bars it
-                        self.update(job, StartTime="now+3")
+                        self.update(job, StartTime="now+3", **values)
             return now["JobState"] == "RUNNING"
 
         self.until(runs_again, f"{job} runs again")

@@ -109,6 +109,8 @@ def _hydra_message(error: Exception, keys: list[str]) -> str:
     if match := re.search(r"Could not (?:override|append|delete)[^']*'([^']+)'", text):
         key = match[1].lstrip("+~")
         return f"unknown config key '{key}'.{nearest(key, keys)}"
+    if match := re.search(r"Error locating target '(optuna[^']*)'", text):
+        return f"{match[1]} is not installed: pip install 'semabench[sweep]'."
     if match := re.search(r"Could not find '([^']+)'", text):
         group, _, option = match[1].rpartition("/")
         if group == "hydra/launcher" and option == "joblib":

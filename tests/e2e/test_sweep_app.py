@@ -130,6 +130,7 @@ def test_wrong_arguments_are_told(workplace, tmp_path, monkeypatch, capfd, argum
     ("missing", "argument"),
     [
         ("submitit", "hydra/launcher=slurm"),
+        ("optuna", "hydra/sweeper=tune"),
         ("hydra_plugins.hydra_optuna_sweeper.optuna_sweeper", "hydra/sweeper=tune"),
     ],
 )

@@ -15,7 +15,7 @@ import torch
 from apps import REPOSITORY, TINY
 from cluster import Cluster
 
-pytestmark = pytest.mark.timeout(900)  # on a machine that does nothing else: a minute in all
+pytestmark = pytest.mark.timeout(900)  # twenty starts of train.py; on a busy machine, minutes
 HERE = Path(__file__).resolve().parent
 STEPS = 36  # four epochs of nine
 

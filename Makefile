@@ -27,7 +27,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt \
-		-e '.[dev$(if $(filter 0,$(FFCV)),,$(comma)ffcv)]'
+		-e '.[dev,sweep$(if $(filter 0,$(FFCV)),,$(comma)ffcv)]'
 	@touch $@
 
 # Drawn pictures, packed and rendered like ImageNet; three models, one recipe; one table, two plots.

@@ -5,7 +5,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from semabench.app import one_line_errors, run_app
+from semabench.app import run_app, run_job
 from semabench.config import known_keys, to_config
 from semabench.config_checks import check_values
 from semabench.config_cost import CostConfig, check_cost
@@ -16,23 +16,26 @@ from semabench.config_measures import schema_asked_for, schema_of
 @hydra.main(version_base="1.3", config_path="conf", config_name="eval")
 def main(composed: DictConfig) -> None:
     """Evaluate at each resolution; rows are appended to results.jsonl as they are measured."""
-    with one_line_errors():
-        config = to_config(composed, schema_of(composed))
-        if isinstance(config, CostConfig):
-            check_cost(config)
-            from semabench.evaluation.cost.run import measure_cost
+    run_job(_evaluate, composed)
 
-            measure_cost(config)
-        elif isinstance(config, DispersionConfig):
-            check_dispersion(config)
-            from semabench.evaluation.dispersion.run import measure_dispersion
 
-            measure_dispersion(config)
-        else:
-            check_values(config)
-            from semabench.evaluation.run import evaluate
+def _evaluate(composed: DictConfig) -> None:
+    config = to_config(composed, schema_of(composed))
+    if isinstance(config, CostConfig):
+        check_cost(config)
+        from semabench.evaluation.cost.run import measure_cost
 
-            evaluate(config)
+        measure_cost(config)
+    elif isinstance(config, DispersionConfig):
+        check_dispersion(config)
+        from semabench.evaluation.dispersion.run import measure_dispersion
+
+        measure_dispersion(config)
+    else:
+        check_values(config)
+        from semabench.evaluation.run import evaluate
+
+        evaluate(config)
 
 
 def keys() -> list[str]:

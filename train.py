@@ -3,23 +3,28 @@
 import hydra
 from omegaconf import DictConfig
 
-from semabench.app import one_line_errors, run_app
+from semabench.app import run_app, run_job
 from semabench.config import TrainConfig, known_keys, to_config
 from semabench.config_checks import check_values
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
-def main(composed: DictConfig) -> None:
-    """Train, then evaluate at `evaluate_at`."""
-    with one_line_errors():
-        config = to_config(composed, TrainConfig)
-        check_values(config)
-        from semabench.evaluation.run import evaluate_trained
-        from semabench.training.run import train
+def main(composed: DictConfig) -> float | None:
+    """Train, then evaluate at `evaluate_at`; return what a search would maximise."""
+    return run_job(_train, composed)
 
-        run_dir = train(config)
-        if config.evaluate_at:
-            evaluate_trained(run_dir, config)
+
+def _train(composed: DictConfig) -> float | None:
+    config = to_config(composed, TrainConfig)
+    check_values(config)
+    from semabench.evaluation.run import evaluate_trained
+    from semabench.training.objective import objective
+    from semabench.training.run import train
+
+    run_dir = train(config)
+    if config.evaluate_at:
+        evaluate_trained(run_dir, config)
+    return objective(run_dir) if config.data.holdout else None  # the rest is for reporting
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "semabench"
 ROOMS = ["ops", "mixers", "models", "data", "training", "evaluation"]
 ALLOWED = {
     "results": set(),
+    "sweep": set(),
     "data": set(),
     **{room: {*ROOMS[: ROOMS.index(room)], "results"} for room in ("training", "evaluation")},
     "ops": set(),

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 from semabench.errors import SemabenchError, nearest
+from semabench.files import atomic_write
 
 INTERRUPTED = 130  # the shell's code for ctrl-C
+RESULT_FILE = "SEMABENCH_RESULT_FILE"  # where a job of a sweep in a process of its own leaves it
+
+failed_jobs: list[str] = []  # of a sweep: "<overrides>: <reason>"; the sweeper fills it
+
+
+class JobFailed(Exception):  # noqa: N818  the error itself was told and is let go
+    """A job of a sweep failed: the reason in one line."""
 
 
 def run_app(main: Callable[[], None], keys: Callable[[], list[str]]) -> None:
@@ -34,6 +45,43 @@ def run_app(main: Callable[[], None], keys: Callable[[], list[str]]) -> None:
             if error.filename is None:
                 raise
             fail(f"cannot write {error.filename}: {error.strerror}.")
+    if failed_jobs:
+        print("\n".join(["failed:", *(f"  {job}" for job in failed_jobs)]), file=sys.stderr)
+        fail(f"{len(failed_jobs)} job(s) failed; the same command does what is missing.", code=1)
+
+
+def run_job(job: Callable[[Any], float | None], composed: Any) -> float | None:
+    """Run the body of a Hydra job; return its result: what a search optimises, if anything.
+
+    By itself, it ends the process with one line where the user can mend what went wrong. In a
+    sweep, it raises, so that the launcher goes on to the next job; a signal stops the sweep.
+
+    Raises:
+        JobFailed: in a sweep, whatever went wrong. It holds nothing of the job, whose memory on a
+            GPU would else be missing to the next.
+    """
+    if not _in_sweep():
+        with one_line_errors():
+            result = job(composed)
+            if path := os.environ.get(RESULT_FILE):
+                atomic_write(Path(path), json.dumps(result))
+            return result
+    try:
+        return job(composed)
+    except SemabenchError as error:
+        reason = " ".join(str(error).split())
+        print(f"error: {reason}", file=sys.stderr)
+    except Exception as error:
+        traceback.print_exc()
+        reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    raise JobFailed(reason)
+
+
+def _in_sweep() -> bool:
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 @contextlib.contextmanager
@@ -61,8 +109,12 @@ def _hydra_message(error: Exception, keys: list[str]) -> str:
     if match := re.search(r"Could not (?:override|append|delete)[^']*'([^']+)'", text):
         key = match[1].lstrip("+~")
         return f"unknown config key '{key}'.{nearest(key, keys)}"
+    if match := re.search(r"Error locating target '(optuna[^']*)'", text):
+        return f"{match[1]} is not installed: pip install 'semabench[sweep]'."
     if match := re.search(r"Could not find '([^']+)'", text):
         group, _, option = match[1].rpartition("/")
+        if group == "hydra/launcher" and option == "joblib":
+            return f"{match[1]} needs a plugin of Hydra's: pip install 'semabench[sweep]'."
         options = re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE)
         return f"there is no {group}={option}.{nearest(option, options)}"
     return text

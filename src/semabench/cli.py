@@ -75,6 +75,11 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_work(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--holdout",
+        type=float,
+        help="make train and val of the training pictures alone: this share of them is val",
+    )
     parser.add_argument("--workers", type=int, help="processes (default: the cores there are)")
     parser.add_argument(
         "--on-error",

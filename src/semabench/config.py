@@ -50,6 +50,7 @@ class DataConfig:
     crop_ratio: list[float] = field(default_factory=lambda: [3 / 4, 4 / 3])
     hflip: float = 0.5
     num_workers: int | None = None  # per process; null: the cores this process may use
+    holdout: float | None = None  # share of the training pictures to validate on instead of val
     augment_on: str = "device"  # device: in batches | cpu: timm's, in the folder loader's workers
 
 

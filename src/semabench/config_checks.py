@@ -46,6 +46,7 @@ _RANGES: dict[str, tuple[float | None, float | None]] = {
     "model.drop_path_rate": (0, 0.99),
     "data.crop_pct": (1e-3, 1),
     "data.hflip": (0, 1),
+    "data.holdout": (1e-6, 0.99),
     "recipe.epochs": (1, None),
     "recipe.warmup_epochs": (0, None),
     "recipe.cooldown_epochs": (0, None),
@@ -170,6 +171,11 @@ def check_values(config: TrainConfig | EvalConfig) -> None:
     _check_names(config)
     _choice("trainer.accelerator", config.trainer.accelerator, ("auto", "cpu", "gpu"))
     _resolutions("evaluate_at", config.evaluate_at)
+    if config.data.holdout and config.evaluate_at:
+        raise SemabenchError(
+            f"data.holdout={config.data.holdout:g} is for choosing, not for reporting: set "
+            "evaluate_at=[], and train what was chosen on all training pictures."
+        )
     _check_pairs(config)
     _check_recipe(config.recipe)
     _check_schedule(config)

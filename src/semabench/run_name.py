@@ -14,6 +14,7 @@ from semabench.config import TrainConfig
 _MODEL_TOLD = ("published_recipe", "compiles")
 # Options that came later count where they are used, so that older runs keep their names.
 _RECIPE_LATER = ("layer_decay", "resolution_schedule")
+_DATA_LATER = ("holdout",)
 _DATA_ELSEWHERE = ("packed", "source", "num_workers", "val_resolution")
 
 
@@ -25,7 +26,11 @@ def identity(config: dict[str, Any]) -> dict[str, Any]:
     """
     return {
         "model": {k: v for k, v in config["model"].items() if k not in _MODEL_TOLD},
-        "data": {k: v for k, v in config["data"].items() if k not in _DATA_ELSEWHERE},
+        "data": {
+            key: value
+            for key, value in config["data"].items()
+            if key not in _DATA_ELSEWHERE and (value is not None or key not in _DATA_LATER)
+        },
         "recipe": {
             key: value
             for key, value in config["recipe"].items()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from semabench.config import DataConfig
+from semabench.data.holdout import require_holdout
 from semabench.data.loaders import eval_file, resolve_source, train_file
 from semabench.data.sidecar import read_sidecar
 from semabench.data.sources import find_pictures
@@ -20,7 +21,9 @@ class About:
     fingerprint: str
 
 
-def describe_training_set(kind: str, packed_dir: str, source_dir: str | None) -> About:
+def describe_training_set(
+    kind: str, packed_dir: str, source_dir: str | None, holdout: float | None = None
+) -> About:
     """Describe the training set that ``create_train_loader`` would open.
 
     Raises:
@@ -28,7 +31,7 @@ def describe_training_set(kind: str, packed_dir: str, source_dir: str | None) ->
     """
     source = resolve_source(kind, source_dir)
     if source is not None:
-        pictures = find_pictures(source, "train")
+        pictures = find_pictures(source, "train", holdout)
         return About(len(pictures), pictures.classes, pictures.fingerprint)
     path = train_file(packed_dir)
     if not path.is_file():
@@ -37,6 +40,7 @@ def describe_training_set(kind: str, packed_dir: str, source_dir: str | None) ->
             f"{packed_dir}`."
         )
     sidecar = read_sidecar(path)
+    require_holdout(str(path), sidecar.settings, holdout)
     return About(sidecar.samples, sidecar.classes, sidecar.fingerprint)
 
 

@@ -171,7 +171,7 @@ def _disagreements(beton: Beton, sidecar: Sidecar) -> list[str]:
 
 def _source_paths(source: Path, path: Path, sidecar: Sidecar) -> list[str]:
     """Return the source path of each sample."""
-    pictures = find_pictures(source, sidecar.split)
+    pictures = find_pictures(source, sidecar.split, sidecar.settings.get("holdout"))
     if pictures.fingerprint != sidecar.fingerprint:
         raise SemabenchError(f"{path} was not made from the pictures in {source}.")
     skipped = {name for name, _ in sidecar.skipped}

@@ -6,7 +6,9 @@ For machines without FFCV, and the yardstick of the FFCV loader: the same orders
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from semabench.data.sampling import PADDING
 from semabench.data.sources import PictureList, find_pictures
 from semabench.data.workers import worker_count
 from semabench.errors import SemabenchError, nearest
+from semabench.signals import STOP, postponed
 
 Step = tuple[int, np.ndarray]  # epoch, keys of a batch's samples
 
@@ -86,7 +89,9 @@ class FolderLoader(EpochLoader):
         self._steps.steps = [(epoch, row) for row in order]
         self._data.pin_memory = torch.cuda.is_available() and torch.cuda.is_initialized()
         try:
-            for made in self._data:
+            with postponed():  # for good in the workers that start here
+                batches = iter(self._data)
+            for made in batches:
                 if isinstance(made, str):
                     raise SemabenchError(made)
                 images, labels = made
@@ -118,6 +123,7 @@ class FolderTrainLoader(FolderLoader):
         seed: int = 0,
         augment: PixelAugment | None = None,
         schedule: Schedule = (),
+        holdout: float | None = None,
         **options: Any,
     ) -> None:
         if interpolation not in INTERPOLATIONS:
@@ -128,7 +134,7 @@ class FolderTrainLoader(FolderLoader):
         crop = (*map(float, scale), *map(float, ratio))
         resample = INTERPOLATIONS[interpolation]
         transform = TrainTransform(resolution, seed, crop, hflip, resample, augment, schedule)
-        pictures = find_pictures(source, split)
+        pictures = find_pictures(source, split, holdout)
         options |= {"seed": seed, "schedule": schedule}
         super().__init__(pictures, transform, train=True, **options)
 
@@ -144,10 +150,12 @@ class FolderEvalLoader(FolderLoader):
         split: str = "val",
         crop_pct: float = 0.875,
         interpolation: str = "bicubic",
+        holdout: float | None = None,
         **options: Any,
     ) -> None:
         transform = EvalTransform(resolution, crop_pct, interpolation)
-        super().__init__(find_pictures(source, split), transform, train=False, **options)
+        pictures = find_pictures(source, split, holdout)
+        super().__init__(pictures, transform, train=False, **options)
 
 
 class _Batches(Dataset):
@@ -195,8 +203,17 @@ def _unchanged(batch: Any) -> Any:
 
 
 def _init_worker(worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is the parent's, who ends us
+    # Slurm and ctrl-C signal every process. The parent decides, and ends us with a SIGTERM.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP)  # where the parent's mask is not inherited
+    threading.Thread(target=_heed, args=(os.getppid(),), daemon=True).start()
     allow_large_pictures()
+
+
+def _heed(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
 
 
 def _start_method() -> str:

@@ -11,6 +11,7 @@ from semabench.data.check import require_intact
 from semabench.data.epoch import EpochLoader
 from semabench.data.ffcv_loader import FFCVEvalLoader, FFCVTrainLoader, missing_ffcv
 from semabench.data.folder_loader import FolderEvalLoader, FolderTrainLoader
+from semabench.data.holdout import require_holdout
 from semabench.data.resizing import Schedule
 from semabench.errors import SemabenchError, nearest
 
@@ -37,6 +38,7 @@ def create_train_loader(
     hflip: float = 0.5,
     interpolation: str = "bicubic",
     repeats: int = 1,
+    holdout: float | None = None,
     augment: PixelAugment | None = None,
     schedule: Schedule = (),
 ) -> TrainLoader:
@@ -54,6 +56,7 @@ def create_train_loader(
         rank, world_size: which share of each global batch is ours.
         scale, ratio, hflip, interpolation: see ``FFCVTrainLoader``.
         repeats: see ``EpochLoader``.
+        holdout: share of the training pictures that is kept for validation; see ``holdout``.
         schedule: of progressive resizing, in place of ``resolution`` from its epochs on.
         augment: what the folder loader's workers shall do; the FFCV loader does none.
 
@@ -77,12 +80,14 @@ def create_train_loader(
     }
     source = resolve_source(kind, source_dir)
     if source is not None:
-        return FolderTrainLoader(source, augment=augment, **options)
+        return FolderTrainLoader(source, augment=augment, holdout=holdout, **options)
     if augment:
         raise SemabenchError("only the folder loader can augment on the CPU: set kind='folder'.")
     path = train_file(packed_dir)
     _require_file(path, f"semabench data pack {source_dir or 'SRC'} {packed_dir}")
-    return FFCVTrainLoader(path, **options)
+    loader = FFCVTrainLoader(path, **options)
+    require_holdout(str(path), loader.settings, holdout)
+    return loader
 
 
 def create_eval_loader(
@@ -97,6 +102,7 @@ def create_eval_loader(
     world_size: int = 1,
     crop_pct: float = 0.875,
     interpolation: str = "bicubic",
+    holdout: float | None = None,
 ) -> EvalLoader:
     """Create the loader of the validation set at one resolution, as timm's transform renders it.
 
@@ -112,7 +118,9 @@ def create_eval_loader(
     }
     source = resolve_source(kind, source_dir)
     if source is not None:
-        return FolderEvalLoader(source, crop_pct=crop_pct, interpolation=interpolation, **options)
+        return FolderEvalLoader(
+            source, crop_pct=crop_pct, interpolation=interpolation, holdout=holdout, **options
+        )
     path = eval_file(packed_dir, resolution)
     command = f"semabench data render {source_dir or 'SRC'} {packed_dir} --resolution {resolution}"
     if crop_pct != 0.875:
@@ -126,6 +134,7 @@ def create_eval_loader(
             raise SemabenchError(
                 f"{path} was rendered with {key} {found}, not {wanted}: `{command} --overwrite`."
             )
+    require_holdout(str(path), loader.settings, holdout)
     return loader
 
 

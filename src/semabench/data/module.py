@@ -60,7 +60,7 @@ class ImageDataModule(L.LightningDataModule):
         self.repeats = repeats
         self.schedule = schedule or ()
         self.augment: PixelAugment | None = None
-        about = describe_training_set(config.loader, config.packed, config.source)
+        about = describe_training_set(config.loader, config.packed, config.source, config.holdout)
         self.classes, self.fingerprint = about.classes, about.fingerprint
         self.steps_per_epoch = about.samples // batch_size
         if self.steps_per_epoch == 0:
@@ -115,6 +115,7 @@ class ImageDataModule(L.LightningDataModule):
             hflip=config.hflip,
             interpolation=config.interpolation,
             repeats=self.repeats,
+            holdout=config.holdout,
             augment=self.augment,
             schedule=self.schedule,
         )
@@ -133,6 +134,7 @@ class ImageDataModule(L.LightningDataModule):
             world_size=world_size,
             crop_pct=config.crop_pct,
             interpolation=config.interpolation,
+            holdout=config.holdout,
         )
         if loader.classes != self.classes:
             raise SemabenchError(

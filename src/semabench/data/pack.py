@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from semabench.data.holdout import held_out_setting
 from semabench.data.pictures import (
     JPG,
     Encoded,
@@ -61,6 +62,7 @@ def pack(
     quality: int | None = None,
     proportion: float | None = None,
     seed: int | None = None,
+    holdout: float | None = None,
     workers: int | None = None,
     on_error: str = "stop",
     overwrite: bool = False,
@@ -78,6 +80,7 @@ def pack(
         quality: JPEG quality of those encoded here, 1–100; 90 if not given.
         proportion: share of JPEG in mode ``proportion``; 0.5 if not given.
         seed: of the draw which samples are JPEG in mode ``proportion``; 0 if not given.
+        holdout: share of the training pictures that is left out, to validate on.
         workers: processes; as many as cores if not given.
         on_error: ``stop`` at an unreadable picture, or ``skip`` and list it in the sidecar.
         overwrite: replace a file made from other pictures or with other settings.
@@ -90,7 +93,8 @@ def pack(
     processes = worker_count(workers)
     # A missing library is to be told now, not from inside a worker.
     packages = {} if max_resolution is None else {"opencv": opencv().__version__}
-    pictures = find_pictures(src, split)
+    pictures = find_pictures(src, split, holdout)
+    settings |= held_out_setting(holdout)
     job = Job(
         target=Path(out_dir) / f"{split}.beton",
         plan=plan("pack", pictures, settings, packages),

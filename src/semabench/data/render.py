@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from semabench.data.beton import ALLOCATION, METADATA
+from semabench.data.holdout import held_out_setting
 from semabench.data.pictures import (
     MAX_PIXELS,
     Encoded,
@@ -95,6 +96,7 @@ def render(
     split: str = "val",
     crop_pct: float = 0.875,
     interpolation: str = "bicubic",
+    holdout: float | None = None,
     workers: int | None = None,
     on_error: str = "stop",
     overwrite: bool = False,
@@ -112,6 +114,7 @@ def render(
         split: which split to render.
         crop_pct: as in timm, in (0, 1].
         interpolation: one of ``INTERPOLATIONS``.
+        holdout: render this share of the *training* pictures as the split ``val``.
         workers: processes; as many as cores if not given.
         on_error: ``stop`` at an unreadable picture, or ``skip`` and list it in the sidecar.
         overwrite: replace files made from other pictures or with other settings.
@@ -125,14 +128,16 @@ def render(
     check_on_error(on_error)
     processes = worker_count(workers)
     out_dir = Path(out_dir)
-    pictures = find_pictures(src, split)
+    pictures = find_pictures(src, split, holdout)
     jobs = {}
     for resolution in resolutions:
         encoder = RenderEncoder(resolution, crop_pct, interpolation)
         assert encoder.transform  # built once here, since importing timm takes seconds
         jobs[resolution] = Job(
             target=out_dir / f"{split}-{resolution}.beton",
-            plan=plan("render", pictures, encoder.settings, _versions()),
+            plan=plan(
+                "render", pictures, encoder.settings | held_out_setting(holdout), _versions()
+            ),
             pictures=pictures,
             encode=encoder,
             chunk=max(1, _CHUNK_BYTES // (3 * resolution**2)),

@@ -88,8 +88,11 @@ class PictureList:
         return hashlib.sha256(b"".join(lines)).hexdigest()
 
 
-def find_pictures(src: Path, split: str) -> PictureList:
+def find_pictures(src: Path, split: str, holdout: float | None = None) -> PictureList:
     """Index the pictures of ``split``.
+
+    With ``holdout``, a share in (0, 1), both ``train`` and ``val`` are parts of the training
+    pictures, see :mod:`holdout`; no other split has them.
 
     ``src`` is either a folder tree (``src/<split>/<class>/**/<picture>``, hidden files ignored,
     extensions in any case) or the directory with ``ILSVRC2012_img_train.tar``,
@@ -100,8 +103,13 @@ def find_pictures(src: Path, split: str) -> PictureList:
         SemabenchError: nothing of that layout is there, a class is empty, or the classes of
             train and val differ.
     """
+    from semabench.data.holdout import split_off
     from semabench.data.tars import ilsvrc_pictures, is_ilsvrc
 
+    if holdout is not None:
+        if split not in ("train", "val"):
+            raise SemabenchError(f"holdout divides train into train and val: not '{split}'.")
+        return split_off(find_pictures(src, "train"), holdout, held_out=split == "val")
     src = Path(src)
     if not src.is_dir():
         raise SemabenchError(f"no data set at {src}: it is not a directory.")

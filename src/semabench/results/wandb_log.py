@@ -187,6 +187,8 @@ def _settings(silent: bool) -> wandb.Settings:
         silent=silent,
         x_disable_meta=True,
         x_save_requirements=False,
+        # Slurm ends wandb's process at once: what it still holds then is lost. It would be 15 s.
+        x_transaction_log_flush_interval=1.0,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -14,15 +16,46 @@ from semabench.results.wandb_log import start_run, wandb_mode
 from semabench.run_id import run_id
 from semabench.training.devices import global_rank
 
+log = logging.getLogger(__name__)
+
 
 class StepLogger(WandbLogger):
-    """Logs at the optimiser's step, so that a resumed run goes on where its curves ended."""
+    """Logs at the optimiser's step, so that a resumed run goes on where its curves ended.
+
+    W&B's own process may be gone: Slurm ends every process of a job, that one at once, ours when
+    its step is stored. No training fails for it; the next start logs on, in the same run.
+    """
+
+    gone = False
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log under W&B's step ``step``; Lightning leaves W&B to count its own calls."""
+        if self.gone:
+            return
         row = {**metrics, "trainer/global_step": step}
-        self.experiment.log(row, step=step)
+        try:
+            self.experiment.log(row, step=step)
+        except Exception as error:  # which, depends on where it finds out
+            self._lost(error)
+
+    def close(self) -> None:
+        """End the W&B run."""
+        try:
+            self.experiment.finish()
+        except Exception as error:
+            self._lost(error)
+        if self.gone:
+            import wandb
+
+            with contextlib.suppress(Exception):  # or it would try once more when Python ends
+                wandb.teardown()
+
+    def _lost(self, error: Exception) -> None:
+        if not self.gone:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            log.warning("W&B's process is gone (%s): it logs no more in this start.", reason)
+        self.gone = True
 
 
 def create_logger(config: TrainConfig, run_dir: Path) -> Logger | None:
@@ -53,5 +86,5 @@ def create_logger(config: TrainConfig, run_dir: Path) -> Logger | None:
 
 def close_logger(logger: Logger | None) -> None:
     """End the W&B run, so that an evaluation in this process can join it."""
-    if isinstance(logger, WandbLogger):
-        logger.experiment.finish()
+    if isinstance(logger, StepLogger):
+        logger.close()

@@ -11,7 +11,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+from semabench.signals import STOP
 
 
 class Stopped(Exception):  # noqa: N818  a wish that was met, no error
@@ -53,7 +53,7 @@ class StopOnSignal(Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Listen; Lightning's own handlers are in place by now, not before, and are put aside."""
         self.received = 0
-        self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        self._before = {number: signal.signal(number, self._note) for number in STOP}
 
     def on_train_batch_end(
         self,

@@ -15,6 +15,7 @@ from semabench.config import TrainConfig
 from semabench.training.callbacks import Bar, EpochLine, LossWatch
 from semabench.training.checkpoint import DIRECTORY, AtomicCheckpointIO, Checkpoints
 from semabench.training.compiling import Compile, wants_compile
+from semabench.training.devices import slurm_environment
 from semabench.training.loggers import create_logger
 from semabench.training.module import Classifier
 from semabench.training.profiling import Profile
@@ -56,7 +57,7 @@ def create_trainer(
         log_every_n_steps=every,
         logger=logger if logger is not None else False,
         callbacks=callbacks,
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(), *slurm_environment()],
         enable_progress_bar=bar,
         enable_checkpointing=False,
         enable_model_summary=False,

@@ -1,0 +1,1 @@
+"""Where Hydra looks for plugins: thin classes; what they do is in `semabench.sweep`."""

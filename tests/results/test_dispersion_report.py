@@ -89,7 +89,7 @@ def test_a_report_keeps_the_three_measures_apart(tmp_path):
         append_record(tmp_path / "results.jsonl", record)
     made = report([tmp_path], tmp_path / "out")
     assert {path.name for path in made.files} == {p.name for p in (tmp_path / "out").iterdir()}
-    assert len(list(csv.DictReader(io.StringIO(made.csv.read_text())))) == 1
+    assert len(list(csv.DictReader(io.StringIO(made.csv[0].read_text())))) == 1
     lines = list(csv.DictReader((tmp_path / "out/dispersion.csv").open()))
     assert [line["measure"] for line in lines] == ["dispersion"] * 2
     text = made.markdown.read_text()

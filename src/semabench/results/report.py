@@ -27,6 +27,7 @@ from semabench.results.table import (
     accuracy_cell,
     csv_table,
     markdown_table,
+    summary_csv,
     terminal_table,
     throughput_cell,
 )
@@ -45,7 +46,7 @@ class ReportPaths:
     """What a report consists of. A plot without a single number is not drawn and not listed."""
 
     markdown: Path
-    csv: Path | None  # of accuracy; None without a row of it
+    csv: tuple[Path, ...]  # of accuracy: every row, and the means over seeds
     plots: tuple[Path, ...]
     lines: tuple[Line, ...]
     cost: tuple[Path, ...] = ()
@@ -56,20 +57,15 @@ class ReportPaths:
     @property
     def files(self) -> tuple[Path, ...]:
         """All files written."""
-        return (
-            self.markdown,
-            *([self.csv] if self.csv else []),
-            *self.plots,
-            *self.cost,
-            *self.dispersion,
-        )
+        return self.markdown, *self.csv, *self.plots, *self.cost, *self.dispersion
 
 
 def report(paths: Iterable[Path], out_dir: Path) -> ReportPaths:
-    """Write ``report.md``, ``results.csv``, ``accuracy.{png,svg}`` and ``throughput.{png,svg}``.
+    """Write ``report.md``, ``results.csv``, ``summary.csv``, ``{accuracy,throughput}.{png,svg}``.
 
-    Rows of cost give the files of `cost_report.write_cost`, those of dispersion the files of
-    `dispersion_report.write_dispersion`.
+    Runs that differ by their seed alone are one line: a mean over seeds with its standard error
+    (`summary.summarise`). Rows of cost give the files of `cost_report.write_cost`, those of
+    dispersion the files of `dispersion_report.write_dispersion`.
 
     Args:
         paths: results files, run directories or folders above them.
@@ -83,10 +79,12 @@ def report(paths: Iterable[Path], out_dir: Path) -> ReportPaths:
     accuracy = [record for record in records if record.measure == "accuracy"]
     cost = [record for record in records if record.measure == "cost"]
     text = ["# Results\n"]
-    csv, plots, lines = None, [], []
+    csv: tuple[Path, ...] = ()
+    plots, lines = [], []
     if accuracy:
-        lines, csv = summarise(accuracy), out_dir / "results.csv"
-        atomic_write(csv, csv_table(accuracy))
+        lines, csv = summarise(accuracy), (out_dir / "results.csv", out_dir / "summary.csv")
+        atomic_write(csv[0], csv_table(accuracy))
+        atomic_write(csv[1], summary_csv(lines))
         plots = [*plot_accuracy(lines, out_dir / "accuracy")]
         plots += plot_throughput(lines, out_dir / "throughput")
         text.append(_markdown(lines, plots))

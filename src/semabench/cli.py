@@ -135,6 +135,7 @@ def _add_report(commands: Any) -> None:
     p = _add(commands, "report", _report, text)
     p.add_argument("runs", type=Path, nargs="+", help="run directories, or folders above them")
     p.add_argument("--out", type=Path, help="where to write (default: <first run>/report)")
+    p.add_argument("--html", action="store_true", help="write report.html, too: one page with all")
 
 
 def _add_models(commands: Any) -> None:
@@ -170,13 +171,13 @@ def _shapes(**options: Any) -> None:
     generate_shapes(**options)
 
 
-def _report(runs: list[Path], out: Path | None) -> None:
+def _report(runs: list[Path], out: Path | None, html: bool) -> None:
     from rich.console import Console
 
     from semabench.results.report import print_report, report
 
     first = runs[0] if runs[0].is_dir() else runs[0].parent
-    written = report(runs, out or first / "report")
+    written = report(runs, out or first / "report", html)
     print_report(written, Console())
     for path in written.files:
         print(path)

@@ -19,6 +19,7 @@ from semabench.results.dispersion_report import (
     write_dispersion,
 )
 from semabench.results.dispersion_summary import Curve, dispersion_curves
+from semabench.results.page.write import write_page
 from semabench.results.plot import plot_accuracy, plot_throughput
 from semabench.results.store import read_results
 from semabench.results.summary import Line, describe_errors, describe_setting, summarise
@@ -53,14 +54,16 @@ class ReportPaths:
     subjects: tuple[Subject, ...] = ()  # of cost
     dispersion: tuple[Path, ...] = ()
     curves: tuple[Curve, ...] = ()  # of dispersion
+    page: Path | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
         """All files written."""
-        return self.markdown, *self.csv, *self.plots, *self.cost, *self.dispersion
+        page = [self.page] if self.page else []
+        return self.markdown, *page, *self.csv, *self.plots, *self.cost, *self.dispersion
 
 
-def report(paths: Iterable[Path], out_dir: Path) -> ReportPaths:
+def report(paths: Iterable[Path], out_dir: Path, html: bool = False) -> ReportPaths:
     """Write ``report.md``, ``results.csv``, ``summary.csv``, ``{accuracy,throughput}.{png,svg}``.
 
     Runs that differ by their seed alone are one line: a mean over seeds with its standard error
@@ -70,6 +73,7 @@ def report(paths: Iterable[Path], out_dir: Path) -> ReportPaths:
     Args:
         paths: results files, run directories or folders above them.
         out_dir: created if need be; files of an earlier report are replaced, each atomically.
+        html: write ``report.html``, too (`page.write.write_page`).
 
     Raises:
         SemabenchError: no results, damaged results, or ``out_dir`` cannot be written.
@@ -100,8 +104,9 @@ def report(paths: Iterable[Path], out_dir: Path) -> ReportPaths:
         drawn = write_dispersion(dispersed, curves, out_dir)
         text.append(dispersion_markdown(curves, drawn))
     atomic_write(markdown, "\n".join(text))
+    page = write_page(records, out_dir / "report.html") if html else None
     return ReportPaths(
-        markdown, csv, tuple(plots), tuple(lines), files, tuple(chosen), drawn, tuple(curves)
+        markdown, csv, tuple(plots), tuple(lines), files, tuple(chosen), drawn, tuple(curves), page
     )
 
 

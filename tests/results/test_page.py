@@ -82,7 +82,9 @@ def test_seeds_that_are_missing_at_a_resolution_are_said(tmp_path):
 
 
 def test_cost_and_dispersion_have_a_figure_a_panel_with_their_own_errors(tmp_path):
-    figures = figures_of(content(tmp_path, [*rows(), *grid(mode="train")]))
+    more = [*grid(mode="train"), random_row(seed=1), random_row(n=256, seed=1)]
+    text = content(tmp_path, [*rows(), *more])
+    figures = figures_of(text)
     titles = {figure["title"]: figure for figure in figures.values()}
     for panel in ("training step, eager", "inference, eager"):
         cost = titles[f"Throughput against resolution: {panel}"]
@@ -90,6 +92,7 @@ def test_cost_and_dispersion_have_a_figure_a_panel_with_their_own_errors(tmp_pat
         assert ["batch", "64"] in cost["lines"][0]["points"][0]["facts"]
     for panel in ("random inputs", "pictures"):
         assert f"Entropy / log n against tokens n: {panel}" in titles
+    assert "1 seed" not in text
     assert "Energy of an image against resolution" not in " ".join(titles)  # nobody measured it
 
 

@@ -98,17 +98,18 @@ def of_dispersion(records: Sequence[Record], fields: Sequence[str]) -> list[Line
 
 def _dispersed(curve: dispersion_summary.Curve, size: int, fields: Sequence[str]) -> Point:
     rows = curve.points[size]
+    seeds = {row.seed for row in rows}
     values = {}
     for field in fields:
         if spread := curve.spread(size, field):
             of = "range" if spread.low < spread.high else ""
-            values[field] = Value(spread.mean, spread.low, spread.high, of)
+            values[field] = Value(spread.mean, spread.low, spread.high, of, len(seeds))
     facts = {"grid": f"{size} × {size}"} if curve.random else {"resolution": f"{size} px"}
     facts["queries"] = str(max(row.queries or 0 for row in rows))
-    if curve.random:
-        facts["seeds"] = _listed(row.seed for row in rows)
-    else:
-        facts |= {"pictures": f"{rows[0].n:,}", "heads and layers": str(len(rows))}
+    facts["seeds"] = _listed(seeds)
+    if not curve.random:
+        heads = {(row.layer, row.head) for row in rows}
+        facts |= {"pictures": f"{rows[0].n:,}", "heads and layers": str(len(heads))}
     return Point(values, facts)
 
 

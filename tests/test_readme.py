@@ -45,7 +45,8 @@ EVALUATIONS = {
     "dispersion.yaml": (REPOSITORY / "conf/measure/dispersion.yaml").read_text(),
     "cost_baselines.yaml": (REPOSITORY / "conf/measure/cost_baselines.yaml").read_text(),
 }
-TEXTS = {"README.md": README, **{p.name: p.read_text() for p in EXPERIMENTS}}
+REPORT = (REPOSITORY / "docs" / "report.md").read_text()
+TEXTS = {"README.md": README, "report.md": REPORT, **{p.name: p.read_text() for p in EXPERIMENTS}}
 
 
 @pytest.mark.parametrize("source", TEXTS)
@@ -78,7 +79,7 @@ def test_eval_commands_compose(source):
 
 @pytest.mark.parametrize("source", TEXTS)
 def test_semabench_commands_parse(source):
-    found = commands(TEXTS[source], "semabench (?:data|report|models)")
+    found = commands(TEXTS[source], "semabench (?:data|report|dashboard|models)")
     assert found or source == "imagenet.yaml"
     for words in found:
         parsed, extra = cli._parser().parse_known_args(words[words.index("semabench") + 1 :])

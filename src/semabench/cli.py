@@ -1,4 +1,4 @@
-"""The command line: ``semabench data pack|render|check|shapes``, ``report``, ``models``."""
+"""The command line: ``semabench data pack|render|check|shapes``, ``report``, ``models``, …"""
 
 from __future__ import annotations
 
@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_check(data_commands)
     _add_shapes(data_commands)
     _add_report(commands)
+    _add_dashboard(commands)
     _add_models(commands)
     return parser
 
@@ -140,6 +141,16 @@ def _add_report(commands: Any) -> None:
     p = _add(commands, "report", _report, text)
     p.add_argument("runs", type=Path, nargs="+", help="run directories, or folders above them")
     p.add_argument("--out", type=Path, help="where to write (default: <first run>/report)")
+    p.add_argument("--html", action="store_true", help="write report.html, too: one page with all")
+
+
+def _add_dashboard(commands: Any) -> None:
+    text = "Publish a W&B report of a project; write its specification where that cannot be."
+    p = _add(commands, "dashboard", _dashboard, text)
+    p.add_argument("project", help="of W&B's (logger.project)")
+    p.add_argument("--entity", help="user or team (default: your own)")
+    name = "dashboard.json"
+    p.add_argument("--out", type=Path, default=Path(name), help=f"specification (default: {name})")
 
 
 def _add_models(commands: Any) -> None:
@@ -175,16 +186,22 @@ def _shapes(**options: Any) -> None:
     generate_shapes(**options)
 
 
-def _report(runs: list[Path], out: Path | None) -> None:
+def _report(runs: list[Path], out: Path | None, html: bool) -> None:
     from rich.console import Console
 
     from semabench.results.report import print_report, report
 
     first = runs[0] if runs[0].is_dir() else runs[0].parent
-    written = report(runs, out or first / "report")
+    written = report(runs, out or first / "report", html)
     print_report(written, Console())
     for path in written.files:
         print(path)
+
+
+def _dashboard(**options: Any) -> None:
+    from semabench.results.dashboard import dashboard
+
+    print(dashboard(**options))
 
 
 def _models(names: list[str], resolution: int, num_classes: int) -> None:

@@ -56,7 +56,7 @@ def test_cost_and_accuracy_never_share_a_table(tmp_path):
     made = report([tmp_path], tmp_path / "out")
     assert len(made.lines) == 1
     assert made.lines[0].cells.keys() == {64}
-    accuracy = list(csv.DictReader(io.StringIO(made.csv.read_text())))
+    accuracy = list(csv.DictReader(io.StringIO(made.csv[0].read_text())))
     assert [line["measure"] for line in accuracy] == ["accuracy"]
     rows = list(csv.DictReader(io.StringIO((tmp_path / "out/cost.csv").read_text())))
     assert len(rows) == 6
@@ -71,7 +71,7 @@ def test_a_report_of_cost_alone_has_no_table_of_accuracy(tmp_path):
     for record in grid():
         append_record(tmp_path / "results.jsonl", record)
     made = report([tmp_path], tmp_path / "out")
-    assert made.csv is None
+    assert made.csv == ()
     assert "accuracy" not in made.markdown.read_text()
     console = Console(width=120, file=io.StringIO(), record=True)
     print_report(made, console)

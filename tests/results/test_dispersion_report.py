@@ -78,6 +78,22 @@ def test_layers_join_their_stage_and_mixers_tell_models_apart():
     assert [curve.stage for curve in first_stages(curves)] == ["stage 1", "stage 1"]
 
 
+def test_trainings_that_differ_by_their_seed_are_one_curve():
+    def trained(seed, checkpoint, value, **changes):
+        told = {"seed": seed, "checkpoint": checkpoint, "n_max_weight": value, "config": "abc"}
+        return replace(head_row(), **(told | changes))
+
+    rows = [trained(0, "first", 2.0), trained(1, "other", 4.0)]
+    rows += [trained(0, "again", 6.0, time="2026-02-01T00:00:00Z")]  # in place of the first
+    (curve,) = dispersion_curves(rows)
+    assert curve.title == "sema_nano, stage 1"
+    spread = curve.spread(64, "n_max_weight")
+    assert (spread.low, spread.mean, spread.high) == (4.0, 5.0, 6.0)
+    names = [c.name for c in dispersion_curves([*rows, trained(0, "best", 1.0, epochs=9)])]
+    assert names == ["sema_nano, abc after None epochs", "sema_nano, abc after 9 epochs"]
+    assert len(dispersion_curves([trained(0, "a", 1.0), trained(1, "b", 1.0, config="d")])) == 2
+
+
 def test_stages_are_told_by_the_path():
     assert stage_of("stages.2.blocks.5.mixer") == "stage 3"
     assert stage_of("blocks.3.attn") == ""
@@ -89,7 +105,7 @@ def test_a_report_keeps_the_three_measures_apart(tmp_path):
         append_record(tmp_path / "results.jsonl", record)
     made = report([tmp_path], tmp_path / "out")
     assert {path.name for path in made.files} == {p.name for p in (tmp_path / "out").iterdir()}
-    assert len(list(csv.DictReader(io.StringIO(made.csv.read_text())))) == 1
+    assert len(list(csv.DictReader(io.StringIO(made.csv[0].read_text())))) == 1
     lines = list(csv.DictReader((tmp_path / "out/dispersion.csv").open()))
     assert [line["measure"] for line in lines] == ["dispersion"] * 2
     text = made.markdown.read_text()

@@ -38,7 +38,7 @@ def test_same_seed_measured_twice_counts_once_the_newest():
 
 def test_a_mixture_says_so():
     lines = summarise([row(), row(seed=1), row("mila_nano")])
-    assert "where a line has several" in describe_errors(lines)
+    assert "where there is a single seed" in describe_errors(lines)
 
 
 def test_the_bars_of_throughput_are_named():
@@ -46,8 +46,9 @@ def test_the_bars_of_throughput_are_named():
     other = row(images_per_second=110.0, images_per_second_spread=3.0, seed=1)
     lone = row("mila_nano", images_per_second=90.0, images_per_second_spread=2.0)
     assert "half the interquartile range" in describe_speed_errors(summarise([one, lone]))
-    assert describe_speed_errors(summarise([one, other])).endswith("over seeds.")
-    assert "else half the interquartile" in describe_speed_errors(summarise([one, other, lone]))
+    assert describe_speed_errors(summarise([one, other])).endswith("over 2 seeds, s/√seeds.")
+    both = describe_speed_errors(summarise([one, other, lone]))
+    assert "single seed, ± is half the interquartile" in both
     assert describe_speed_errors(summarise([row(images_per_second=9.0)])) == ""
 
 

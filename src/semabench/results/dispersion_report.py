@@ -81,8 +81,14 @@ def _captions(curves: Sequence[Curve]) -> list[str]:
     pictures = max(row.n for row in rows)
     datasets = "+".join(sorted({row.dataset for row in rows}))
     several = len({curve.name for curve in curves}) > 1
-    bars = "bars: lowest to highest head" + (", first stage of each model" if several else "")
+    seeds = max(len(seeds) for seeds in _seeds(curves))
+    bars = "bars: lowest to highest head" + (f" of {seeds} seeds" if seeds > 1 else "")
+    bars += ", first stage of each model" if several else ""
     return [f"{datasets}, {pictures} pictures, {queries} each", bars]
+
+
+def _seeds(curves: Sequence[Curve]) -> list[set[int | None]]:
+    return [{row.seed for row in _rows([curve])} for curve in curves]
 
 
 def _rows(curves: Sequence[Curve]) -> list[Record]:

@@ -69,13 +69,23 @@ class Curve:
 
 
 def dispersion_curves(records: Iterable[Record]) -> list[Curve]:
-    """Group rows of dispersion, in the order first met; of equal measurements the newest counts."""
+    """Group rows of dispersion, in the order first met; of equal measurements the newest counts.
+
+    Trainings that differ by their seed alone are one curve, with one checkpoint a seed: the newest.
+    """
     newest: dict[tuple[object, ...], Record] = {}
     for record in records:
         if record.key not in newest or record.time >= newest[record.key].time:
             newest[record.key] = record
+    last: dict[tuple[object, ...], Record] = {}  # of each training
+    for record in newest.values():
+        training = *_identity(record), record.seed
+        if training not in last or record.time >= last[training].time:
+            last[training] = record
     groups: dict[tuple[str, ...], dict[str, list[Record]]] = {}
     for record in newest.values():
+        if record.checkpoint != last[*_identity(record), record.seed].checkpoint:
+            continue
         stages = groups.setdefault(_identity(record), {})
         stages.setdefault(stage_of(record.layer), []).append(record)
     curves = []
@@ -112,6 +122,8 @@ def _identity(record: Record) -> tuple[str, ...]:
     if record.dataset == RANDOM:
         told["fingerprint"] = inputs_of(record)
         told["queries"] = ""  # small grids have fewer
+    elif record.config and record.seed is not None:
+        told["checkpoint"] = f"{record.config[:7]} after {record.epochs} epochs"
     return record.model, *told.values()
 
 
@@ -126,7 +138,7 @@ def _name(identity: tuple[str, ...], all_of_them: Sequence[tuple[str, ...]]) -> 
     for place, field in enumerate(_TO_TELL_APART, start=1):
         if len({other[place] for other in rivals}) > 1 and identity[place]:
             text = identity[place]
-            hashed = field in _SHORT and not text.startswith("q, k")
+            hashed = field in _SHORT and " " not in text  # unlike what only says how
             varied.append(text[: _SHORT[field]] if hashed else text)
     mixer_tells = len({other[1] for other in rivals}) == len(rivals)
     return ", ".join([identity[0], *(varied[:1] if mixer_tells else varied)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from semabench.files import atomic_path
@@ -33,7 +34,9 @@ _INK, _FAINT = "#222222", "#8a8a8a"
 
 
 def plot_accuracy(lines: Sequence[Line], stem: Path) -> list[Path]:
-    """Draw top-1 against resolution, one standard error as bars, chance dashed if known.
+    """Draw top-1 against resolution, one standard error as a band or bars, chance dashed if known.
+
+    A band is over seeds; bars are of one seed, or of a line that has several only at some sizes.
 
     Args:
         lines: 1 … 21 of them keep a look of their own.
@@ -57,7 +60,7 @@ def plot_accuracy(lines: Sequence[Line], stem: Path) -> list[Path]:
             color=_FAINT,
             fontsize=8,
         )
-    note = describe_errors(lines).replace("± is", "Bars:")
+    note = describe_errors(lines, *_marks(lines, "top1"))
     _finish(axes, lines, "Top-1 accuracy against resolution", "top-1 accuracy (%)", note)
     _legend(axes, ends)
     low, high = axes.get_ylim()
@@ -84,7 +87,7 @@ def plot_throughput(lines: Sequence[Line], stem: Path) -> list[Path]:
         FuncFormatter(lambda speed, _: f"{speed:,.0f}" if speed >= 10 else f"{speed:.3g}")
     )
     axes.yaxis.set_minor_locator(NullLocator())
-    note = describe_speed_errors(lines)
+    note = describe_speed_errors(lines, *_marks(lines, "images_per_second"))
     _finish(axes, lines, "Throughput against resolution", "images per second (log)", note)
     _legend(axes, ends)
     return save_figure(figure, stem) if ends else []
@@ -126,10 +129,22 @@ def _draw(
         if not points:
             continue
         round_, place = divmod(index, len(COLOURS))
+        errors = [e.stderr or 0 for _, e in points]
+        band = _has_band([e for _, e in points])
+        if band:
+            axes.fill_between(
+                [r for r, _ in points],
+                [e.mean - error for (_, e), error in zip(points, errors, strict=True)],
+                [e.mean + error for (_, e), error in zip(points, errors, strict=True)],
+                color=COLOURS[place],
+                alpha=0.2,
+                linewidth=0,
+                zorder=2,
+            )
         drawn = axes.errorbar(
             [r for r, _ in points],
             [e.mean for _, e in points],
-            yerr=[e.stderr or 0 for _, e in points],
+            yerr=None if band else errors,
             label=line.name,
             color=COLOURS[place],
             marker=MARKERS[(place + round_) % len(MARKERS)],
@@ -144,8 +159,23 @@ def _draw(
     return ends
 
 
+def _has_band(estimates: Sequence[Estimate]) -> bool:
+    """Return whether a line's errors are over seeds everywhere, and make an area."""
+    return len(estimates) > 1 and all(e.count > 1 for e in estimates)
+
+
+def _marks(lines: Sequence[Line], field: str) -> tuple[str, str]:
+    """Return what errors over seeds, and those of one seed, are drawn as."""
+    found = [[e for cell in x.cells.values() if (e := cell.estimate(field))] for x in lines]
+    several = [estimates for estimates in found if any(e.count > 1 for e in estimates)]
+    kinds = [_has_band(estimates) for estimates in several]
+    return "Bands:" if all(kinds) else "Bands and bars:" if any(kinds) else "Bars:", "Bars:"
+
+
 def _finish(axes: Axes, lines: Sequence[Line], title: str, unit: str, note: str) -> None:
-    style_axes(axes, title, unit, [text for text in (describe_setting(lines), note) if text])
+    wide = 100 if len(lines) <= 4 else 130
+    captions = [part for text in (describe_setting(lines), note) for part in wrap(text, wide)]
+    style_axes(axes, title, unit, captions)
 
 
 def style_axes(axes: Axes, title: str, unit: str, captions: Sequence[str]) -> None:

@@ -19,6 +19,7 @@ from semabench.results.dispersion_report import (
     write_dispersion,
 )
 from semabench.results.dispersion_summary import Curve, dispersion_curves
+from semabench.results.page.write import write_page
 from semabench.results.plot import plot_accuracy, plot_throughput
 from semabench.results.store import read_results
 from semabench.results.summary import Line, describe_errors, describe_setting, summarise
@@ -27,6 +28,7 @@ from semabench.results.table import (
     accuracy_cell,
     csv_table,
     markdown_table,
+    summary_csv,
     terminal_table,
     throughput_cell,
 )
@@ -45,35 +47,33 @@ class ReportPaths:
     """What a report consists of. A plot without a single number is not drawn and not listed."""
 
     markdown: Path
-    csv: Path | None  # of accuracy; None without a row of it
+    csv: tuple[Path, ...]  # of accuracy: every row, and the means over seeds
     plots: tuple[Path, ...]
     lines: tuple[Line, ...]
     cost: tuple[Path, ...] = ()
     subjects: tuple[Subject, ...] = ()  # of cost
     dispersion: tuple[Path, ...] = ()
     curves: tuple[Curve, ...] = ()  # of dispersion
+    page: Path | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
         """All files written."""
-        return (
-            self.markdown,
-            *([self.csv] if self.csv else []),
-            *self.plots,
-            *self.cost,
-            *self.dispersion,
-        )
+        page = [self.page] if self.page else []
+        return self.markdown, *page, *self.csv, *self.plots, *self.cost, *self.dispersion
 
 
-def report(paths: Iterable[Path], out_dir: Path) -> ReportPaths:
-    """Write ``report.md``, ``results.csv``, ``accuracy.{png,svg}`` and ``throughput.{png,svg}``.
+def report(paths: Iterable[Path], out_dir: Path, html: bool = False) -> ReportPaths:
+    """Write ``report.md``, ``results.csv``, ``summary.csv``, ``{accuracy,throughput}.{png,svg}``.
 
-    Rows of cost give the files of `cost_report.write_cost`, those of dispersion the files of
-    `dispersion_report.write_dispersion`.
+    Runs that differ by their seed alone are one line: a mean over seeds with its standard error
+    (`summary.summarise`). Rows of cost give the files of `cost_report.write_cost`, those of
+    dispersion the files of `dispersion_report.write_dispersion`.
 
     Args:
         paths: results files, run directories or folders above them.
         out_dir: created if need be; files of an earlier report are replaced, each atomically.
+        html: write ``report.html``, too (`page.write.write_page`).
 
     Raises:
         SemabenchError: no results, damaged results, or ``out_dir`` cannot be written.
@@ -83,10 +83,12 @@ def report(paths: Iterable[Path], out_dir: Path) -> ReportPaths:
     accuracy = [record for record in records if record.measure == "accuracy"]
     cost = [record for record in records if record.measure == "cost"]
     text = ["# Results\n"]
-    csv, plots, lines = None, [], []
+    csv: tuple[Path, ...] = ()
+    plots, lines = [], []
     if accuracy:
-        lines, csv = summarise(accuracy), out_dir / "results.csv"
-        atomic_write(csv, csv_table(accuracy))
+        lines, csv = summarise(accuracy), (out_dir / "results.csv", out_dir / "summary.csv")
+        atomic_write(csv[0], csv_table(accuracy))
+        atomic_write(csv[1], summary_csv(lines))
         plots = [*plot_accuracy(lines, out_dir / "accuracy")]
         plots += plot_throughput(lines, out_dir / "throughput")
         text.append(_markdown(lines, plots))
@@ -102,8 +104,9 @@ def report(paths: Iterable[Path], out_dir: Path) -> ReportPaths:
         drawn = write_dispersion(dispersed, curves, out_dir)
         text.append(dispersion_markdown(curves, drawn))
     atomic_write(markdown, "\n".join(text))
+    page = write_page(records, out_dir / "report.html") if html else None
     return ReportPaths(
-        markdown, csv, tuple(plots), tuple(lines), files, tuple(chosen), drawn, tuple(curves)
+        markdown, csv, tuple(plots), tuple(lines), files, tuple(chosen), drawn, tuple(curves), page
     )
 
 

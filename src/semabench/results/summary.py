@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from semabench.results.record import Record
@@ -23,6 +23,7 @@ SHOWN_IF_VARIED = (
 )
 SHOWN_TO_TELL_APART = ("backend", "n", "fingerprint", "config")
 _HASH_FIELDS = ("fingerprint", "config")
+_ERRORS = ("_stderr", "_spread")  # binomial over the samples; half the interquartile range
 
 
 @dataclass(frozen=True)
@@ -30,18 +31,38 @@ class Estimate:
     """A mean with its standard error, which is None where nothing tells it."""
 
     mean: float
-    stderr: float | None
-    count: int  # seeds averaged; with one, an accuracy's stderr is binomial over the samples
+    stderr: float | None  # over seeds s/√k, s with k - 1; of one seed its own: `_ERRORS`
+    count: int  # seeds averaged
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One line's numbers at one resolution; accuracies in percent."""
+    """One line's numbers at one resolution, behind which is a record a seed."""
 
-    top1: Estimate | None
-    top5: Estimate | None
-    images_per_second: Estimate | None
-    peak_memory_mib: float | None
+    records: tuple[Record, ...]
+
+    def estimate(self, field: str) -> Estimate | None:
+        """Return the mean over seeds of any numeric field; None where no record has it."""
+        known = [record for record in self.records if getattr(record, field) is not None]
+        values = [getattr(record, field) for record in known]
+        if not values:
+            return None
+        if len(values) == 1:
+            errors = (getattr(known[0], field + suffix, None) for suffix in _ERRORS)
+            error = next((error for error in errors if error is not None), None)
+            return Estimate(values[0], error, 1)
+        stderr = statistics.stdev(values) / math.sqrt(len(values))
+        return Estimate(statistics.fmean(values), stderr, len(values))
+
+    @property
+    def top1(self) -> Estimate | None:
+        """Top-1 accuracy in percent."""
+        return self.estimate("top1")
+
+    @property
+    def images_per_second(self) -> Estimate | None:
+        """Throughput."""
+        return self.estimate("images_per_second")
 
 
 @dataclass(frozen=True)
@@ -66,9 +87,10 @@ class Line:
 def summarise(records: Iterable[Record]) -> list[Line]:
     """Group records into lines, in the order first met; of equals (seed, resolution) the newest.
 
-    Repetitions are records that agree in ``record.SERIES_FIELDS``: their mean is taken over
-    seeds, its standard error is that between seeds, s/√k. A single seed keeps its own binomial
-    standard error.
+    Repetitions are records that agree in ``record.SERIES_FIELDS``: their mean is taken over the
+    k seeds, with the standard error s/√k, s being their sample standard deviation (k - 1). It holds
+    what training draws; the samples are the same for all seeds. A single seed keeps its own
+    error: of an accuracy the binomial one over the samples.
     """
     series: dict[tuple[object, ...], list[Record]] = {}
     for record in records:
@@ -88,35 +110,42 @@ def resolutions(lines: Sequence[Line]) -> list[int]:
     return sorted({resolution for line in lines for resolution in line.cells})
 
 
-def describe_errors(lines: Sequence[Line]) -> str:
-    """Return what ± means for these lines, in one sentence."""
-    cells = [cell for line in lines for cell in line.cells.values()]
-    counts = {cell.top1.count for cell in cells if cell.top1}
+def describe_errors(
+    lines: Sequence[Line], over_seeds: str = "± is the", of_one: str = "± is the"
+) -> str:
+    """Return what the errors of accuracies are, in one sentence.
+
+    Args:
+        over_seeds, of_one: how errors are drawn where a line has several seeds, or one.
+    """
+    one = "binomial standard error over the samples of one run, not over seeds"
+    return _describe(_counts(lines, "top1"), one, over_seeds, of_one)
+
+
+def describe_speed_errors(
+    lines: Sequence[Line], over_seeds: str = "± is the", of_one: str = "± is"
+) -> str:
+    """Return what the errors of throughput are, in one sentence, as `describe_errors` does."""
+    one = "half the interquartile range over the batches of one run"
+    return _describe(_counts(lines, "images_per_second"), one, over_seeds, of_one)
+
+
+def _describe(counts: set[int], one: str, over_seeds: str, of_one: str) -> str:
+    many = f"standard error of the mean over {_span(counts - {1} or {1})} seeds, s/√seeds"
     if not counts:
         return ""
     if counts == {1}:
-        return "± is the binomial standard error over the samples of one run, not over seeds."
-    if min(counts) > 1:
-        return f"± is the standard error of the mean over {_span(counts)} seeds."
-    return (
-        "± is the standard error of the mean over seeds where a line has several, "
-        "else binomial over the samples of one run."
-    )
+        return f"{of_one} {one}."
+    if 1 not in counts:
+        return f"{over_seeds} {many}."
+    drawn = "" if of_one == over_seeds else f"{of_one[:1].lower()}{of_one[1:]} "
+    return f"{over_seeds} {many}; where there is a single seed, {drawn}{one}."
 
 
-def describe_speed_errors(lines: Sequence[Line]) -> str:
-    """Return what the bars of throughput mean, in one sentence."""
-    cells = [cell for line in lines for cell in line.cells.values()]
-    speeds = [cell.images_per_second for cell in cells if cell.images_per_second]
-    one = "half the interquartile range over the batches of one run"
-    many = "the standard error of the mean over seeds"
-    if not any(speed.stderr for speed in speeds):
-        return ""
-    if all(speed.count == 1 for speed in speeds):
-        return f"Bars: {one}."
-    if all(speed.count > 1 for speed in speeds):
-        return f"Bars: {many}."
-    return f"Bars: {many} where a line has several, else {one}."
+def _counts(lines: Sequence[Line], field: str) -> set[int]:
+    """Return over how many seeds the errors are that there are."""
+    found = [cell.estimate(field) for line in lines for cell in line.cells.values()]
+    return {e.count for e in found if e and e.stderr is not None}
 
 
 def describe_setting(lines: Sequence[Line]) -> str:
@@ -172,36 +201,9 @@ def _line(group: Sequence[Record], label: dict[str, str], name: str) -> Line:
         label=label,
         name=name,
         first=group[0],
-        cells={r: _cell(list(newest[r].values())) for r in sorted(newest)},
+        cells={r: Cell(tuple(newest[r].values())) for r in sorted(newest)},
         seeds=max(len(seeds) for seeds in newest.values()),
     )
-
-
-def _cell(records: Sequence[Record]) -> Cell:
-    memory = [r.peak_memory_mib for r in records if r.peak_memory_mib is not None]
-    return Cell(
-        top1=_estimate(records, lambda r: r.top1, lambda r: r.top1_stderr),
-        top5=_estimate(records, lambda r: r.top5, lambda r: r.top5_stderr),
-        images_per_second=_estimate(
-            records, lambda r: r.images_per_second, lambda r: r.images_per_second_spread
-        ),
-        peak_memory_mib=max(memory, default=None),
-    )
-
-
-def _estimate(
-    records: Sequence[Record],
-    value: Callable[[Record], float | None],
-    error: Callable[[Record], float | None],
-) -> Estimate | None:
-    known = [(v, error(r)) for r in records if (v := value(r)) is not None]
-    if not known:
-        return None
-    values = [v for v, _ in known]
-    if len(values) == 1:
-        return Estimate(values[0], known[0][1], 1)
-    stderr = statistics.stdev(values) / math.sqrt(len(values))
-    return Estimate(statistics.fmean(values), stderr, len(values))
 
 
 def _text(name: str, value: object) -> str:

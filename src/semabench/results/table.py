@@ -89,13 +89,50 @@ def grid(lines: Sequence[Line], measure: Measure) -> tuple[list[str], int, list[
         "n": [f"{line.first.n:,}" for line in lines],
     }
     for name, texts in extra.items():
-        if any(texts) and (name == "params M" or len(set(texts)) > 1):
+        shown = name == "params M" or (name == "seeds" and set(texts) != {"1"})
+        if any(texts) and (shown or len(set(texts)) > 1):
             header.append(name)
             columns.append(texts)
     for size in resolutions(lines):
         header.append(f"{size} px")
-        columns.append([measure(line.cells[size]) if size in line.cells else "" for line in lines])
+        columns.append([_cell_text(line, size, measure) for line in lines])
     return header, len(words), [list(row) for row in zip(*columns, strict=True)]
+
+
+def _cell_text(line: Line, size: int, measure: Measure) -> str:
+    """Return a cell, with its own count of seeds where that is not the line's."""
+    if size not in line.cells or not (text := measure(line.cells[size])):
+        return ""
+    count = len(line.cells[size].records)
+    return text if count == line.seeds else f"{text} ({count} seed{'s'[: count - 1]})"
+
+
+def summary_csv(lines: Sequence[Line]) -> str:
+    """Return a row a line and resolution: means over seeds, their standard errors, and of what.
+
+    ``_error_of`` is ``seeds``: s/√seeds between them; or ``samples``: of one run, binomial for an
+    accuracy, half the interquartile range over its batches for throughput.
+    """
+    fields = ("top1", "top5", "images_per_second")
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    numbers = [f"{field}{part}" for field in fields for part in ("", "_error", "_error_of")]
+    writer.writerow([*lines[0].label, "resolution", "n", "seeds", *numbers, "peak_memory_mib"])
+    for line in lines:
+        for size, cell in line.cells.items():
+            row: list[object] = [*line.label.values(), size, line.first.n, len(cell.records)]
+            for field in fields:
+                estimate = cell.estimate(field)
+                row += [None] * 3 if estimate is None else _with_source(estimate)
+            memory = cell.estimate("peak_memory_mib")
+            writer.writerow([*row, memory and memory.mean])
+    return buffer.getvalue()
+
+
+def _with_source(estimate: Estimate) -> list[object]:
+    if estimate.stderr is None:
+        return [estimate.mean, None, None]
+    return [estimate.mean, estimate.stderr, "seeds" if estimate.count > 1 else "samples"]
 
 
 def csv_table(records: Sequence[Record]) -> str:

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 MODES = ("auto", "online", "offline", "disabled")
 STEP_METRIC = "eval/resolution"
+SERIES = "series"  # the config key that runs share which differ by their seed alone
 
-_METRICS = (
+METRICS = (
     "resolution",
     "top1",
     "top1_stderr",
@@ -151,6 +152,8 @@ def log_evaluation(
 ) -> None:
     """Log ``eval/*`` against ``eval/resolution``, one step a row, and all rows as a table.
 
+    The config gets ``mixer`` and :data:`SERIES`, to group runs by.
+
     Args:
         run: from :func:`start_run`.
         records: the rows, in the order in which they are to be drawn.
@@ -162,15 +165,25 @@ def log_evaluation(
 
     run.define_metric(STEP_METRIC)
     run.define_metric("eval/*", step_metric=STEP_METRIC)
+    if records:
+        first = records[0]
+        told = {"mixer": first.mixer or first.model, SERIES: _series(first)}
+        run.config.update(told, allow_val_change=True)
     for offset, record in enumerate(records):
         row = record.to_dict()
-        metrics = {f"eval/{name}": row[name] for name in _METRICS if row[name] is not None}
+        metrics = {f"eval/{name}": row[name] for name in METRICS if row[name] is not None}
         run.log(metrics, step=None if first_step is None else first_step + offset)
     if records:
         rows = [record.to_dict() for record in records]
         table = wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])
         step = None if first_step is None else first_step + len(records)
         run.log({"eval/results": table}, step=step)
+
+
+def _series(record: Record) -> str:
+    """Return ``sema, sema_nano, 7ba704``: the mixer, the model, the training config's hash."""
+    names = (record.mixer or record.model, record.model, record.config[:6])
+    return ", ".join(dict.fromkeys(filter(None, names)))
 
 
 def _settings(silent: bool) -> wandb.Settings:

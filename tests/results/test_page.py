@@ -1,0 +1,211 @@
+"""The page's content: whose numbers, from where, escaped, and loading nothing."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from dataclasses import replace
+
+import pytest
+from rows import row
+from test_cost_report import grid
+from test_dispersion_report import head_row, random_row
+
+from semabench.cli import main
+from semabench.errors import SemabenchError
+from semabench.results import append_record
+from semabench.results.page.families import FAMILIES
+from semabench.results.page.family import Family, Figure
+from semabench.results.page.lines import over_seeds
+from semabench.results.page.quantity import QUANTITIES, Value
+from semabench.results.page.write import write_page
+
+EVIL = "</script><script>window.broken = 1</script><img src=x onerror='window.broken = 1'>"
+
+
+def rows():
+    seeds = [
+        row("sema_nano", size, 60 + size // 8 + 2 * seed, seed=seed, checkpoint=f"abc{seed}")
+        for size in (64, 96)
+        for seed in (0, 1, 2)
+    ]
+    lone = [row("mila_nano", size, 70, gmacs=size / 1000) for size in (64, 96)]
+    return [*seeds, *lone, *grid(), random_row(), random_row(n=256), head_row()]
+
+
+def content(tmp_path, records, **changes) -> str:
+    return write_page(records, tmp_path / "report.html", **changes).read_text()
+
+
+def figures_of(text: str) -> dict:
+    (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text)
+    return json.loads(data)
+
+
+def table_of(text: str, title: str) -> list[list[str]]:
+    (found,) = re.findall(
+        rf"<summary>{re.escape(title)}</summary>.*?<table>(.*?)</table>", text, re.S
+    )
+    lines = re.findall(r"<tr.*?>(.*?)</tr>", found, re.S)
+    cells = [re.findall(r"<t[hd].*?>(.*?)</t[hd]>", line, re.S) for line in lines]
+    return [[html.unescape(re.sub(r"<.*?>", "", cell)) for cell in line] for line in cells]
+
+
+def test_the_tables_hold_means_errors_n_and_seeds(tmp_path):
+    header, *lines = table_of(content(tmp_path, rows()), "Top-1 accuracy against resolution (%)")
+    assert header == ["model", "mixer", "params M", "n", "seeds", "64 px", "96 px"]
+    assert ["sema_nano", "sema", "0.50", "100", "3", "70.0 ±1.2", "74.0 ±1.2"] in lines
+    assert ["mila_nano", "mila", "0.50", "100", "1", "70.0 ±4.6", "70.0 ±4.6"] in lines
+
+
+def test_the_figures_hold_the_same_numbers_and_say_what_their_errors_are(tmp_path):
+    figure = figures_of(content(tmp_path, rows()))["accuracy-top1-resolution-0"]
+    sema, mila = figure["lines"]
+    assert (sema["band"], mila["band"]) == (True, False)
+    first = sema["points"][0]
+    assert (first["x"], first["y"], first["seeds"]) == (64, 70.0, 3)
+    assert first["high"] - first["low"] == pytest.approx(2 * 2 / 3**0.5)
+    assert ["seeds", "3 (0, 1, 2)"] in first["facts"]
+    assert ["n", "100"] in first["facts"]
+    assert figure["errors"].startswith("Bands: standard error of the mean over 3 seeds, s/√seeds")
+    assert "bars: binomial" in figure["errors"]
+    assert {"y": pytest.approx(100 / 9), "label": "chance"} in figure["rules"]
+
+
+def test_seeds_that_are_missing_at_a_resolution_are_said(tmp_path):
+    kept = [
+        r for r in rows() if not (r.measure == "accuracy" and (r.resolution, r.seed) == (96, 2))
+    ]
+    _, *lines = table_of(content(tmp_path, kept), "Top-1 accuracy against resolution (%)")
+    assert lines[0][-1] == "73.0 ±1.0 (2 seeds)"
+
+
+def test_cost_and_dispersion_have_a_figure_a_panel_with_their_own_errors(tmp_path):
+    more = [*grid(mode="train"), random_row(seed=1), random_row(n=256, seed=1)]
+    text = content(tmp_path, [*rows(), *more])
+    figures = figures_of(text)
+    titles = {figure["title"]: figure for figure in figures.values()}
+    for panel in ("training step, eager", "inference, eager"):
+        cost = titles[f"Throughput against resolution: {panel}"]
+        assert "interquartile range over the timed windows" in cost["errors"]
+        assert ["batch", "64"] in cost["lines"][0]["points"][0]["facts"]
+    for panel in ("random inputs", "pictures"):
+        assert f"Entropy / log n against tokens n: {panel}" in titles
+    assert "1 seed" not in text
+    assert "Energy of an image against resolution" not in " ".join(titles)  # nobody measured it
+
+
+def test_a_mixer_has_one_colour_all_over_the_page_and_lines_differ_by_more(tmp_path):
+    many = [row(f"model{i}_nano", mixer=f"mixer{i}") for i in range(20)]
+    twins = [row("sema_nano", mixer="sema"), row("sema_tiny", mixer="sema")]
+    cost = [replace(r, measure="cost", mode="infer", execution="eager") for r in twins]
+    figures = figures_of(content(tmp_path, [*many, *twins, *cost]))
+    every = [line for figure in figures.values() for line in figure["lines"]]
+    looks = {(x["mixer"], x["name"]): (x["colour"], x["marker"], x["dash"]) for x in every}
+    assert len({look[0] for (mixer, _), look in looks.items() if mixer == "sema"}) == 1
+    assert len(set(looks.values())) == len(looks) == 22
+
+
+def test_where_the_numbers_come_from_is_on_the_page(tmp_path):
+    told = {"versions": "torch 9.9", "commit": "c0ffee", "device": "Some GPU", "recipe": "mine"}
+    text = content(tmp_path, [replace(record, **told) for record in rows()])
+    for value in (
+        *told.values(),
+        "f" * 12,
+        "shapes, 100 samples",
+        "abc0, abc1, abc2",
+        "2026-01-01",
+    ):
+        assert value in text
+
+
+def test_a_name_from_a_row_is_text_everywhere(tmp_path):
+    evil = row(EVIL, mixer=EVIL, device=EVIL, recipe=EVIL, dataset=EVIL, options=EVIL)
+    text = content(tmp_path, [evil, row(measure=EVIL)])
+    assert "<script>window" not in text
+    assert "<img" not in text
+    assert text.count("</script>") == 2
+    assert html.escape(EVIL, quote=False).replace("'", "&#39;") in text
+    assert figures_of(text)["accuracy-top1-resolution-0"]["lines"][0]["model"] == EVIL
+
+
+def test_the_page_loads_nothing_and_is_the_same_for_the_same_rows(tmp_path):
+    text = content(tmp_path, rows())
+    assert not re.findall(r"\bsrc=|url\(|@import|<link|<iframe|\bfetch\(|import\(", text)
+    assert set(re.findall(r"https?://[^\s\"']+", text)) == {"http://www.w3.org/2000/svg"}
+    assert set(re.findall(r'href="([^"]*)"', text)) == {"#accuracy", "#cost", "#dispersion"}
+    assert "default-src 'none'" in text
+    assert content(tmp_path, rows()) == text
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+STUDY = Family(
+    "study",
+    "Study",
+    "Four tasks.",
+    over_seeds(panel=lambda record: record.dataset),
+    (Figure("tokens", "top1", "Higher is better."),),
+)
+
+
+def test_a_new_family_of_rows_is_one_entry(tmp_path):
+    made = [
+        row("nano", 8 * n, 50 + seed, measure="study", mixer=mixer, dataset=task, seed=seed)
+        for n in (16, 64)
+        for mixer in ("sema", "none")
+        for task in ("needle", "recall")
+        for seed in (0, 1)
+    ]
+    made = [replace(record, tokens=(record.resolution // 8) ** 2) for record in made]
+    text = content(tmp_path, [row(), *made])
+    assert "Not shown: 16 rows of measure study" in text
+    text = content(tmp_path, [row(), *made], families=(*FAMILIES, STUDY))
+    assert "Not shown" not in text
+    titles = [figure["title"] for figure in figures_of(text).values()]
+    assert "Top-1 accuracy against tokens n: needle" in titles
+    header, *lines = table_of(text, "Top-1 accuracy against tokens n (%)")
+    assert header[-2:] == ["n 256", "n 4,096"]
+    assert ["nano, none", "none", "recall", "0.50", "100", "2", "50.5 ±0.5", "50.5 ±0.5"] in lines
+
+
+def test_every_figure_is_explained():
+    for family in FAMILIES:
+        for figure in family.figures:
+            assert {figure.x, figure.y} <= set(QUANTITIES)
+            assert figure.read.endswith(".") or not figure.plot
+
+
+def test_the_command_writes_the_page_and_names_it(tmp_path, capsys):
+    append_record(tmp_path / "run" / "results.jsonl", row())
+    main(["report", str(tmp_path), "--html", "--out", str(tmp_path / "out")])
+    assert str(tmp_path / "out" / "report.html") in capsys.readouterr().out.splitlines()
+    assert "<h2>Accuracy</h2>" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_without_rows_there_is_no_page(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["report", str(tmp_path), "--html"])
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "no results" in line
+    with pytest.raises(SemabenchError, match="no rows that the page can show"):
+        write_page([row(measure="other")], tmp_path / "report.html")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "text"),
+    [
+        ("top1", Value(95.63, 94.9, 96.36, "samples"), "95.6 ±0.7"),
+        ("top1", Value(95.63, 95.59, 95.67, "seeds", 3), "95.63 ±0.04"),
+        ("top1", Value(100, 100, 100, "samples"), "100.0 ±0.0"),
+        ("images_per_second", Value(12345.6, 12300.6, 12390.6, "windows"), "12,346 ±45"),
+        ("images_per_second", Value(3.14159, 3.14159, 3.14159), "3.14"),
+        ("entropy_ratio", Value(0.9, 0.85, 0.951, "range"), "0.900 (0.850 to 0.951)"),
+        ("mean_distance", Value(7.6e-4, 7.6e-4, 7.6e-4), "0.000760"),
+        ("effective_keys", Value(99.97, 99.97, 99.97), "100"),
+    ],
+)
+def test_numbers_are_written_with_their_errors(field, value, text):
+    assert QUANTITIES[field].text(value) == text

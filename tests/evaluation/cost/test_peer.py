@@ -31,7 +31,7 @@ except EOFError:
 @pytest.fixture
 def peers(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_ENTRY", ENTRY)
-    made = [Peer(None, "infer", None, tmp_path / f"{name}.log") for name in "ab"]
+    made = [Peer(None, "infer", None, log=tmp_path / f"{name}.log") for name in "ab"]
     with stopped_at_the_end(made):
         yield made
 

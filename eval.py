@@ -1,4 +1,4 @@
-"""Accuracy, cost, dispersion, a study by resolution: `python eval.py checkpoint=RUN resolutions=[224]`."""
+"""Accuracy, cost, dispersion, study: `python eval.py checkpoint=RUN resolutions=[224]`."""
 
 import sys
 

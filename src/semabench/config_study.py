@@ -27,8 +27,9 @@ class StudyCase:
     seeds: list[int] | None = None
     readout: str | None = None
     depth: int | None = None
-    steps: int | None = None
+    steps: dict[str, int] | None = None
     batch_size: int | None = None
+    lr: float | None = None
 
 
 @dataclass
@@ -49,14 +50,14 @@ class StudyConfig:
     num_heads: int = 2
     readout: str = "query"  # query | attention | avg
     # The recipe, one for all.
-    steps: int = 3000
+    steps: dict[str, int] = field(default_factory=dict)  # of each task
     batch_size: int = 128
-    lr: float = 2e-3
+    lr: float = 3e-3
     warmup_steps: int = 200
     weight_decay: float = 0.0
     clip_grad: float = 1.0  # norm
     # The test.
-    samples: int = 1024  # of each resolution and m
+    samples: int = 512  # of each resolution and m
     pictures: str = "test"  # test | calibration: what settings are chosen on, never reported
     # How it runs.
     workers: int | None = None  # processes; null: 4 on a GPU, 1 on a CPU
@@ -92,9 +93,8 @@ def check_study(config: StudyConfig) -> None:
         value = getattr(config, key)
         if value is not None and not (value >= low and math.isfinite(value)):
             raise SemabenchError(f"{key} must be at least {low:g}, not {value}.")
-    for key in ("lr", "clip_grad"):
-        if not 0 < getattr(config, key) < math.inf:
-            raise SemabenchError(f"{key} must be above 0 and finite, not {getattr(config, key)}.")
+    if not 0 < config.clip_grad < math.inf:
+        raise SemabenchError(f"clip_grad must be above 0 and finite, not {config.clip_grad}.")
     if config.precision not in (None, "32-true") or not config.channels_last:
         raise SemabenchError(
             "a study computes in 32-true on channels-last pictures: leave precision and "
@@ -116,9 +116,16 @@ def check_study(config: StudyConfig) -> None:
 
 
 def _check_case(config: StudyConfig, case: StudyCase) -> None:
-    for key in ("depth", "steps", "batch_size"):
+    for key in ("depth", "batch_size"):
         if getattr(case, key) < 1:
             raise SemabenchError(f"{key} must be at least 1, not {getattr(case, key)}.")
+    steps = case.steps or {}
+    _among("steps", list(steps), TASKS)
+    for name in case.tasks or ():
+        if steps.get(name, 0) < 1:
+            raise SemabenchError(f"steps.{name} must be at least 1, not {steps.get(name)}.")
+    if not 0 < (case.lr or 0) < math.inf:
+        raise SemabenchError(f"lr must be above 0 and finite, not {case.lr}.")
     for seed in case.seeds or ():
         if not 0 <= seed < 2**63:
             raise SemabenchError(f"seeds must be at least 0 and below 2^63, not {seed}.")
@@ -154,7 +161,7 @@ _EXAMPLES: dict[str, Any] = {
     "tasks": "[needle,recall]",
     "mixers": "[sema,softmax]",
     "seeds": "[0,1,2]",
-    "train_resolutions": "[128,160,192]",
+    "train_resolutions": "[96,128]",
     "resolutions": "[128,256]",
 }
 

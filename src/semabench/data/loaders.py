@@ -8,12 +8,13 @@ from typing import Any
 
 from semabench.data.augment.batch import PixelAugment
 from semabench.data.check import require_intact
+from semabench.data.diagnostics.loader import DiagnosticsLoader
 from semabench.data.epoch import EpochLoader
 from semabench.data.ffcv_loader import FFCVEvalLoader, FFCVTrainLoader, missing_ffcv
 from semabench.data.folder_loader import FolderEvalLoader, FolderTrainLoader
 from semabench.errors import SemabenchError, nearest
 
-KINDS = ("ffcv", "folder")
+KINDS = ("ffcv", "folder", "drawn")
 MIN_RESOLUTION = 32
 
 TrainLoader = EpochLoader
@@ -37,12 +38,14 @@ def create_train_loader(
     interpolation: str = "bicubic",
     repeats: int = 1,
     augment: PixelAugment | None = None,
+    name: str = "",
 ) -> TrainLoader:
     """Create the loader of a training set: random-resized-crops, flipped at random.
 
     Args:
         kind: "ffcv" reads ``packed_dir/train.beton``, "folder" the pictures in ``source_dir``.
             Where FFCV is not installed, "ffcv" warns and takes the folder if there is one.
+            "drawn" draws a diagnostic task on the fly, whole: nothing is cropped or flipped.
         packed_dir: directory of the .beton files.
         source_dir: what ``find_pictures`` takes.
         resolution: R of the batches, in pixels, ≥ 32.
@@ -52,7 +55,8 @@ def create_train_loader(
         rank, world_size: which share of each global batch is ours.
         scale, ratio, hflip, interpolation: see ``FFCVTrainLoader``.
         repeats: see ``EpochLoader``.
-        augment: what the folder loader's workers shall do; the FFCV loader does none.
+        augment: what the folder loader's workers shall do; the others do none.
+        name: of the task, for "drawn".
 
     Raises:
         SemabenchError: bad arguments, or the data are missing, unfinished or damaged.
@@ -74,6 +78,17 @@ def create_train_loader(
     source = resolve_source(kind, source_dir)
     if source is not None:
         return FolderTrainLoader(source, augment=augment, **options)
+    if kind == "drawn" and not augment:
+        return DiagnosticsLoader(
+            name,
+            resolution=resolution,
+            train=True,
+            batch_size=batch_size,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
+            repeats=repeats,
+        )
     if augment:
         raise SemabenchError("only the folder loader can augment on the CPU: set kind='folder'.")
     path = train_file(packed_dir)
@@ -93,6 +108,7 @@ def create_eval_loader(
     world_size: int = 1,
     crop_pct: float = 0.875,
     interpolation: str = "bicubic",
+    name: str = "",
 ) -> EvalLoader:
     """Create the loader of the validation set at one resolution, as timm's transform renders it.
 
@@ -109,6 +125,9 @@ def create_eval_loader(
     source = resolve_source(kind, source_dir)
     if source is not None:
         return FolderEvalLoader(source, crop_pct=crop_pct, interpolation=interpolation, **options)
+    if kind == "drawn":
+        del options["num_workers"]
+        return DiagnosticsLoader(name, train=False, **options)
     path = eval_file(packed_dir, resolution)
     command = f"semabench data render {source_dir or 'SRC'} {packed_dir} --resolution {resolution}"
     if crop_pct != 0.875:
@@ -136,7 +155,7 @@ def eval_file(packed_dir: str | Path, resolution: int) -> Path:
 
 
 def resolve_source(kind: str, source_dir: str | Path | None) -> Path | None:
-    """Return the folder to read pictures from, or ``None`` to read .beton files.
+    """Return the folder to read pictures from, or ``None`` to read .beton files or to draw.
 
     Raises:
         SemabenchError: an unknown kind, or neither FFCV nor a folder.
@@ -147,6 +166,8 @@ def resolve_source(kind: str, source_dir: str | Path | None) -> Path | None:
         if source_dir is None:
             raise SemabenchError("loader 'folder' needs the directory of pictures: set source.")
         return Path(source_dir)
+    if kind == "drawn":
+        return None
     reason = missing_ffcv()
     if reason is None:
         return None

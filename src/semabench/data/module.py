@@ -56,7 +56,7 @@ class ImageDataModule(L.LightningDataModule):
         self.val_batch_size = val_batch_size
         self.repeats = repeats
         self.augment: PixelAugment | None = None
-        about = describe_training_set(config.loader, config.packed, config.source)
+        about = describe_training_set(config.loader, config.packed, config.source, config.name)
         self.classes, self.fingerprint = about.classes, about.fingerprint
         self.steps_per_epoch = about.samples // batch_size
         if self.steps_per_epoch == 0:
@@ -108,6 +108,7 @@ class ImageDataModule(L.LightningDataModule):
             interpolation=config.interpolation,
             repeats=self.repeats,
             augment=self.augment,
+            name=config.name,
         )
 
     def val_dataloader(self) -> EvalLoader:
@@ -124,6 +125,7 @@ class ImageDataModule(L.LightningDataModule):
             world_size=world_size,
             crop_pct=config.crop_pct,
             interpolation=config.interpolation,
+            name=config.name,
         )
         if loader.classes != self.classes:
             raise SemabenchError(

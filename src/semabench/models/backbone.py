@@ -83,7 +83,7 @@ class Backbone(StagedModel):
             drop_rate=drop_rate,
         )
         self.mixer = mixer
-        self.apply(init_weights)
+        self.apply(_init_weights)
 
 
 def check_options(mixer: str, options: dict[str, Any]) -> None:
@@ -108,7 +108,7 @@ def check_options(mixer: str, options: dict[str, Any]) -> None:
             )
 
 
-def init_weights(module: nn.Module) -> None:
+def _init_weights(module: nn.Module) -> None:
     """MILA's initialisation: linear layers truncated normal, convolutions as torch does."""
     if isinstance(module, nn.Linear):
         trunc_normal_(module.weight, std=0.02)

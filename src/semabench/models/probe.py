@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from timm.layers.weight_init import trunc_normal_
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from semabench.mixers import Mixer, NoMixing, WindowedMixer, mixer_options
-from semabench.models.backbone import check_options, init_weights
+from semabench.models.backbone import check_options
 from semabench.models.block import Block, create_stage
 from semabench.models.readout import ReadOut
 from semabench.models.registration import create, default_cfg
@@ -82,9 +83,17 @@ class Probe(StagedModel):
             drop_rate=drop_rate,
         )
         self.feature_info = [{"num_chs": embed_dim, "reduction": CELL, "module": "stages.0"}]
-        self.head = ReadOut(embed_dim, num_classes, global_pool, drop_rate)
+        head = ReadOut(embed_dim, num_classes, global_pool, drop_rate)
+        self.head = head  # type: ignore[assignment]
         self.mixer = mixer
-        self.apply(init_weights)
+        self.apply(_init_weights)
+
+
+def _init_weights(module: nn.Module) -> None:
+    """Keep the variance: at 64 channels, MILA's std of 0.02 would leave all attention flat."""
+    if isinstance(module, nn.Linear):
+        trunc_normal_(module.weight, std=module.in_features**-0.5)
+        nn.init.zeros_(module.bias)
 
 
 class PatchEmbed(nn.Module):
@@ -109,7 +118,7 @@ def reach(model: Probe, height: int, width: int) -> Tensor:
     """
     region = torch.zeros(1, 1, height, width)
     region[..., height // 2, width // 2] = 1
-    for block in reversed(list(model.stages[0].blocks)):  # type: ignore[arg-type, union-attr]
+    for block in reversed(list(model.stages[0].blocks)):  # type: ignore[arg-type]
         assert isinstance(block, Block)
         region = _widen(region, block.cpe2)
         region = torch.maximum(region, _widen(_through(block.mixer, region), block.dwc))

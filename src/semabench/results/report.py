@@ -1,6 +1,6 @@
 """One report for any set of runs: the tables, the rows as CSV, and the plots.
 
-Rows of accuracy, of cost and of dispersion never share a table.
+Rows of accuracy, of cost, of dispersion and of a study never share a table.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from semabench.results.dispersion_report import (
 from semabench.results.dispersion_summary import Curve, dispersion_curves
 from semabench.results.plot import plot_accuracy, plot_throughput
 from semabench.results.store import read_results
+from semabench.results.study_report import print_study, study_markdown, write_study
+from semabench.results.study_summary import Way, study_ways
 from semabench.results.summary import Line, describe_errors, describe_setting, summarise
 from semabench.results.table import (
     Measure,
@@ -52,6 +54,8 @@ class ReportPaths:
     subjects: tuple[Subject, ...] = ()  # of cost
     dispersion: tuple[Path, ...] = ()
     curves: tuple[Curve, ...] = ()  # of dispersion
+    study: tuple[Path, ...] = ()
+    ways: tuple[Way, ...] = ()  # of a study
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -62,6 +66,7 @@ class ReportPaths:
             *self.plots,
             *self.cost,
             *self.dispersion,
+            *self.study,
         )
 
 
@@ -69,7 +74,7 @@ def report(paths: Iterable[Path], out_dir: Path) -> ReportPaths:
     """Write ``report.md``, ``results.csv``, ``accuracy.{png,svg}`` and ``throughput.{png,svg}``.
 
     Rows of cost give the files of `cost_report.write_cost`, those of dispersion the files of
-    `dispersion_report.write_dispersion`.
+    `dispersion_report.write_dispersion`, those of a study the files of `study_report.write_study`.
 
     Args:
         paths: results files, run directories or folders above them.
@@ -101,9 +106,24 @@ def report(paths: Iterable[Path], out_dir: Path) -> ReportPaths:
     if dispersed:
         drawn = write_dispersion(dispersed, curves, out_dir)
         text.append(dispersion_markdown(curves, drawn))
+    studied = [record for record in records if record.measure == "study"]
+    ways = study_ways(studied)
+    shown: tuple[Path, ...] = ()
+    if studied:
+        shown = write_study(studied, ways, out_dir)
+        text.append(study_markdown(ways, shown))
     atomic_write(markdown, "\n".join(text))
     return ReportPaths(
-        markdown, csv, tuple(plots), tuple(lines), files, tuple(chosen), drawn, tuple(curves)
+        markdown,
+        csv,
+        tuple(plots),
+        tuple(lines),
+        files,
+        tuple(chosen),
+        drawn,
+        tuple(curves),
+        shown,
+        tuple(ways),
     )
 
 
@@ -113,6 +133,7 @@ def print_report(written: ReportPaths, console: Console) -> None:
         print_tables(written.lines, console)
     print_cost(written.subjects, console)
     print_dispersion(written.curves, console)
+    print_study(written.ways, console)
 
 
 def print_tables(lines: Sequence[Line], console: Console) -> None:

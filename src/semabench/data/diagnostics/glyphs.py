@@ -29,9 +29,9 @@ _MIN_DISTANCE = 12  # pixels, of 36, in which any two patterns differ
 _SEED = 7
 
 
-def cell_of(role: str, kind: int | Tensor) -> int | Tensor:
-    """Return the number of a cell in the atlas."""
-    return ROLES.index(role) * KINDS + kind
+def cells_of(role: str, kinds: Tensor) -> Tensor:
+    """Return the numbers in the atlas of cells of one role and these kinds."""
+    return ROLES.index(role) * KINDS + kinds
 
 
 @cache

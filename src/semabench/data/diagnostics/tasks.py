@@ -24,7 +24,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from semabench.data.diagnostics.glyphs import BLANK, KINDS, cell_of
+from semabench.data.diagnostics.glyphs import BLANK, KINDS, cells_of
 from semabench.data.diagnostics.words import WORD, below, random_order, sample_words
 from semabench.errors import SemabenchError, nearest
 
@@ -102,12 +102,12 @@ def require_room(task: Task, size: int) -> None:
     """Raise a SemabenchError if a grid of S×S cells is too small."""
     if not _has_room(task, size):
         raise SemabenchError(
-            f"{task.fingerprint} needs at least {smallest_size(task)} cells a side, not {size}."
+            f"{task.name} needs at least {smallest_size(task)} cells a side, not {size}."
         )
 
 
 def query_cell(size: int) -> int:
-    """Return the number of the query cell, row by row: the centre, or just below and right of it."""
+    """Return the number of the query cell, row by row: the centre, of an even S the one after."""
     return size // 2 * size + size // 2
 
 
@@ -125,6 +125,11 @@ def open_dominoes(size: int, clear: int, device: torch.device) -> Tensor:
     return both.flatten().nonzero().squeeze(1).to(device)
 
 
+@cache
+def _choices(pairs: tuple[int, ...], device: torch.device) -> Tensor:
+    return torch.tensor(pairs, device=device)
+
+
 def _far(size: int, clear: int) -> Tensor:
     steps = (torch.arange(size) - size // 2).abs()
     return torch.maximum(steps[:, None], steps[None, :]) > clear
@@ -137,10 +142,10 @@ def _has_room(task: Task, size: int) -> bool:
     return len(open_cells(size, task.clear, cpu)) >= 4 * CLASSES
 
 
-def _empty(size: int, index: Tensor, query: int | Tensor) -> Tensor:
-    """Return blank cells with a query, and one cell more, beyond the grid, for what has no place."""
+def _empty(size: int, index: Tensor, query: Tensor) -> Tensor:
+    """Return blank cells, (B, S·S + 1), with a query; the last is for what has no place."""
     cells = index.new_full((len(index), size * size + 1), BLANK)
-    cells[:, query_cell(size)] = cell_of("query", query)
+    cells[:, query_cell(size)] = cells_of("query", query)
     return cells
 
 
@@ -148,7 +153,7 @@ def _texture(task: Task, size: int, seed: int, epoch: int, index: Tensor) -> tup
     places = open_cells(size, task.clear, index.device)
     words = sample_words(seed, epoch, index, 1 + len(places))
     labels = below(words[:, 0], CLASSES)
-    cells = _empty(size, index, 0)
+    cells = _empty(size, index, torch.zeros_like(labels))
     share = int(TEXTURE_SHARE * WORD)
     other = (words[:, 1:] - share) * (CLASSES - 1) // (WORD - share)  # negative: of the class
     shifted = (labels[:, None] + 1 + other) % CLASSES
@@ -165,7 +170,7 @@ def _majority(task: Task, size: int, seed: int, epoch: int, index: Tensor) -> tu
     # Counts are exact: the kinds are dealt out in turn, then shuffled over the places.
     steps = torch.where(rank < winners, 0, 1 + (rank - winners) % (CLASSES - 1))
     dealt = (labels[:, None] + steps) % CLASSES
-    cells = _empty(size, index, 0)
+    cells = _empty(size, index, torch.zeros_like(labels))
     return cells.scatter(1, places[random_order(words[:, 1:])], dealt)[:, :-1], labels
 
 
@@ -173,11 +178,10 @@ def _needle(task: Task, size: int, seed: int, epoch: int, index: Tensor) -> tupl
     places = open_cells(size, task.clear, index.device)
     words = sample_words(seed, epoch, index, 2 + len(places))
     labels = below(words[:, 0], CLASSES)
-    cells = _empty(size, index, 0)
+    cells = _empty(size, index, torch.zeros_like(labels))
     cells[:, places] = below(words[:, 2:], CLASSES)
     where = places[below(words[:, 1], len(places))]
-    marked = cell_of("marked", labels)
-    assert isinstance(marked, Tensor)
+    marked = cells_of("marked", labels)
     return cells.scatter(1, where[:, None], marked[:, None])[:, :-1], labels
 
 
@@ -187,11 +191,7 @@ def _recall(task: Task, size: int, seed: int, epoch: int, index: Tensor) -> tupl
     most = max(task.pairs)
     parts = [1, KINDS, most, len(dominoes), len(places)]
     words = sample_words(seed, epoch, index, sum(parts)).split(parts, dim=1)
-    choices = torch.tensor(task.pairs)
-    m = sum(
-        torch.where(below(words[0], len(task.pairs)) == i, int(choice), 0)
-        for i, choice in enumerate(choices)
-    )
+    m = _choices(task.pairs, index.device)[below(words[0], len(task.pairs))]
     keys = random_order(words[1])[:, :most]
     values = below(words[2], CLASSES)
     left = dominoes[random_order(words[3])[:, :most]]
@@ -200,9 +200,7 @@ def _recall(task: Task, size: int, seed: int, epoch: int, index: Tensor) -> tupl
     used = torch.arange(most, device=index.device) < m
     nowhere = size * size
     for role, kinds, at in (("key", keys, left), ("value", values, left + 1)):
-        numbers = cell_of(role, kinds)
-        assert isinstance(numbers, Tensor)
-        cells = cells.scatter(1, torch.where(used, at, nowhere), numbers)
+        cells = cells.scatter(1, torch.where(used, at, nowhere), cells_of(role, kinds))
     return cells[:, :-1], values[:, 0]
 
 

@@ -97,22 +97,25 @@ def plan_jobs(config: StudyConfig, device: str) -> list[Job]:
 
 
 def _training(config: StudyConfig, case: StudyCase, task: str, mixer: str, seed: int) -> Training:
-    assert case.steps and case.batch_size and case.depth and case.train_resolutions
+    assert case.steps is not None
+    assert case.batch_size is not None
+    assert case.depth is not None
+    assert case.lr is not None
     return Training(
         task=task,
         clear=clear_of(case),
         pairs=tuple(config.pairs) if task == "recall" else (),
         mixer=mixer,
         seed=seed,
-        train_resolutions=tuple(case.train_resolutions),
+        train_resolutions=tuple(case.train_resolutions or ()),
         readout=str(case.readout),
         depth=case.depth,
         embed_dim=config.embed_dim,
         num_heads=config.num_heads,
         recipe=Recipe(
-            case.steps,
+            case.steps[task],
             case.batch_size,
-            config.lr,
+            case.lr,
             config.warmup_steps,
             config.weight_decay,
             config.clip_grad,

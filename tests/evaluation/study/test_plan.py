@@ -1,7 +1,5 @@
 """What a study plans: an order that can be cut, rows that are known before and told apart."""
 
-from itertools import product
-
 import pytest
 
 from semabench.config_study import StudyCase, StudyConfig, check_study

@@ -44,7 +44,12 @@ class StudyWorker:
     def do(self, job: Job) -> list[Record]:
         """Train, test, and return the job's rows, complete."""
         trained = train(job.training, self.device)
-        return [self._test(trained, job.training, row) for row in job.rows]
+        sizes = dict.fromkeys(row.resolution for row in job.rows)
+        about = {size: self._about(job.training, size) for size in sizes}
+        return [
+            replace(self._test(trained, job.training, row), **about[row.resolution])
+            for row in job.rows
+        ]
 
     def _test(self, trained: Trained, training: Training, row: Record) -> Record:
         correct = count_correct(
@@ -63,10 +68,9 @@ class StudyWorker:
             top1_stderr=stderr,
             train_loss=trained.loss,
             train_seconds=trained.seconds,
-            **self.about(training, row.resolution),
         )
 
-    def about(self, training: Training, resolution: int) -> dict[str, Any]:
+    def _about(self, training: Training, resolution: int) -> dict[str, Any]:
         """Return what a row says of the model."""
         model = build_probe(training)
         return {

@@ -196,7 +196,7 @@ class Record:
             raise SemabenchError(
                 f"the row has schema {schema}, this semabench reads up to {SCHEMA}: upgrade it."
             )
-        types_of = _field_types()
+        types_of = field_types()
         for name, value in row.items():
             if name not in types_of:
                 raise SemabenchError(f"unknown field '{name}'.{nearest(name, types_of)}")
@@ -221,7 +221,8 @@ def accuracy(correct: int, n: int) -> tuple[float, float]:
 
 
 @cache
-def _field_types() -> dict[str, tuple[type, ...]]:
+def field_types() -> dict[str, tuple[type, ...]]:
+    """Return the types that each field may have."""
     hints = typing.get_type_hints(Record)
     return {f.name: _alternatives(hints[f.name]) for f in fields(Record)}
 

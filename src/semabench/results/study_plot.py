@@ -42,7 +42,7 @@ def plot_way(way: Way, captions: Sequence[str], stem: Path) -> list[Path]:
         The files.
     """
     panels = _extremes(way.panels)
-    title = f"Accuracy against the number of tokens, {way.title}"
+    title = f"Accuracy against the number of tokens, {way.title} (shaded)"
     return _draw(panels, title, captions, stem, way.sizes)
 
 
@@ -142,13 +142,13 @@ def look_of(mixer: str) -> tuple[str, str, Any]:
 
 def _frame(axes: Axes, chance: float) -> None:
     """Draw chance and ceiling, and leave room for both."""
-    for height, name in ((chance, "chance"), (100.0, "ceiling")):
+    for height, name, up in ((chance, "chance", -10), (100.0, "ceiling", 3)):
         axes.axhline(height, color=_FAINT, linewidth=1, linestyle=(0, (3, 3)), zorder=1)
         axes.annotate(
             name,
             (1, height),
             xycoords=("axes fraction", "data"),
-            xytext=(-2, 3),
+            xytext=(-2, up),
             textcoords="offset points",
             ha="right",
             color=_FAINT,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from semabench.files import atomic_write
-from semabench.results.cost_table import csv_rows
+from semabench.results.csv_file import compact_csv
 from semabench.results.record import Record
 from semabench.results.study_plot import plot_each, plot_pairs, plot_way
 from semabench.results.study_summary import Way, trained_at_each
@@ -33,7 +33,7 @@ def write_study(records: Sequence[Record], ways: Sequence[Way], out_dir: Path) -
         The files.
     """
     rows = out_dir / "study.csv"
-    atomic_write(rows, csv_rows(records))
+    atomic_write(rows, compact_csv(records))
     plots: list[Path] = []
     for way in ways:
         captions = _captions([way])

@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from semabench.results.record import Record
 from semabench.results.summary import Estimate
 
+TASKS = ("texture", "majority", "needle", "recall")
 CALIBRATION = "calibration"
+ORDER = ("sema", "window", "mean", "softmax", "linear", "mila", "focused", "ssm", "none")
+"""Of mixers in tables and figures; whatever finished first. Others come after, by name."""
 
 
 @dataclass(frozen=True)
@@ -60,14 +63,22 @@ class Way:
 
 
 def study_ways(records: Iterable[Record]) -> list[Way]:
-    """Group rows of a study, in the order first met."""
+    """Group rows of a study, in the order first met.
+
+    Tasks have settings of their own (``config``) within one way; a second one for the same task,
+    of another learning rate, say, is another way.
+    """
     ways: dict[tuple[object, ...], list[Record]] = {}
+    configs: dict[tuple[object, ...], list[str]] = {}
     for row in records:
         pictures = CALIBRATION in row.fingerprint
         key = (row.train_resolutions, row.readout, row.depth, pictures, row.device)
-        ways.setdefault(key, []).append(row)
+        known = configs.setdefault((*key, row.dataset), [])
+        if row.config not in known:
+            known.append(row.config)
+        ways.setdefault((known.index(row.config), *key), []).append(row)
     devices = len({key[-1] for key in ways})
-    return [_way(rows, devices > 1) for rows in ways.values()]
+    return [_way(rows, devices > 1, key[0] != 0) for key, rows in ways.items()]
 
 
 def trained_at_each(ways: Sequence[Way]) -> list[Panel]:
@@ -87,7 +98,7 @@ def trained_at_each(ways: Sequence[Way]) -> list[Panel]:
     return [Panel(*place, curves, firsts[place]) for place, curves in merged.items()]
 
 
-def _way(rows: Sequence[Record], with_device: bool) -> Way:
+def _way(rows: Sequence[Record], with_device: bool, with_config: bool) -> Way:
     first = rows[0]
     sizes = tuple(int(size) for size in first.train_resolutions.split(","))
     readout = {"query": "", "attention": "attention-pooled", "avg": "averaged"}[first.readout]
@@ -96,6 +107,8 @@ def _way(rows: Sequence[Record], with_device: bool) -> Way:
     extra = [text for text in (readout, blocks, calibration) if text]
     if with_device:
         extra.append(first.device)
+    if with_config:
+        extra.append(f"config {first.config}")
     trained = "trained at " + ", ".join(map(str, sizes)) + " px"
     groups: dict[tuple[str, int | None], list[Record]] = {}
     for row in rows:
@@ -105,8 +118,13 @@ def _way(rows: Sequence[Record], with_device: bool) -> Way:
         title=", ".join([trained, *extra]),
         sizes=sizes,
         usual=not extra,
-        panels=tuple(_panel(*place, group) for place, group in groups.items()),
+        panels=tuple(_panel(*place, groups[place]) for place in sorted(groups, key=_by_task)),
     )
+
+
+def _by_task(place: tuple[str, int | None]) -> tuple[int, str, int]:
+    task, pairs = place
+    return (TASKS.index(task) if task in TASKS else len(TASKS), task, pairs or 0)
 
 
 def _panel(task: str, pairs: int | None, rows: Sequence[Record]) -> Panel:
@@ -116,10 +134,14 @@ def _panel(task: str, pairs: int | None, rows: Sequence[Record]) -> Panel:
         if row.seed not in seeds or row.time >= seeds[row.seed].time:
             seeds[row.seed] = row
     curves = {
-        mixer: {size: _estimate(list(sizes[size].values())) for size in sorted(sizes)}
-        for mixer, sizes in found.items()
+        mixer: {size: _estimate(list(seeds.values())) for size, seeds in sorted(sizes.items())}
+        for mixer, sizes in sorted(found.items(), key=lambda item: _place(item[0]))
     }
     return Panel(task, pairs, curves, rows[0])
+
+
+def _place(mixer: str) -> tuple[int, str]:
+    return (ORDER.index(mixer) if mixer in ORDER else len(ORDER), mixer)
 
 
 def _estimate(rows: Sequence[Record]) -> Estimate:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
 
 from semabench.config_study import StudyCase, StudyConfig, clear_of, study_cases
 from semabench.data.diagnostics import CELL, Task, task_named
+from semabench.evaluation.flops import count_parameters
+from semabench.evaluation.study.probe import MODEL, build_probe
+from semabench.models import backend_name
 from semabench.results.provenance import git_commit, software_versions
 from semabench.results.record import Record
 
-MODEL = "probe_nano"
 TEST_SEED = 0  # of the pictures tested on: the same for all mixers and seeds
 
 
@@ -79,20 +84,30 @@ class Job:
         return replace(self, rows=tuple(row for row in self.rows if row.key not in stored))
 
 
-def plan_jobs(config: StudyConfig, device: str) -> list[Job]:
+def plan_jobs(config: StudyConfig, device: torch.device) -> list[Job]:
     """Return what is to be done: cases in their order, in each all tasks and mixers of a seed.
 
     So a study that is cut short leaves whole comparisons, of fewer seeds.
     """
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    probes: dict[tuple[object, ...], dict[str, Any]] = {}
     jobs: dict[Training, dict[tuple[object, ...], Record]] = {}
     for case in study_cases(config):
         for seed in case.seeds or ():
             for task in case.tasks or ():
                 for mixer in case.mixers or ():
                     training = _training(config, case, task, mixer, seed)
+                    kind = (mixer, training.depth, training.readout)
+                    if kind not in probes:
+                        model = build_probe(training)
+                        probes[kind] = {
+                            "params": count_parameters(model),
+                            "backend": backend_name(model, device),
+                        }
                     rows = jobs.setdefault(training, {})
-                    for row in _rows(config, case, training, device):
-                        rows.setdefault(row.key, row)
+                    for row in _rows(config, case, training):
+                        known = replace(row, device=name, **probes[kind])
+                        rows.setdefault(known.key, known)
     return [Job(training, tuple(rows.values())) for training, rows in jobs.items()]
 
 
@@ -123,7 +138,7 @@ def _training(config: StudyConfig, case: StudyCase, task: str, mixer: str, seed:
     )
 
 
-def _rows(config: StudyConfig, case: StudyCase, training: Training, device: str) -> list[Record]:
+def _rows(config: StudyConfig, case: StudyCase, training: Training) -> list[Record]:
     sizes = training.train_resolutions
     choices = dict.fromkeys(config.pairs) if training.task == "recall" else {None: None}
     return [
@@ -148,7 +163,6 @@ def _rows(config: StudyConfig, case: StudyCase, training: Training, device: str)
             resolution=resolution,
             tokens=(resolution // CELL) ** 2,
             precision="32-true",
-            device=device,
             versions=software_versions(),
             commit=git_commit(),
         )

@@ -38,8 +38,8 @@ def measure_study(config: StudyConfig) -> list[Record]:
             some trainings failed.
     """
     start = time.monotonic()
-    on_gpu = choose_accelerator(config.accelerator) == "gpu"
-    jobs = plan_jobs(config, torch.cuda.get_device_name() if on_gpu else "cpu")
+    device = "cuda" if choose_accelerator(config.accelerator) == "gpu" else "cpu"
+    jobs = plan_jobs(config, torch.device(device))
     out_dir = Path(config.output_dir or "outputs/study")
     make_directory(out_dir)
     path = out_dir / RESULTS_NAME
@@ -49,7 +49,7 @@ def measure_study(config: StudyConfig) -> list[Record]:
     with Screen(len(todo)) as screen:
         before = f", {len(jobs) - len(todo)} done before" if len(todo) < len(jobs) else ""
         screen.say(f"{len(todo)} trainings{before}: {path}")
-        crew = Crew(config, "cuda" if on_gpu else "cpu", path, screen, start)
+        crew = Crew(config, device, path, screen, start)
         crew.work(todo)
     _report(path)
     _complain(crew, path)

@@ -19,8 +19,8 @@ from semabench.config import RecipeConfig
 from semabench.data.diagnostics import CELL, draw
 from semabench.data.normalize import Normalize
 from semabench.errors import SemabenchError
-from semabench.evaluation.study.plan import MODEL, Training
-from semabench.models import build_model
+from semabench.evaluation.study.plan import Training
+from semabench.evaluation.study.probe import build_probe
 from semabench.training.optimizer import create_optimizer, learning_rate
 
 BURST = 8  # steps
@@ -34,23 +34,6 @@ class Trained:
     model: nn.Module
     loss: float  # mean over the last tenth of the steps
     seconds: float
-
-
-def build_probe(training: Training) -> nn.Module:
-    """Build the model of a training, its weights drawn from the seed, on the CPU."""
-    torch.manual_seed(training.seed)
-    return build_model(
-        MODEL,
-        num_classes=8,
-        resolution=training.train_resolutions[0],
-        mixer=training.mixer,
-        options={
-            "global_pool": training.readout,
-            "depth": training.depth,
-            "embed_dim": training.embed_dim,
-            "num_heads": training.num_heads,
-        },
-    )
 
 
 def train(training: Training, device: torch.device, *, graphs: bool = True) -> Trained:

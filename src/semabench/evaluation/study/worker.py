@@ -6,18 +6,17 @@ import sys
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from semabench.data.diagnostics import CELL
 from semabench.evaluation.cost.peer import Peer
 from semabench.evaluation.cost.worker import serve
-from semabench.evaluation.flops import count_gmacs, count_parameters
+from semabench.evaluation.flops import count_gmacs
 from semabench.evaluation.study.plan import TEST_SEED, Job, Training
+from semabench.evaluation.study.probe import build_probe
 from semabench.evaluation.study.testing import count_correct
-from semabench.evaluation.study.training import Trained, build_probe, train
-from semabench.models import backend_name
+from semabench.evaluation.study.training import Trained, train
 from semabench.results.record import Record, accuracy
 
 
@@ -44,10 +43,11 @@ class StudyWorker:
     def do(self, job: Job) -> list[Record]:
         """Train, test, and return the job's rows, complete."""
         trained = train(job.training, self.device)
+        model = build_probe(job.training)
         sizes = dict.fromkeys(row.resolution for row in job.rows)
-        about = {size: self._about(job.training, size) for size in sizes}
+        gmacs = {size: count_gmacs(model, size) for size in sizes}
         return [
-            replace(self._test(trained, job.training, row), **about[row.resolution])
+            replace(self._test(trained, job.training, row), gmacs=gmacs[row.resolution])
             for row in job.rows
         ]
 
@@ -69,15 +69,6 @@ class StudyWorker:
             train_loss=trained.loss,
             train_seconds=trained.seconds,
         )
-
-    def _about(self, training: Training, resolution: int) -> dict[str, Any]:
-        """Return what a row says of the model."""
-        model = build_probe(training)
-        return {
-            "params": count_parameters(model),
-            "gmacs": count_gmacs(model, resolution),
-            "backend": backend_name(model, self.device),
-        }
 
 
 def main() -> None:

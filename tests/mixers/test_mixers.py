@@ -63,7 +63,7 @@ def test_any_size_and_gradients_reach_every_parameter(name, size):
         assert torch.isfinite(parameter.grad).all(), key
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", [n for n in ALL if n != "none"])
 def test_no_parameter_goes_unused(name):
     mixer = make(name)
     mixer(grid(9, 9)).square().sum().backward()

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from semabench.data.diagnostics.tasks import open_cells
 from semabench.errors import SemabenchError
 from semabench.mixers import list_mixers
 from semabench.models import build_model
@@ -78,3 +79,21 @@ def test_read_outs():
     assert model(x).shape == (2, 16)
     with pytest.raises(SemabenchError, match="Did you mean 'query'"):
         model.reset_classifier(5, "qurey")
+
+
+def test_a_window_sees_more_or_less_as_its_borders_fall():
+    """Why the study's `window` finds some needles: all at 96 and 112 px, a third at 128 px."""
+    model = probe("window")
+    shares = {}
+    for size in (12, 14, 16, 32, 64, 128):
+        places = open_cells(size, 3, torch.device("cpu"))
+        seen = reach(model, size, size).flatten()[places]
+        shares[size] = (int(seen.sum()), len(places))
+    assert shares == {
+        12: (95, 95),
+        14: (147, 147),
+        16: (72, 207),
+        32: (72, 975),
+        64: (72, 4047),
+        128: (72, 16335),
+    }

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -15,6 +16,8 @@ from semabench.results.report import print_report, report
 from semabench.results.study_plot import look_of, plot_pairs
 from semabench.results.study_summary import study_ways, trained_at_each
 from semabench.results.study_table import study_tables
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def study_row(task="needle", mixer="sema", seed=0, resolution=128, top1=50.0, **changes) -> Record:
@@ -125,9 +128,32 @@ def test_the_report_has_tables_plots_and_a_csv_that_can_be_read_back(tmp_path):
     assert again.markdown.read_text() == text
 
 
+def test_a_study_that_was_cut_is_drawn_as_far_as_it_goes(tmp_path):
+    rows = [study_row("recall", pairs=4), study_row("recall", "none", pairs=8, resolution=256)]
+    (way,) = study_ways(rows)
+    assert len(plot_pairs(way, [], tmp_path / "pairs")) == 2
+
+
 def test_without_two_values_of_m_there_is_no_plot_against_m(tmp_path):
     (way,) = study_ways([study_row("recall", pairs=4), study_row()])
     assert plot_pairs(way, [], tmp_path / "pairs") == []
+
+
+def test_the_committed_rows_give_the_numbers_in_the_text():
+    rows = read_rows(REPOSITORY / "results/study-h200.csv")
+    assert len({row.key for row in rows}) == len(rows) == 680
+    way = next(way for way in study_ways(rows) if len(way.sizes) == 3)
+    (needle,) = (panel for panel in way.panels if panel.task == "needle")
+    text = (REPOSITORY / "docs/study.md").read_text()
+    for mixer, points in needle.curves.items():
+        told = [
+            f"{e.mean:.1f} ± {e.stderr:.1f}".replace("100.0 ± 0.0", "100") for e in points.values()
+        ]
+        (line,) = (line for line in text.splitlines() if line.startswith(f"| {mixer} |"))
+        found = [cell.strip() for cell in line.split("|")[3:7]]
+        if mixer == "none":
+            told, found = told[:1], found[:1]
+        assert found == told
 
 
 @pytest.mark.parametrize(

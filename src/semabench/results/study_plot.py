@@ -64,9 +64,9 @@ def plot_pairs(way: Way, captions: Sequence[str], stem: Path) -> list[Path]:
     sizes = sorted({s for p in recall for points in p.curves.values() for s in points})
     figure, axes = _figure(min(2, len(sizes)), captions, f"Recall against m, {way.title}")
     for one, size in zip(axes, dict.fromkeys([sizes[0], sizes[-1]]), strict=True):
-        for mixer in recall[0].curves:
-            points = {p.pairs or 0: p.curves[mixer][size] for p in recall if mixer in p.curves}
-            _curve(one, mixer, points)
+        for mixer in dict.fromkeys(mixer for panel in recall for mixer in panel.curves):
+            found = {p.pairs or 0: p.curves.get(mixer, {}).get(size) for p in recall}
+            _curve(one, mixer, {m: e for m, e in found.items() if e is not None})
         style_axes(one, f"{size} px, n = {tokens(size):,}", "top-1 accuracy (%)", [])
         one.set_xscale("log", base=2)
         choices = [p.pairs or 0 for p in recall]

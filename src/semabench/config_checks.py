@@ -42,6 +42,8 @@ def _check_data(data: DataConfig) -> None:
 
 def _check_drawn(data: DataConfig) -> None:
     task_named(data.name)
+    if data.num_workers is not None:
+        raise SemabenchError("data.num_workers: pictures are drawn without workers; leave it out.")
     whole = {"crop_pct": 1.0, "crop_scale": [1.0, 1.0], "crop_ratio": [1.0, 1.0], "hflip": 0.0}
     for key, value in whole.items():
         if getattr(data, key) != value:

@@ -1,6 +1,7 @@
 """The model of the diagnostics: what its answer can depend on."""
 
 import pytest
+import timm
 import torch
 
 from semabench.data.diagnostics.tasks import open_cells
@@ -60,6 +61,16 @@ def test_all_mixers_answer_at_any_size_and_are_of_like_size(mixer):
     assert 60_000 < sum(p.numel() for p in model.parameters()) < 75_000
 
 
+def test_timms_habits():
+    features = timm.create_model("probe_nano", features_only=True)
+    assert features.feature_info.reduction() == [8]
+    assert [f.shape for f in features(torch.randn(1, 3, 64, 72))] == [(1, 64, 8, 9)]
+    model = timm.create_model("probe_nano", num_classes=5, mixer="ssm")
+    model.set_grad_checkpointing()
+    model.train()(torch.randn(1, 3, 64, 64)).sum().backward()
+    assert "stages.0.blocks.0.mixer.A_logs" in model.no_weight_decay()
+
+
 def test_read_outs():
     x = torch.randn(2, 3, 128, 128, dtype=torch.float64)
     model = probe("none")
@@ -77,6 +88,8 @@ def test_read_outs():
     assert model(x).shape == (2, 5)
     model.reset_classifier(0)
     assert model(x).shape == (2, 16)
+    model.reset_classifier(0, "")
+    assert torch.equal(model(x), grid)
     with pytest.raises(SemabenchError, match="Did you mean 'query'"):
         model.reset_classifier(5, "qurey")
 

@@ -18,7 +18,7 @@ class ReadOut(nn.Module):
         num_classes: 0 leaves the classifier out.
         pool_type: how the grid becomes one vector. "query": its token (H // 2, W // 2), where the
             diagnostics ask their question. "attention": Σ_i softmax_i(a·x_i) x_i with a learned a,
-            which can itself focus. "avg": the mean, which itself disperses.
+            which can itself focus. "avg": the mean, which itself disperses. "": not at all.
         drop_rate: dropout before the classifier.
 
     Raises:
@@ -34,8 +34,10 @@ class ReadOut(nn.Module):
     def reset(self, num_classes: int, pool_type: str | None = None) -> None:
         """Put a fresh classifier in place, and another pooling if one is named."""
         if pool_type is not None:
-            if pool_type not in POOLS:
-                raise SemabenchError(f"global_pool={pool_type}?{nearest(pool_type, POOLS)}")
+            if pool_type and pool_type not in POOLS:
+                raise SemabenchError(
+                    f"global_pool={pool_type} is not known.{nearest(pool_type, POOLS)}"
+                )
             self.pool_type = pool_type
             self.score = nn.Linear(self.dim, 1) if pool_type == "attention" else None
         self.fc = nn.Linear(self.dim, num_classes) if num_classes else nn.Identity()
@@ -46,7 +48,9 @@ class ReadOut(nn.Module):
         return x if pre_logits else self.fc(x)
 
     def pool(self, x: Tensor) -> Tensor:
-        """(B, H, W, C) -> (B, C)."""
+        """(B, H, W, C) -> (B, C); without pooling, as it is."""
+        if not self.pool_type:
+            return x
         if self.pool_type == "query":
             return x[:, x.shape[1] // 2, x.shape[2] // 2]
         if self.score is None:

@@ -78,6 +78,7 @@ class Crew:
         self.todo: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self.left = 0
         self.failed: dict[str, str] = {}
+        self._interrupted = False
         self._lock = threading.Lock()
         logs = path.parent / LOGS
         self.peers = [
@@ -95,6 +96,7 @@ class Crew:
                 for future in [threads.submit(self._serve, peer) for peer in peers]:
                     future.result()
             except BaseException:  # ctrl-C: the threads wait for answers that nobody needs now
+                self._interrupted = True
                 self._drain()
                 for peer in peers:
                     peer.stop()
@@ -110,6 +112,8 @@ class Crew:
             try:
                 rows = peer.ask("do", job)
             except PeerError as error:
+                if self._interrupted:
+                    return
                 with self._lock:
                     self.failed[job.training.title] = str(error)
                     self.screen.say(f"failed: {job.training.title}: {error}")

@@ -1,4 +1,4 @@
-"""Accuracy, cost, dispersion by resolution: `python eval.py checkpoint=RUN resolutions=[224]`."""
+"""Accuracy, cost, dispersion, study: `python eval.py checkpoint=RUN resolutions=[224]`."""
 
 import sys
 
@@ -11,6 +11,7 @@ from semabench.config_checks import check_values
 from semabench.config_cost import CostConfig, check_cost
 from semabench.config_dispersion import DispersionConfig, check_dispersion
 from semabench.config_measures import schema_asked_for, schema_of
+from semabench.config_study import StudyConfig, check_study
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="eval")
@@ -31,6 +32,11 @@ def _evaluate(composed: DictConfig) -> None:
         from semabench.evaluation.dispersion.run import measure_dispersion
 
         measure_dispersion(config)
+    elif isinstance(config, StudyConfig):
+        check_study(config)
+        from semabench.evaluation.study.run import measure_study
+
+        measure_study(config)
     else:
         check_values(config)
         from semabench.evaluation.run import evaluate

@@ -106,6 +106,9 @@ def test_an_unknown_key_names_the_nearest():
         ("evaluate_at=[224,16]", "smallest resolution is 32"),
         ("trainer.accelerator=gpux", "Did you mean 'gpu'"),
         ("data.loader=fcv", "Did you mean 'ffcv'"),
+        ("data.loader=drawn", "there is no task 'imagenet'"),
+        (["data=needle", "data.hflip=0.5"], "drawn pictures are shown whole"),
+        (["data=needle", "data.num_workers=2"], "without workers"),
         ("data.augment_on=gpu", "augment_on=gpu is not known"),
         ("data.augment_on=cpu", "set data.loader=folder"),
         ("recipe.rand_augment=rand-m9-mmax20", "'mmax20' is not supported"),
@@ -132,7 +135,7 @@ def test_an_unknown_key_names_the_nearest():
 )
 def test_a_wrong_value_is_one_line(override, message):
     with pytest.raises(SemabenchError, match=message) as error:
-        train_config(override)
+        train_config(*([override] if isinstance(override, str) else override))
     assert "\n" not in str(error.value)
 
 

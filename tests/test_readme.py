@@ -16,6 +16,7 @@ from semabench.config import TrainConfig, to_config
 from semabench.config_cost import CostConfig, check_cost
 from semabench.config_dispersion import DispersionConfig, check_dispersion
 from semabench.config_measures import schema_of
+from semabench.config_study import StudyConfig, check_study
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 README = (REPOSITORY / "README.md").read_text()
@@ -43,10 +44,17 @@ EVALUATIONS = {
     "cost.md": (REPOSITORY / "docs" / "cost.md").read_text(),
     "dispersion.md": (REPOSITORY / "docs" / "dispersion.md").read_text(),
     "dispersion.yaml": (REPOSITORY / "conf/measure/dispersion.yaml").read_text(),
+    "study.md": (REPOSITORY / "docs" / "study.md").read_text(),
+    **{p.name: p.read_text() for p in (REPOSITORY / "conf" / "measure").glob("study*.yaml")},
     "cost_baselines.yaml": (REPOSITORY / "conf/measure/cost_baselines.yaml").read_text(),
 }
 REPORT = (REPOSITORY / "docs" / "report.md").read_text()
-TEXTS = {"README.md": README, "report.md": REPORT, **{p.name: p.read_text() for p in EXPERIMENTS}}
+TEXTS = {
+    "README.md": README,
+    "report.md": REPORT,
+    "study.md": EVALUATIONS["study.md"],
+    **{p.name: p.read_text() for p in EXPERIMENTS},
+}
 
 
 @pytest.mark.parametrize("source", TEXTS)
@@ -75,12 +83,14 @@ def test_eval_commands_compose(source):
             check_cost(config)
         elif isinstance(config, DispersionConfig):
             check_dispersion(config)
+        elif isinstance(config, StudyConfig):
+            check_study(config)
 
 
 @pytest.mark.parametrize("source", TEXTS)
 def test_semabench_commands_parse(source):
     found = commands(TEXTS[source], "semabench (?:data|report|dashboard|models)")
-    assert found or source == "imagenet.yaml"
+    assert found or source in ("imagenet.yaml", "diagnostics.yaml")
     for words in found:
         parsed, extra = cli._parser().parse_known_args(words[words.index("semabench") + 1 :])
         assert extra == [], words

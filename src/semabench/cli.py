@@ -137,9 +137,14 @@ def _add_shapes(commands: Any) -> None:
 
 
 def _add_report(commands: Any) -> None:
-    text = "Tables and plots of accuracy, cost and dispersion, for any set of runs."
+    text = "Tables and plots of accuracy, cost, dispersion and studies, for any set of runs."
     p = _add(commands, "report", _report, text)
-    p.add_argument("runs", type=Path, nargs="+", help="run directories, or folders above them")
+    p.add_argument(
+        "runs",
+        type=Path,
+        nargs="+",
+        help="run directories, folders above them, or .csv files of rows",
+    )
     p.add_argument("--out", type=Path, help="where to write (default: <first run>/report)")
     p.add_argument("--html", action="store_true", help="write report.html, too: one page with all")
 

@@ -41,7 +41,7 @@ class DataConfig:
     name: str = MISSING
     packed: str = MISSING  # directory of train.beton and val-<resolution>.beton
     source: str | None = None  # directory of train/ and val/ folders, or of the ILSVRC2012 tars
-    loader: str = "ffcv"  # ffcv | folder
+    loader: str = "ffcv"  # ffcv | folder | drawn: a diagnostic task, on the fly
     resolution: int = 224  # of training, in pixels; with a resolution_schedule, of its end
     val_resolution: int | None = None  # of validation during training; null: as in training
     crop_pct: float = 0.875

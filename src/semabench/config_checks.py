@@ -8,6 +8,7 @@ from typing import Any
 
 from semabench.config import MIN_RESOLUTION, DataConfig, EvalConfig, RecipeConfig, TrainConfig
 from semabench.data.augment.policy import parse_rand_augment
+from semabench.data.diagnostics.tasks import task_named
 from semabench.errors import SemabenchError, nearest
 
 
@@ -25,16 +26,35 @@ def _resolutions(key: str, values: list[int]) -> None:
 
 
 def _check_data(data: DataConfig) -> None:
-    _choice("data.loader", data.loader, ("ffcv", "folder"))
+    _choice("data.loader", data.loader, ("ffcv", "folder", "drawn"))
     _choice("data.augment_on", data.augment_on, ("device", "cpu"))
     if data.augment_on == "cpu" and data.loader != "folder":
         raise SemabenchError(
             "data.augment_on=cpu is the folder loader's: set data.loader=folder, or augment on "
             "the device."
         )
+    if data.loader == "drawn":
+        _check_drawn(data)
     _resolutions("data.resolution", [data.resolution])
     if data.val_resolution is not None:
         _resolutions("data.val_resolution", [data.val_resolution])
+
+
+def _check_drawn(data: DataConfig) -> None:
+    task_named(data.name)
+    if data.num_workers is not None:
+        raise SemabenchError("data.num_workers: pictures are drawn without workers; leave it out.")
+    if data.holdout is not None:
+        raise SemabenchError(
+            "data.holdout: drawn test pictures are never those of training; leave it out."
+        )
+    whole = {"crop_pct": 1.0, "crop_scale": [1.0, 1.0], "crop_ratio": [1.0, 1.0], "hflip": 0.0}
+    for key, value in whole.items():
+        if getattr(data, key) != value:
+            raise SemabenchError(
+                f"data.{key}={getattr(data, key)}: drawn pictures are shown whole, as they are; "
+                f"leave it at {value}."
+            )
 
 
 # Inclusive bounds; None: unbounded. An option that is null is not checked.

@@ -9,14 +9,16 @@ from omegaconf import DictConfig
 from semabench.config import EvalConfig
 from semabench.config_cost import CostConfig
 from semabench.config_dispersion import DispersionConfig
+from semabench.config_study import StudyConfig
 from semabench.errors import SemabenchError, nearest
 
-Schema = type[EvalConfig] | type[CostConfig] | type[DispersionConfig]
+Schema = type[EvalConfig] | type[CostConfig] | type[DispersionConfig] | type[StudyConfig]
 
 SCHEMAS: dict[str, Schema] = {
     "accuracy": EvalConfig,
     "cost": CostConfig,
     "dispersion": DispersionConfig,
+    "study": StudyConfig,
 }
 
 

@@ -95,7 +95,7 @@ def test_rows_tables_and_plots_and_nothing_is_measured_twice(tmp_path, monkeypat
 
 
 def test_a_dead_worker_and_short_memory_leave_the_rest_standing(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(peer, "_ENTRY", TROUBLE)
+    monkeypatch.setattr(peer.Peer, "entry", TROUBLE)
     assert run(tmp_path, monkeypatch, "resolutions=[32]", "batch_sizes=[4]") == 2
     told = capfd.readouterr()
     assert "NOT MEASURED" in told.out

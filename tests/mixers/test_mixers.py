@@ -10,7 +10,7 @@ from semabench.mixers import (
 )
 from semabench.ops import rotary
 
-ALL = ["sema", "window", "mean", "softmax", "linear", "mila", "focused", "ssm"]
+ALL = ["sema", "window", "mean", "softmax", "linear", "mila", "focused", "ssm", "none"]
 DIM, HEADS = 16, 2
 TIGHT = {"rtol": 0, "atol": 1e-12}  # float64
 
@@ -63,7 +63,7 @@ def test_any_size_and_gradients_reach_every_parameter(name, size):
         assert torch.isfinite(parameter.grad).all(), key
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", [n for n in ALL if n != "none"])
 def test_no_parameter_goes_unused(name):
     mixer = make(name)
     mixer(grid(9, 9)).square().sum().backward()
@@ -97,7 +97,7 @@ def test_bfloat16_autocast(name):
     torch.testing.assert_close(y.float(), expected, rtol=0.05, atol=0.05)
 
 
-@pytest.mark.parametrize("name", [n for n in ALL if n != "mean"])
+@pytest.mark.parametrize("name", [n for n in ALL if n not in ("mean", "none")])
 def test_backends_agree(name):
     x = grid(9, 8)
     auto = make(name)
@@ -136,6 +136,12 @@ def test_sema_is_window_plus_mean():
     mean.v.weight.data = sema.qkv.weight.data[2 * DIM :]
     mean.v.bias.data = sema.qkv.bias.data[2 * DIM :]
     torch.testing.assert_close(sema(x), window(x) + mean(x), **TIGHT)
+
+
+def test_none_is_the_identity():
+    x = grid(3, 5)
+    assert make("none")(x) is x
+    assert not list(make("none").parameters())
 
 
 def test_mean_in_full():

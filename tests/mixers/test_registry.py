@@ -13,7 +13,7 @@ from semabench.mixers import (
     registry,
 )
 
-ALL = ["sema", "window", "mean", "softmax", "linear", "mila", "focused", "ssm"]
+ALL = ["sema", "window", "mean", "softmax", "linear", "mila", "focused", "ssm", "none"]
 DIM, HEADS = 16, 2
 
 

@@ -29,13 +29,13 @@ def test_sema_has_the_predicted_number_of_parameters(name, millions):
     assert parameters(name) == pytest.approx(millions * 1e6, rel=0.01)
 
 
-@pytest.mark.parametrize("family", ["sema", "mila", "linear", "vmamba", "vim"])
+@pytest.mark.parametrize("family", ["sema", "mila", "linear", "vmamba", "vim", "probe"])
 def test_nano_is_small(family):
     assert parameters(f"{family}_nano", num_classes=10) <= 1_000_000
 
 
 def test_all_names_are_known_to_timm():
-    assert len(model_names()) == 12 + 7 + 6
+    assert len(model_names()) == 12 + 1 + 7 + 6
     assert all(timm.is_model(name) for name in model_names())
 
 
@@ -70,7 +70,7 @@ def test_the_mixer_option_changes_the_mixer_only():
             if ".mixer." not in key
         }
 
-    for mixer in ("window", "mean", "softmax", "linear", "mila", "focused", "ssm"):
+    for mixer in ("window", "mean", "softmax", "linear", "mila", "focused", "ssm", "none"):
         assert rest(mixer=mixer) == rest()
 
 

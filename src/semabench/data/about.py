@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from semabench.config import DataConfig
+from semabench.data.diagnostics.loader import NAMES, TRAIN_SAMPLES, fingerprint
+from semabench.data.diagnostics.tasks import task_named
 from semabench.data.holdout import require_holdout
 from semabench.data.loaders import eval_file, resolve_source, train_file
 from semabench.data.sidecar import read_sidecar
@@ -22,7 +24,11 @@ class About:
 
 
 def describe_training_set(
-    kind: str, packed_dir: str, source_dir: str | None, holdout: float | None = None
+    kind: str,
+    packed_dir: str,
+    source_dir: str | None,
+    holdout: float | None = None,
+    name: str = "",
 ) -> About:
     """Describe the training set that ``create_train_loader`` would open.
 
@@ -33,6 +39,8 @@ def describe_training_set(
     if source is not None:
         pictures = find_pictures(source, "train", holdout)
         return About(len(pictures), pictures.classes, pictures.fingerprint)
+    if kind == "drawn":
+        return About(TRAIN_SAMPLES, NAMES, fingerprint(task_named(name), train=True))
     path = train_file(packed_dir)
     if not path.is_file():
         raise SemabenchError(

@@ -8,6 +8,7 @@ from typing import Any
 
 from semabench.data.augment.batch import PixelAugment
 from semabench.data.check import require_intact
+from semabench.data.diagnostics.loader import DiagnosticsLoader
 from semabench.data.epoch import EpochLoader
 from semabench.data.ffcv_loader import FFCVEvalLoader, FFCVTrainLoader, missing_ffcv
 from semabench.data.folder_loader import FolderEvalLoader, FolderTrainLoader
@@ -15,7 +16,7 @@ from semabench.data.holdout import require_holdout
 from semabench.data.resizing import Schedule
 from semabench.errors import SemabenchError, nearest
 
-KINDS = ("ffcv", "folder")
+KINDS = ("ffcv", "folder", "drawn")
 MIN_RESOLUTION = 32
 
 TrainLoader = EpochLoader
@@ -41,12 +42,14 @@ def create_train_loader(
     holdout: float | None = None,
     augment: PixelAugment | None = None,
     schedule: Schedule = (),
+    name: str = "",
 ) -> TrainLoader:
     """Create the loader of a training set: random-resized-crops, flipped at random.
 
     Args:
         kind: "ffcv" reads ``packed_dir/train.beton``, "folder" the pictures in ``source_dir``.
             Where FFCV is not installed, "ffcv" warns and takes the folder if there is one.
+            "drawn" draws a diagnostic task on the fly, whole: nothing is cropped or flipped.
         packed_dir: directory of the .beton files.
         source_dir: what ``find_pictures`` takes.
         resolution: R of the batches, in pixels, ≥ 32.
@@ -58,7 +61,8 @@ def create_train_loader(
         repeats: see ``EpochLoader``.
         holdout: share of the training pictures that is kept for validation; see ``holdout``.
         schedule: of progressive resizing, in place of ``resolution`` from its epochs on.
-        augment: what the folder loader's workers shall do; the FFCV loader does none.
+        augment: what the folder loader's workers shall do; the others do none.
+        name: of the task, for "drawn".
 
     Raises:
         SemabenchError: bad arguments, or the data are missing, unfinished or damaged.
@@ -81,6 +85,18 @@ def create_train_loader(
     source = resolve_source(kind, source_dir)
     if source is not None:
         return FolderTrainLoader(source, augment=augment, holdout=holdout, **options)
+    if kind == "drawn" and not augment:
+        return DiagnosticsLoader(
+            name,
+            resolution=resolution,
+            train=True,
+            batch_size=batch_size,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
+            repeats=repeats,
+            schedule=schedule,
+        )
     if augment:
         raise SemabenchError("only the folder loader can augment on the CPU: set kind='folder'.")
     path = train_file(packed_dir)
@@ -103,6 +119,7 @@ def create_eval_loader(
     crop_pct: float = 0.875,
     interpolation: str = "bicubic",
     holdout: float | None = None,
+    name: str = "",
 ) -> EvalLoader:
     """Create the loader of the validation set at one resolution, as timm's transform renders it.
 
@@ -121,6 +138,9 @@ def create_eval_loader(
         return FolderEvalLoader(
             source, crop_pct=crop_pct, interpolation=interpolation, holdout=holdout, **options
         )
+    if kind == "drawn":
+        del options["num_workers"]
+        return DiagnosticsLoader(name, train=False, **options)
     path = eval_file(packed_dir, resolution)
     command = f"semabench data render {source_dir or 'SRC'} {packed_dir} --resolution {resolution}"
     if crop_pct != 0.875:
@@ -149,7 +169,7 @@ def eval_file(packed_dir: str | Path, resolution: int) -> Path:
 
 
 def resolve_source(kind: str, source_dir: str | Path | None) -> Path | None:
-    """Return the folder to read pictures from, or ``None`` to read .beton files.
+    """Return the folder to read pictures from, or ``None`` to read .beton files or to draw.
 
     Raises:
         SemabenchError: an unknown kind, or neither FFCV nor a folder.
@@ -160,6 +180,8 @@ def resolve_source(kind: str, source_dir: str | Path | None) -> Path | None:
         if source_dir is None:
             raise SemabenchError("loader 'folder' needs the directory of pictures: set source.")
         return Path(source_dir)
+    if kind == "drawn":
+        return None
     reason = missing_ffcv()
     if reason is None:
         return None

@@ -60,7 +60,9 @@ class ImageDataModule(L.LightningDataModule):
         self.repeats = repeats
         self.schedule = schedule or ()
         self.augment: PixelAugment | None = None
-        about = describe_training_set(config.loader, config.packed, config.source, config.holdout)
+        about = describe_training_set(
+            config.loader, config.packed, config.source, config.holdout, config.name
+        )
         self.classes, self.fingerprint = about.classes, about.fingerprint
         self.steps_per_epoch = about.samples // batch_size
         if self.steps_per_epoch == 0:
@@ -118,6 +120,7 @@ class ImageDataModule(L.LightningDataModule):
             holdout=config.holdout,
             augment=self.augment,
             schedule=self.schedule,
+            name=config.name,
         )
 
     def val_dataloader(self) -> EvalLoader:
@@ -135,6 +138,7 @@ class ImageDataModule(L.LightningDataModule):
             crop_pct=config.crop_pct,
             interpolation=config.interpolation,
             holdout=config.holdout,
+            name=config.name,
         )
         if loader.classes != self.classes:
             raise SemabenchError(

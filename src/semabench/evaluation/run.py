@@ -87,6 +87,7 @@ def _loader(config: EvalConfig, subject: Subject, resolution: int) -> EvalLoader
         num_workers=data.num_workers,
         crop_pct=data.crop_pct,
         interpolation=data.interpolation,
+        name=data.name,
     )
     if len(loader.classes) != subject.num_classes:
         raise SemabenchError(

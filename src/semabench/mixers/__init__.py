@@ -5,6 +5,7 @@ from semabench.mixers.focused import Focused
 from semabench.mixers.linear import Linear
 from semabench.mixers.mean import Mean
 from semabench.mixers.mila import Mila
+from semabench.mixers.none import NoMixing
 from semabench.mixers.registry import create_mixer, list_mixers, mixer_options, register_mixer
 from semabench.mixers.sema import SEMA
 from semabench.mixers.softmax import Softmax
@@ -20,6 +21,7 @@ __all__ = [
     "Mean",
     "Mila",
     "Mixer",
+    "NoMixing",
     "Softmax",
     "Window",
     "WindowedMixer",

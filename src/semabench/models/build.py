@@ -14,11 +14,11 @@ from timm.models import get_pretrained_cfg
 from torch import nn
 
 from semabench.errors import SemabenchError, nearest
-from semabench.models import variants, vim_variants, vmamba_variants
+from semabench.models import probe, variants, vim_variants, vmamba_variants
 from semabench.models.checkpoints import load_checkpoint
 
 # A mixer can be chosen in models of the common macro-architecture; the others are baselines.
-MACRO_NAMES = variants.MODEL_NAMES
+MACRO_NAMES = [*variants.MODEL_NAMES, *probe.VARIANTS]
 MODEL_NAMES = [*MACRO_NAMES, *vmamba_variants.VARIANTS, *vim_variants.VARIANTS]
 
 

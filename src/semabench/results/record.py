@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from semabench.errors import SemabenchError, nearest
 
-SCHEMA = 3  # since 2: cost; since 3: dispersion
+SCHEMA = 4  # since 2: cost; since 3: dispersion; since 4: study
 
 KEY_FIELDS = (
     "measure",
@@ -35,6 +35,9 @@ KEY_FIELDS = (
     "layer",
     "head",
     "queries",
+    "seed",
+    "config",
+    "pairs",
 )
 """What makes two rows the same measurement: which weights, on which pixels, computed how."""
 
@@ -79,7 +82,7 @@ class Record:
     """
 
     schema: int = SCHEMA
-    measure: str = "accuracy"  # or "cost", on random pictures without weights; or "dispersion"
+    measure: str = "accuracy"  # "cost", on random pictures without weights; "dispersion"; "study"
     # What was measured.
     model: str
     mixer: str = ""
@@ -142,6 +145,15 @@ class Record:
     effective_keys: float | None = None  # exp(entropy)
     mean_distance: float | None = None  # ‖attention − mean(V)‖ / ‖mean(V)‖
     softmax_distance: float | None = None  # the same for softmax over all tokens, same q and k
+    # Study: of a model trained on one of the diagnostic tasks, the `dataset` (docs/study.md).
+    train_resolutions: str = ""  # "128,160,192" where a training had several
+    depth: int | None = None  # blocks
+    readout: str = ""  # "query", "attention" or "avg"
+    pairs: int | None = None  # m, of the task recall
+    steps: int | None = None  # of the optimiser
+    train_batch_size: int | None = None
+    train_loss: float | None = None  # mean over the last tenth of the steps
+    train_seconds: float | None = None  # beside other trainings on the same device
 
     def __post_init__(self) -> None:
         for name in ("top1", "top5"):
@@ -184,7 +196,7 @@ class Record:
             raise SemabenchError(
                 f"the row has schema {schema}, this semabench reads up to {SCHEMA}: upgrade it."
             )
-        types_of = _field_types()
+        types_of = field_types()
         for name, value in row.items():
             if name not in types_of:
                 raise SemabenchError(f"unknown field '{name}'.{nearest(name, types_of)}")
@@ -209,7 +221,8 @@ def accuracy(correct: int, n: int) -> tuple[float, float]:
 
 
 @cache
-def _field_types() -> dict[str, tuple[type, ...]]:
+def field_types() -> dict[str, tuple[type, ...]]:
+    """Return the types that each field may have."""
     hints = typing.get_type_hints(Record)
     return {f.name: _alternatives(hints[f.name]) for f in fields(Record)}
 

@@ -1,10 +1,11 @@
 """One report for any set of runs: the tables, the rows as CSV, and the plots.
 
-Rows of accuracy, of cost and of dispersion never share a table.
+Rows of accuracy, of cost, of dispersion and of a study never share a table.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from semabench.results.dispersion_summary import Curve, dispersion_curves
 from semabench.results.page.write import write_page
 from semabench.results.plot import plot_accuracy, plot_throughput
 from semabench.results.store import read_results
+from semabench.results.study_report import print_study, study_markdown, write_study
+from semabench.results.study_summary import Way, study_ways
 from semabench.results.summary import Line, describe_errors, describe_setting, summarise
 from semabench.results.table import (
     Measure,
@@ -55,12 +58,15 @@ class ReportPaths:
     dispersion: tuple[Path, ...] = ()
     curves: tuple[Curve, ...] = ()  # of dispersion
     page: Path | None = None
+    study: tuple[Path, ...] = ()
+    ways: tuple[Way, ...] = ()  # of a study
 
     @property
     def files(self) -> tuple[Path, ...]:
         """All files written."""
         page = [self.page] if self.page else []
-        return self.markdown, *page, *self.csv, *self.plots, *self.cost, *self.dispersion
+        parts = self.csv, self.plots, self.cost, self.dispersion, self.study
+        return self.markdown, *page, *itertools.chain(*parts)
 
 
 def report(paths: Iterable[Path], out_dir: Path, html: bool = False) -> ReportPaths:
@@ -68,7 +74,8 @@ def report(paths: Iterable[Path], out_dir: Path, html: bool = False) -> ReportPa
 
     Runs that differ by their seed alone are one line: a mean over seeds with its standard error
     (`summary.summarise`). Rows of cost give the files of `cost_report.write_cost`, those of
-    dispersion the files of `dispersion_report.write_dispersion`.
+    dispersion the files of `dispersion_report.write_dispersion`, those of a study the files of
+    `study_report.write_study`.
 
     Args:
         paths: results files, run directories or folders above them.
@@ -103,10 +110,26 @@ def report(paths: Iterable[Path], out_dir: Path, html: bool = False) -> ReportPa
     if dispersed:
         drawn = write_dispersion(dispersed, curves, out_dir)
         text.append(dispersion_markdown(curves, drawn))
+    studied = [record for record in records if record.measure == "study"]
+    ways = study_ways(studied)
+    shown: tuple[Path, ...] = ()
+    if studied:
+        shown = write_study(studied, ways, out_dir)
+        text.append(study_markdown(ways, shown))
     atomic_write(markdown, "\n".join(text))
     page = write_page(records, out_dir / "report.html") if html else None
     return ReportPaths(
-        markdown, csv, tuple(plots), tuple(lines), files, tuple(chosen), drawn, tuple(curves), page
+        markdown,
+        csv,
+        tuple(plots),
+        tuple(lines),
+        cost=files,
+        subjects=tuple(chosen),
+        dispersion=drawn,
+        curves=tuple(curves),
+        study=shown,
+        ways=tuple(ways),
+        page=page,
     )
 
 
@@ -116,6 +139,7 @@ def print_report(written: ReportPaths, console: Console) -> None:
         print_tables(written.lines, console)
     print_cost(written.subjects, console)
     print_dispersion(written.curves, console)
+    print_study(written.ways, console)
 
 
 def print_tables(lines: Sequence[Line], console: Console) -> None:

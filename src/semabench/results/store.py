@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from semabench.errors import SemabenchError
+from semabench.results.csv_file import read_csv
 from semabench.results.record import Record
 
 RESULTS_NAME = "results.jsonl"
@@ -51,10 +52,13 @@ def read_rows(path: Path) -> list[Record]:
     """Return every row of one results file, oldest first; none if there is no such file.
 
     A torn last line is left out with a warning: its writer was killed before the row was whole.
+    A file of the suffix ``.csv`` is read as `csv_file.compact_csv` writes it.
 
     Raises:
         SemabenchError: the file cannot be read, or a whole line is not a valid row.
     """
+    if path.suffix == ".csv":
+        return read_csv(path)
     try:
         data = path.read_bytes()
     except FileNotFoundError:

@@ -6,7 +6,6 @@ import time
 
 import pytest
 
-from semabench.evaluation.cost import peer as module
 from semabench.evaluation.cost.peer import Peer, PeerError, Request, ask_at_once, stopped_at_the_end
 
 # A stand-in for the worker, told nothing: without torch to import it starts at once.
@@ -30,8 +29,8 @@ except EOFError:
 
 @pytest.fixture
 def peers(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_ENTRY", ENTRY)
-    made = [Peer(None, "infer", None, tmp_path / f"{name}.log") for name in "ab"]
+    monkeypatch.setattr(Peer, "entry", ENTRY)
+    made = [Peer(None, "infer", None, log=tmp_path / f"{name}.log") for name in "ab"]
     with stopped_at_the_end(made):
         yield made
 

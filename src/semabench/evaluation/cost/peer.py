@@ -16,10 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import semabench
-from semabench.config_cost import CostModel
-from semabench.evaluation.cost.workload import Setting
-
-_ENTRY = "from semabench.evaluation.cost.worker import main; main()"
 
 
 class PeerError(Exception):
@@ -27,27 +23,27 @@ class PeerError(Exception):
 
 
 class Peer:
-    """One model in one mode, in a process that is started when it is first asked.
+    """A worker in a process of its own, which is started when it is first asked.
 
     A process that has died, or does not answer, is replaced at the next request.
 
     Args:
-        spec, mode, setting: as of `worker.Worker`.
+        told: arguments of the worker, as `worker.Worker`'s spec, mode and setting.
         log: file for what the process prints.
         patience: seconds without an answer after which it is taken for hung.
         threads: processes that it may compile kernels with.
     """
 
+    entry = "from semabench.evaluation.cost.worker import main; main()"
+
     def __init__(
         self,
-        spec: CostModel,
-        mode: str,
-        setting: Setting,
+        *told: Any,
         log: Path,
         patience: float = 600,
         threads: int = 1,
     ) -> None:
-        self.told = (spec, mode, setting)
+        self.told = told
         self.log = log
         self.patience = patience
         self.threads = threads
@@ -98,7 +94,7 @@ class Peer:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _ENTRY, str(theirs.fileno())],
+                [sys.executable, "-c", self.entry, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -76,7 +76,14 @@ class Session:
         for (place, mode), spec in specs.items():
             name = spec.name.replace("/", "_").replace(":", "_")
             log = self.out_dir / LOGS / f"{name}-{mode}.log"
-            peers[place, mode] = Peer(spec, mode, self.setting, log, self.config.patience, threads)
+            peers[place, mode] = Peer(
+                spec,
+                mode,
+                self.setting,
+                log=log,
+                patience=self.config.patience,
+                threads=threads,
+            )
         return peers
 
     def _count(self, jobs: Sequence[Job], peers: dict[Place, Peer]) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from typing import Any
 
 import torch
 
@@ -87,14 +88,15 @@ class Worker:
         return self.workloads[resolution]
 
 
-def serve(connection: Connection) -> None:
+def serve(connection: Connection, kind: Callable[..., Any] = Worker) -> None:
     """Answer requests until the parent hangs up.
 
-    The first message is (spec, mode, setting); then each is (method, arguments), answered by
-    (True, result) or (False, one line). The parent's end is closed by its death, too.
+    The first message is the arguments of ``kind``, here (spec, mode, setting); then each is
+    (method, arguments), answered by (True, result) or (False, one line). The parent's end is
+    closed by its death, too.
     """
     try:
-        worker = Worker(*connection.recv())
+        worker = kind(*connection.recv())
         while True:
             method, arguments = connection.recv()
             try:

@@ -76,6 +76,7 @@ def open_pictures(config: DispersionConfig, subject: Subject, resolution: int) -
         num_workers=data.num_workers,
         crop_pct=data.crop_pct,
         interpolation=data.interpolation,
+        name=data.name,
     )
 
 

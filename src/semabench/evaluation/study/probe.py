@@ -1,0 +1,32 @@
+"""The model of a training, before it is trained, and what a row says of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from semabench.models import build_model
+
+if TYPE_CHECKING:
+    from semabench.evaluation.study.plan import Training
+
+MODEL = "probe_nano"
+
+
+def build_probe(training: Training) -> nn.Module:
+    """Build the model of a training, its weights drawn from the seed, on the CPU."""
+    torch.manual_seed(training.seed)
+    return build_model(
+        MODEL,
+        num_classes=8,
+        resolution=training.train_resolutions[0],
+        mixer=training.mixer,
+        options={
+            "global_pool": training.readout,
+            "depth": training.depth,
+            "embed_dim": training.embed_dim,
+            "num_heads": training.num_heads,
+        },
+    )

@@ -1,0 +1,158 @@
+"""The model of the diagnostics: one token a cell, one block or a few, an answer at the query.
+
+Small enough to reason about: whatever is asked of distant cells must pass through the mixer, since
+the convolutions reach a known number of tokens (``reach``).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.layers.weight_init import trunc_normal_
+from timm.models import generate_default_cfgs, register_model
+from torch import Tensor, nn
+
+from semabench.mixers import Mixer, NoMixing, WindowedMixer, mixer_options
+from semabench.models.backbone import check_options
+from semabench.models.block import Block, create_stage
+from semabench.models.readout import ReadOut
+from semabench.models.registration import create, default_cfg
+from semabench.models.staged import StagedModel
+
+CELL = 8  # pixels of a token's side
+# Convolutions beside the mixing are off: the mixer is then the only way past the block's own.
+LOCAL_TERMS = {"lepe": False, "kernel_size": 1}
+
+
+class Probe(StagedModel):
+    """Pictures (B, in_chans, H, W) -> logits (B, num_classes); a token for each 8×8 pixels.
+
+    Args:
+        in_chans: channels of the pictures.
+        num_classes: 0 leaves the classifier out.
+        global_pool: how the question is answered, see ``ReadOut``; "query" at the central token.
+        img_size: taken for timm's sake and not used: no weight depends on a size.
+        embed_dim: channels C.
+        depth: blocks.
+        num_heads: heads of the mixers.
+        mlp_ratio: hidden over outer channels of the MLP.
+        drop_rate: dropout before the classifier.
+        drop_path_rate: stochastic depth of the last block, growing linearly from 0.
+        mixer: name of the token mixer.
+        **options: its options; LePE and FLatten's convolution are off unless asked for.
+
+    Raises:
+        SemabenchError: the mixer's name or one of its options does not fit.
+    """
+
+    def __init__(
+        self,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        global_pool: str = "query",
+        img_size: int | tuple[int, int] | None = None,
+        embed_dim: int = 64,
+        depth: int = 1,
+        num_heads: int = 2,
+        mlp_ratio: float = 4.0,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        mixer: str = "sema",
+        **options: Any,
+    ) -> None:
+        check_options(mixer, options)
+        off = {key: value for key, value in LOCAL_TERMS.items() if key in mixer_options(mixer)}
+        stage = create_stage(
+            embed_dim,
+            embed_dim,
+            num_heads,
+            mixer=mixer,
+            mixer_options={**off, **options},
+            mlp_ratio=mlp_ratio,
+            drop_path=[drop_path_rate * i / max(depth - 1, 1) for i in range(depth)],
+        )
+        super().__init__(
+            PatchEmbed(in_chans, embed_dim),
+            [stage],
+            [embed_dim],
+            in_chans=in_chans,
+            num_classes=num_classes,
+            global_pool="avg",
+            drop_rate=drop_rate,
+        )
+        self.feature_info = [{"num_chs": embed_dim, "reduction": CELL, "module": "stages.0"}]
+        head = ReadOut(embed_dim, num_classes, global_pool, drop_rate)
+        self.head = head  # type: ignore[assignment]
+        self.mixer = mixer
+        self.apply(_init_weights)
+
+
+def _init_weights(module: nn.Module) -> None:
+    """Keep the variance: at 64 channels, MILA's std of 0.02 would leave all attention flat."""
+    if isinstance(module, nn.Linear):
+        trunc_normal_(module.weight, std=module.in_features**-0.5)
+        nn.init.zeros_(module.bias)
+
+
+class PatchEmbed(nn.Module):
+    """Pictures to tokens, (B, in_chans, H, W) -> (B, H // 8, W // 8, dim), linear in the pixels."""
+
+    def __init__(self, in_chans: int, dim: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_chans, dim, CELL, stride=CELL)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the grid of tokens."""
+        y: Tensor = self.conv(x)
+        return y.permute(0, 2, 3, 1).contiguous()
+
+
+def reach(model: Probe, height: int, width: int) -> Tensor:
+    """Return which tokens the token at the query can learn of, bool (height, width).
+
+    From the last layer to the first: a convolution widens the region by half its kernel, a window
+    to whole windows, any other mixer to the whole grid. For a mixer of windows with a mean, that
+    is the window's part alone: what the mean adds is known of everywhere.
+    """
+    region = torch.zeros(1, 1, height, width)
+    region[..., height // 2, width // 2] = 1
+    for block in reversed(list(model.stages[0].blocks)):  # type: ignore[arg-type]
+        assert isinstance(block, Block)
+        region = _widen(region, block.cpe2)
+        region = torch.maximum(region, _widen(_through(block.mixer, region), block.dwc))
+        region = _widen(region, block.cpe1)
+    return region[0, 0] > 0
+
+
+def _widen(region: Tensor, conv: nn.Conv2d) -> Tensor:
+    size = int(conv.kernel_size[0])
+    return F.max_pool2d(region, size, stride=1, padding=size // 2)
+
+
+def _through(mixer: Mixer, region: Tensor) -> Tensor:
+    convolution = getattr(mixer, "dwc", None) or mixer.lepe
+    local = region if convolution is None else _widen(region, convolution)
+    if isinstance(mixer, NoMixing):
+        return local
+    if not isinstance(mixer, WindowedMixer):
+        return torch.ones_like(region)
+    from semabench.ops.window_mean import window_labels
+
+    height, width = region.shape[-2:]
+    labels = window_labels(height, width, mixer.window_size, mixer.border_shift, region.device)
+    seen = torch.isin(labels, labels[region[0, 0] > 0])
+    return torch.maximum(local, seen.float()[None, None])
+
+
+VARIANTS = ["probe_nano"]
+default_cfgs = generate_default_cfgs(
+    {name: default_cfg(first_conv="stem.conv", crop_pct=1.0) for name in VARIANTS}
+)
+
+
+@register_model
+def probe_nano(pretrained: bool = False, **kwargs: Any) -> Probe:
+    """One block of 64 channels, for the diagnostics."""
+    return create(Probe, "probe_nano", pretrained, kwargs, official="probe", stages=1)

@@ -1,0 +1,153 @@
+"""Rows of a study become curves against n: seeds averaged, one curve a task, m and mixer."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from semabench.results.record import Record
+from semabench.results.summary import Estimate
+
+TASKS = ("texture", "majority", "needle", "recall")
+CALIBRATION = "calibration"
+ORDER = ("sema", "window", "mean", "softmax", "linear", "mila", "focused", "ssm", "none")
+"""Of mixers in tables and figures; whatever finished first. Others come after, by name."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One task, of recall with one m, under one way of training.
+
+    Attributes:
+        task: its name.
+        pairs: m; None but for recall.
+        curves: by mixer, by resolution tested on, ascending: the mean over seeds.
+        first: one of its rows, for what all share.
+    """
+
+    task: str
+    pairs: int | None
+    curves: dict[str, dict[int, Estimate]]
+    first: Record
+
+    @property
+    def title(self) -> str:
+        """Name the task, and m."""
+        return self.task if self.pairs is None else f"{self.task}, {self.pairs} pairs"
+
+    @property
+    def chance(self) -> float:
+        """The accuracy of guessing, in percent."""
+        return 100 / (self.first.classes or 1)
+
+
+@dataclass(frozen=True)
+class Way:
+    """Trainings that differ by task, mixer and seed alone, and their panels.
+
+    Attributes:
+        name: for file names: ``96-112-128px``, then read-out and depth where they are not usual.
+        title: the same as words.
+        sizes: trained at, in pixels.
+        usual: read out at the query, from one block.
+        panels: of each task and m.
+    """
+
+    name: str
+    title: str
+    sizes: tuple[int, ...]
+    usual: bool
+    panels: tuple[Panel, ...]
+
+
+def study_ways(records: Iterable[Record]) -> list[Way]:
+    """Group rows of a study, in the order first met.
+
+    Tasks have settings of their own (``config``) within one way; a second one for the same task,
+    of another learning rate, say, is another way.
+    """
+    ways: dict[tuple[object, ...], list[Record]] = {}
+    configs: dict[tuple[object, ...], list[str]] = {}
+    for row in records:
+        pictures = CALIBRATION in row.fingerprint
+        key = (row.train_resolutions, row.readout, row.depth, pictures, row.device)
+        known = configs.setdefault((*key, row.dataset), [])
+        if row.config not in known:
+            known.append(row.config)
+        ways.setdefault((known.index(row.config), *key), []).append(row)
+    devices = len({key[-1] for key in ways})
+    return [_way(rows, devices > 1, key[0] != 0) for key, rows in ways.items()]
+
+
+def trained_at_each(ways: Sequence[Way]) -> list[Panel]:
+    """Return panels of models tested at the one size that they were trained at."""
+    merged: dict[tuple[str, int | None], dict[str, dict[int, Estimate]]] = {}
+    firsts: dict[tuple[str, int | None], Record] = {}
+    for way in ways:
+        if len(way.sizes) != 1 or not way.usual:
+            continue
+        (size,) = way.sizes
+        for panel in way.panels:
+            place = panel.task, panel.pairs
+            firsts.setdefault(place, panel.first)
+            for mixer, points in panel.curves.items():
+                if size in points:
+                    merged.setdefault(place, {}).setdefault(mixer, {})[size] = points[size]
+    return [Panel(*place, curves, firsts[place]) for place, curves in merged.items()]
+
+
+def _way(rows: Sequence[Record], with_device: bool, with_config: bool) -> Way:
+    first = rows[0]
+    sizes = tuple(int(size) for size in first.train_resolutions.split(","))
+    readout = {"query": "", "attention": "attention-pooled", "avg": "averaged"}[first.readout]
+    blocks = "" if first.depth == 1 else f"{first.depth} blocks"
+    calibration = "calibration pictures" if CALIBRATION in first.fingerprint else ""
+    extra = [text for text in (readout, blocks, calibration) if text]
+    if with_device:
+        extra.append(first.device)
+    if with_config:
+        extra.append(f"config {first.config}")
+    trained = "trained at " + ", ".join(map(str, sizes)) + " px"
+    groups: dict[tuple[str, int | None], list[Record]] = {}
+    for row in rows:
+        groups.setdefault((row.dataset, row.pairs), []).append(row)
+    return Way(
+        name="-".join(["-".join(map(str, sizes)) + "px", *extra]).replace(" ", "-"),
+        title=", ".join([trained, *extra]),
+        sizes=sizes,
+        usual=not extra,
+        panels=tuple(_panel(*place, groups[place]) for place in sorted(groups, key=_by_task)),
+    )
+
+
+def _by_task(place: tuple[str, int | None]) -> tuple[int, str, int]:
+    task, pairs = place
+    return (TASKS.index(task) if task in TASKS else len(TASKS), task, pairs or 0)
+
+
+def _panel(task: str, pairs: int | None, rows: Sequence[Record]) -> Panel:
+    found: dict[str, dict[int, dict[int | None, Record]]] = {}
+    for row in rows:
+        seeds = found.setdefault(row.mixer, {}).setdefault(row.resolution, {})
+        if row.seed not in seeds or row.time >= seeds[row.seed].time:
+            seeds[row.seed] = row
+    curves = {
+        mixer: {size: _estimate(list(seeds.values())) for size, seeds in sorted(sizes.items())}
+        for mixer, sizes in sorted(found.items(), key=lambda item: _place(item[0]))
+    }
+    return Panel(task, pairs, curves, rows[0])
+
+
+def _place(mixer: str) -> tuple[int, str]:
+    return (ORDER.index(mixer) if mixer in ORDER else len(ORDER), mixer)
+
+
+def _estimate(rows: Sequence[Record]) -> Estimate:
+    """Mean over seeds with its standard error; of a single seed the binomial one."""
+    values = [row.top1 or 0.0 for row in rows]
+    if len(values) == 1:
+        return Estimate(values[0], rows[0].top1_stderr, 1)
+    stderr = statistics.stdev(values) / math.sqrt(len(values))
+    return Estimate(statistics.fmean(values), stderr, len(values))

@@ -1,0 +1,68 @@
+"""Diagnostic tasks through the loaders of the usual training."""
+
+import numpy as np
+import pytest
+import torch
+
+from semabench.data.about import describe_training_set
+from semabench.data.loaders import create_eval_loader, create_train_loader
+from semabench.errors import SemabenchError
+
+WHERE = {"kind": "drawn", "packed_dir": "", "source_dir": None}
+
+
+def batches(loader, count=2):
+    return [batch for batch, _ in zip(loader, range(count), strict=False)]
+
+
+def test_training_draws_new_pictures_in_every_epoch_and_the_same_again():
+    def make(**options):
+        return create_train_loader(
+            **WHERE, name="needle", resolution=112, batch_size=4, seed=5, **options
+        )
+
+    loader = make()
+    first = batches(loader)
+    assert first[0][0].is_contiguous(memory_format=torch.channels_last)
+    loader.set_epoch(1)
+    assert not torch.equal(batches(loader)[0][0], first[0][0])
+    halves = [batches(make(rank=rank, world_size=2), 1)[0] for rank in (0, 1)]
+    assert np.intersect1d(halves[0][2].keys, halves[1][2].keys).size == 0
+    resumed = make()
+    resumed.start_at(0, 1)
+    assert torch.equal(batches(resumed, 1)[0][0], first[1][0])
+
+
+def test_evaluation_is_the_same_for_every_seed_and_counts_each_sample_once():
+    def labels(batch_size):
+        loader = create_eval_loader(**WHERE, name="recall", resolution=112, batch_size=batch_size)
+        assert loader.num_samples == 1024
+        return torch.cat([batch[1] for batch in loader])
+
+    found = labels(100)
+    assert len(found) == 1100
+    assert (found[1024:] == -1).all()
+    assert torch.equal(found[:1024], labels(256))
+
+
+def test_what_is_known_before_anything_is_drawn():
+    about = describe_training_set("drawn", "", None, "recall")
+    loader = create_train_loader(**WHERE, name="recall", resolution=112, batch_size=4, seed=5)
+    assert about.fingerprint == loader.fingerprint
+    assert (about.samples, about.classes) == (loader.num_samples, loader.classes)
+    evaluated = create_eval_loader(**WHERE, name="recall", resolution=112, batch_size=4)
+    assert evaluated.fingerprint != loader.fingerprint
+    assert evaluated.classes == loader.classes
+
+
+@pytest.mark.parametrize(
+    ("name", "resolution", "message"),
+    [
+        ("needle", 100, "multiple of"),
+        ("needle", 64, "at least 9 cells a side, not 8"),
+        ("nedle", 128, "Did you mean 'needle'"),
+    ],
+)
+def test_mistakes(name, resolution, message):
+    with pytest.raises(SemabenchError, match=message):
+        create_eval_loader(**WHERE, name=name, resolution=resolution, batch_size=4)

@@ -1,0 +1,175 @@
+"""Rows of a study in the report: grouped rightly, seeds averaged, apart from all else."""
+
+import csv
+import io
+import math
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from semabench.errors import SemabenchError
+from semabench.results import Record, append_record, read_rows
+from semabench.results.csv_file import compact_csv
+from semabench.results.report import print_report, report
+from semabench.results.study_plot import look_of, plot_pairs
+from semabench.results.study_summary import study_ways, trained_at_each
+from semabench.results.study_table import study_tables
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def study_row(task="needle", mixer="sema", seed=0, resolution=128, top1=50.0, **changes) -> Record:
+    values = {
+        "measure": "study",
+        "config": "c",
+        "seed": seed,
+        "dataset": task,
+        "fingerprint": f"{task} v1, clear 3, test 0",
+        "classes": 8,
+        "n": 512,
+        "tokens": (resolution // 8) ** 2,
+        "device": "cpu",
+        "top1": top1,
+        "top1_stderr": 2.0,
+        "train_resolutions": "96,128",
+        "depth": 1,
+        "readout": "query",
+        "time": "2026-01-01T00:00:00Z",
+    }
+    return Record(model="probe_nano", mixer=mixer, resolution=resolution, **(values | changes))
+
+
+def test_seeds_are_averaged_and_the_newest_of_equal_rows_counts():
+    rows = [study_row(seed=seed, top1=top1) for seed, top1 in enumerate((40.0, 50.0, 0.0))]
+    rows.append(study_row(seed=2, top1=60.0, time="2026-02-01T00:00:00Z"))
+    ((panel,),) = (way.panels for way in study_ways(rows))
+    estimate = panel.curves["sema"][128]
+    assert (estimate.mean, estimate.count) == (50.0, 3)
+    assert estimate.stderr == pytest.approx(10 / math.sqrt(3))
+    (single,) = study_ways([study_row()])
+    assert single.panels[0].curves["sema"][128].stderr == 2.0
+    assert panel.chance == 12.5
+
+
+def test_what_is_trained_otherwise_never_shares_a_table():
+    rows = [
+        study_row(),
+        study_row(readout="avg"),
+        study_row(depth=2),
+        study_row(train_resolutions="128"),
+        study_row(fingerprint="needle v1, clear 3, calibration 0"),
+        study_row(config="other"),
+    ]
+    ways = study_ways(rows)
+    assert [len(way.panels) for way in ways] == [1] * 6
+    assert len({way.name for way in ways}) == len({way.title for way in ways}) == 6
+    assert [way.usual for way in ways] == [True, False, False, True, False, False]
+
+
+def test_tasks_of_other_settings_are_one_way():
+    (way,) = study_ways([study_row(), study_row("recall", config="other")])
+    assert [panel.task for panel in way.panels] == ["needle", "recall"]
+
+
+def test_trained_at_each_takes_the_size_it_was_trained_at():
+    rows = [
+        study_row(train_resolutions=str(trained), resolution=tested, top1=top1)
+        for trained, tested, top1 in ((128, 128, 90.0), (128, 256, 10.0), (256, 256, 80.0))
+    ]
+    (panel,) = trained_at_each(study_ways(rows))
+    points = panel.curves["sema"]
+    assert {size: points[size].mean for size in points} == {128: 90.0, 256: 80.0}
+    assert study_tables(study_ways(rows))[-1].rows == [["sema", "90.0 ±2.0", "80.0 ±2.0"]]
+
+
+def test_mixers_and_tasks_keep_their_order_whatever_finished_first():
+    rows = [
+        study_row(task, mixer)
+        for task in ("recall", "texture", "other")
+        for mixer in ("mine", "none", "sema")
+    ]
+    (way,) = study_ways(rows)
+    assert [panel.task for panel in way.panels] == ["texture", "recall", "other"]
+    assert list(way.panels[0].curves) == ["sema", "none", "mine"]
+    assert look_of("mine") == look_of("mine")
+
+
+def test_the_report_has_tables_plots_and_a_csv_that_can_be_read_back(tmp_path):
+    for seed in (0, 1):
+        for size in (128, 256):
+            for m in (4, 8):
+                rows = [
+                    study_row("recall", mixer, seed, size, pairs=m) for mixer in ("sema", "none")
+                ]
+                for row in rows:
+                    append_record(tmp_path / "results.jsonl", row)
+    written = report([tmp_path], tmp_path / "report")
+    names = {path.name for path in written.files}
+    assert names == {
+        "report.md",
+        "study.csv",
+        *(f"study-{kind}96-128px{end}" for kind in ("", "pairs-") for end in (".png", ".svg")),
+    }
+    text = written.markdown.read_text()
+    assert "### recall, 8 pairs, trained at 96, 128 px" in text
+    assert "2 seeds, 512 pictures each" in text
+    for path in written.study[1:]:
+        if path.suffix == ".png":
+            assert Image.open(path).size > (600, 400)
+    screen = io.StringIO()
+    print_report(written, Console(file=screen, width=150))
+    assert "recall, 4 pairs" in screen.getvalue()
+
+    assert read_rows(tmp_path / "report/study.csv") == read_rows(tmp_path / "results.jsonl")
+    assert "latency_ms" not in (tmp_path / "report/study.csv").read_text()
+    again = report([tmp_path / "report/study.csv"], tmp_path / "again")
+    assert again.markdown.read_text() == text
+
+
+def test_a_study_that_was_cut_is_drawn_as_far_as_it_goes(tmp_path):
+    rows = [study_row("recall", pairs=4), study_row("recall", "none", pairs=8, resolution=256)]
+    (way,) = study_ways(rows)
+    assert len(plot_pairs(way, [], tmp_path / "pairs")) == 2
+
+
+def test_without_two_values_of_m_there_is_no_plot_against_m(tmp_path):
+    (way,) = study_ways([study_row("recall", pairs=4), study_row()])
+    assert plot_pairs(way, [], tmp_path / "pairs") == []
+
+
+def test_the_committed_rows_give_the_numbers_in_the_text():
+    rows = read_rows(REPOSITORY / "results/study-h200.csv")
+    assert len({row.key for row in rows}) == len(rows) == 680
+    way = next(way for way in study_ways(rows) if len(way.sizes) == 3)
+    (needle,) = (panel for panel in way.panels if panel.task == "needle")
+    text = (REPOSITORY / "docs/study.md").read_text()
+    for mixer, points in needle.curves.items():
+        told = [
+            f"{e.mean:.1f} ± {e.stderr:.1f}".replace("100.0 ± 0.0", "100") for e in points.values()
+        ]
+        (line,) = (line for line in text.splitlines() if line.startswith(f"| {mixer} |"))
+        found = [cell.strip() for cell in line.split("|")[3:7]]
+        if mixer == "none":
+            told, found = told[:1], found[:1]
+        assert found == told
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("seed", "one", "invalid literal"),
+        ("top1", "101", "percentage"),
+        ("mixr", "sema", "Did you mean 'mixer'"),
+    ],
+)
+def test_a_csv_with_a_mistake_names_the_line(tmp_path, column, value, message):
+    (row,) = csv.DictReader(io.StringIO(compact_csv([study_row()])))
+    path = tmp_path / "rows.csv"
+    with open(path, "w") as file:
+        writer = csv.DictWriter(file, [*row, *({column} - set(row))])
+        writer.writeheader()
+        writer.writerow(row | {column: value})
+    with pytest.raises(SemabenchError, match=rf"rows\.csv:2: .*{message}"):
+        read_rows(path)

@@ -135,7 +135,9 @@ def test_waves_of_compilation_keep_every_process_busy_and_peers_together():
     )
     # One model's conditions that are measured already leave its peers where they were.
     rest = [j for j in jobs if j.spec.name == "mila_nano" or j.condition.batch_size > 128]
-    assert [{job.condition.title for job in wave} for wave in waves(rest, conditions(made))] == names
+    assert [
+        {job.condition.title for job in wave} for wave in waves(rest, conditions(made))
+    ] == names
 
 
 def test_nothing_compiled_makes_no_wave():

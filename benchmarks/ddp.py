@@ -1,6 +1,6 @@
 """Time training steps as `train.py` makes them, on one device or many.
 
-    PYTHONPATH=src torchrun --standalone --nproc-per-node N benchmarks/ddp.py [--data PACKED] [--out DIR]
+    PYTHONPATH=src torchrun --standalone --nproc-per-node N benchmarks/ddp.py [--data PACKED]
 
 Lightning's loop with the recipe `common` (augmentation, mixing, EMA, clipping, fused AdamW) over
 one batch of random pictures a rank, held in pinned memory (no loader), or, with --data, over

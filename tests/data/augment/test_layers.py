@@ -203,6 +203,7 @@ def test_photographs_side_by_side(photographs, tmp_path):
     pixels = photographs
     opened = [Image.fromarray(picture.numpy()) for picture in pixels]
     folder = Path(os.environ.get("SEMABENCH_ARTEFACTS", tmp_path))
+    folder.mkdir(parents=True, exist_ok=True)
     for title, augment in (("randaugment", PUBLISHED), ("jitter", PixelAugment(color_jitter=0.4))):
         samples = Samples(1, np.arange(len(pixels)))
         ours = BatchAugment(augment, 0.0, seed=5).change(batched(pixels), samples)

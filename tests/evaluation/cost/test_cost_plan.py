@@ -16,6 +16,7 @@ from semabench.evaluation.cost.plan import (
     estimate_seconds,
     in_turn,
     plan_jobs,
+    waves,
 )
 from semabench.evaluation.cost.workload import Setting
 
@@ -110,6 +111,38 @@ def test_peers_share_a_condition_and_many_models_go_in_turn():
     for group in by_condition(jobs, "eager"):
         assert [job.spec.name for job in group] == ["sema_nano", "mila_nano", "linear_nano"]
         assert len({job.condition for job in group}) == 1
+
+
+def test_waves_of_compilation_keep_every_process_busy_and_peers_together():
+    made = config("models=[sema_nano,mila_nano]", measure="cost_baselines")
+    jobs = plan_jobs(made, CPU)
+    found = list(waves(jobs, conditions(made)))
+    names = [{job.condition.title for job in wave} for wave in found]
+    assert names == [
+        {
+            "infer compiled  224 px  batch 128",
+            "infer compiled  512 px  batch 32",
+            "train compiled  224 px  batch 128",
+        },
+        {
+            "infer compiled  224 px  batch 256",
+            "infer compiled  1024 px  batch 8",
+            "train compiled  224 px  batch 256",
+        },
+    ]
+    assert sorted(j.row.key for wave in found for j in wave) == sorted(
+        job.row.key for job in jobs if job.condition.execution == "compiled"
+    )
+    # One model's conditions that are measured already leave its peers where they were.
+    rest = [j for j in jobs if j.spec.name == "mila_nano" or j.condition.batch_size > 128]
+    assert [
+        {job.condition.title for job in wave} for wave in waves(rest, conditions(made))
+    ] == names
+
+
+def test_nothing_compiled_makes_no_wave():
+    made = config(*BASE, "executions=[eager]")
+    assert list(waves(plan_jobs(made, CPU), conditions(made))) == []
 
 
 def test_the_estimate_grows_with_the_work():

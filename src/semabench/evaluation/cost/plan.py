@@ -20,7 +20,7 @@ from semabench.results.record import Record
 
 # Rough, for the estimate alone: seconds of a process's start, of one compilation, of what a window
 # takes beyond its timed part (allocation, warm-up), and of a model's warm-up.
-_START, _COMPILE, _BESIDE, _PREPARE = 20.0, {"infer": 25.0, "train": 50.0}, 0.3, 1.0
+_START, _COMPILE, _BESIDE, _PREPARE = 20.0, {"infer": 40.0, "train": 80.0}, 0.3, 1.0
 
 
 @dataclass(frozen=True)
@@ -136,6 +136,22 @@ def by_condition(jobs: Iterable[Job], execution: str) -> Iterator[list[Job]]:
         yield list(group)
 
 
+def waves(jobs: Iterable[Job], order: Sequence[Condition]) -> Iterator[list[Job]]:
+    """Yield the compiled jobs in portions that are compiled, then timed, before the next.
+
+    Every mode's conditions are spread over as many waves as the mode with the fewest has, so that
+    all processes have work in each. What a wave has timed is kept when a later one does not fit.
+    """
+    chosen = [job for job in jobs if job.condition.execution == "compiled"]
+    queues: dict[str, list[Condition]] = {}
+    for condition in sorted({job.condition for job in chosen}, key=order.index):
+        queues.setdefault(condition.mode, []).append(condition)
+    count = min(map(len, queues.values()), default=0)
+    for number in range(count):
+        wave = {c for queue in queues.values() for c in queue[number::count]}
+        yield [job for job in chosen if job.condition in wave]
+
+
 def estimate_seconds(jobs: Sequence[Job], config: CostConfig) -> float:
     """Return roughly how long ``jobs`` take: processes start and compile at once, then take turns.
 
@@ -146,7 +162,7 @@ def estimate_seconds(jobs: Sequence[Job], config: CostConfig) -> float:
         processes = len({(job.place, job.condition.mode) for job in group})
         window = 1.5 * config.min_seconds + _BESIDE
         total += _START * max(1.0, processes / worker_count(None))
-        total += compile_seconds(group)
+        total += sum(compile_seconds(wave) for wave in waves(group, conditions(config)))
         total += len(group) * (_PREPARE + config.rounds * window)
     return total
 

@@ -17,7 +17,7 @@ from semabench.evaluation.cost.peer import (
     ask_at_once,
     stopped_at_the_end,
 )
-from semabench.evaluation.cost.plan import Job, by_condition, compile_seconds
+from semabench.evaluation.cost.plan import Job, by_condition, compile_seconds, conditions, waves
 from semabench.evaluation.cost.screen import Screen, line_of, minutes
 from semabench.evaluation.cost.turns import measure_group
 from semabench.evaluation.cost.workload import Setting
@@ -51,7 +51,7 @@ class Session:
         self.counts: dict[tuple[int, int], tuple[int, float]] = {}  # by place and resolution
 
     def measure(self, jobs: Sequence[Job]) -> None:
-        """Measure jobs of models that are all alive at once: eager, then compiled.
+        """Measure jobs of models that are all alive at once: eager, then compiled in waves.
 
         Every row is stored when its group is done. A job that fails stops no other.
         """
@@ -61,17 +61,19 @@ class Session:
         peers = self._peers(jobs)
         with stopped_at_the_end(list(peers.values())):
             self._count(jobs, peers)
-            for execution in ("eager", "compiled"):
-                groups = list(by_condition(jobs, execution))
-                if execution == "compiled":
-                    self._compile([job for group in groups for job in group], peers)
-                for group in groups:
+            for group in by_condition(jobs, "eager"):
+                self._time(group, peers)
+            for wave in waves(jobs, conditions(self.config)):
+                self._compile(wave, peers)
+                for group in by_condition(wave, "compiled"):
                     self._time([job for job in group if job not in self.left], peers)
 
     def _peers(self, jobs: Sequence[Job]) -> dict[Place, Peer]:
         """Return a process for each model and mode: so that both compile at the same time."""
         specs = {_place(job): job.spec for job in jobs}
-        threads = max(1, worker_count(None) // len(specs))
+        # A compilation is Python on one core most of the time, and wants many for its kernels.
+        cores = worker_count(None)
+        threads = max(1, cores // 4, cores // len(specs))
         peers = {}
         for (place, mode), spec in specs.items():
             name = spec.name.replace("/", "_").replace(":", "_")
@@ -107,9 +109,7 @@ class Session:
         ask_at_once(requests(), answered)  # who fails here fails again, and is told of, when timed
 
     def _compile(self, jobs: Sequence[Job], peers: dict[Place, Peer]) -> None:
-        """Compile all shapes, each process its own, all at the same time: it is the CPU's work."""
-        if not jobs:
-            return
+        """Compile a wave, each process its own, all at the same time: it is the CPU's work."""
         if self._late(compile_seconds(jobs)):
             self.left += jobs
             return

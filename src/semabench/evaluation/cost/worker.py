@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
+from torch._dynamo.utils import compile_times
 
 from semabench.config_cost import CostModel
 from semabench.evaluation.cost.bare import build_bare
@@ -56,9 +58,13 @@ class Worker:
 
         Where it did not, the graphs that are made already stay, and `prepare` makes the rest.
         """
+        begin = time.monotonic()
         try:
             with _untimed_algorithms():
                 self._workload(resolution).steps("compiled", size, WARMUP)
+            seconds = time.monotonic() - begin
+            print(f"compiled {self.mode} {resolution} px batch {size} in {seconds:.1f} s")
+            print(compile_times(repr="str", aggregate=True), flush=True)  # of the process so far
         except Exception as error:
             if ran_out_of_memory(error):
                 return False

@@ -1,0 +1,198 @@
+"""Time training steps as `train.py` makes them, on one device or many.
+
+    PYTHONPATH=src torchrun --standalone --nproc-per-node N benchmarks/ddp.py [--data PACKED]
+
+Lightning's loop with the recipe `common` (augmentation, mixing, EMA, clipping, fused AdamW) over
+one batch of random pictures a rank, held in pinned memory (no loader), or, with --data, over
+PACKED/train.beton through the FFCV loader. Weak scaling: --batch is a rank's. Prints images per
+second over all ranks (median of windows), the bytes of gradients that DDP reduces in a step, and
+the time of an all-reduce of as many bytes by itself. Efficiency at N devices: img/s at N over
+N × img/s of the same command at N = 1. Without torchrun: one process, no DDP.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from hydra import compose, initialize_config_dir
+from lightning.pytorch.strategies import DDPStrategy
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from semabench.config import RecipeConfig
+from semabench.data.augment.batch import pixel_augment
+from semabench.data.loaders import create_train_loader
+from semabench.data.sampling import Samples
+from semabench.models import build_model
+from semabench.training.module import Classifier
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CLASSES = 1000
+
+
+class Synthetic:
+    """The same random batch, again and again, as every loader gives it."""
+
+    def __init__(self, batch: int, resolution: int, steps: int) -> None:
+        pixels = torch.randint(0, 256, (batch, resolution, resolution, 3), dtype=torch.uint8)
+        pixels = pixels.pin_memory() if torch.cuda.is_available() else pixels
+        self.images = pixels.permute(0, 3, 1, 2)
+        self.labels = torch.arange(batch) % CLASSES
+        self.steps = steps
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Samples]]:
+        for step in range(self.steps):
+            yield self.images, self.labels, Samples(step, np.arange(len(self.labels)))
+
+
+class Windows(L.Callback):
+    """Times windows of steps, waited for at both ends."""
+
+    def __init__(self, steps: int, warmup: int) -> None:
+        self.steps, self.warmup = steps, warmup
+        self.seconds: list[float] = []
+        self._start = 0.0
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        """Read the clock at the end of the warm-up and of each window."""
+        done = trainer.global_step - self.warmup
+        if done < 0 or done % self.steps:
+            return
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        if done:
+            self.seconds.append((now - self._start) / self.steps)
+        self._start = now
+
+
+def recipe_for(global_batch: int) -> RecipeConfig:
+    """Return the recipe `common` at this global batch."""
+    with initialize_config_dir(str(CONF / "recipe"), version_base="1.3"):
+        told = compose("common")
+    recipe = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RecipeConfig), told))
+    assert isinstance(recipe, RecipeConfig)
+    recipe.batch_size = global_batch
+    return recipe
+
+
+def all_reduce_seconds(count: int, device: torch.device) -> float:
+    """Return the median seconds of an all-reduce of ``count`` float32."""
+    gradients, spent = torch.zeros(count, device=device), []
+    for _ in range(12):
+        torch.distributed.barrier()
+        start = time.perf_counter()
+        torch.distributed.all_reduce(gradients)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        spent.append(time.perf_counter() - start)
+    return statistics.median(spent[2:])
+
+
+def measure(name: str, compiled: bool, options: argparse.Namespace) -> dict[str, Any]:
+    """Time one model; every rank returns the same numbers but its own clock's."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    rank = int(os.environ.get("RANK", "0"))
+    distributed = "RANK" in os.environ
+    gpu = torch.cuda.is_available()
+    recipe = recipe_for(options.batch * world)
+    total = options.warmup + options.windows * options.steps
+    model = build_model(name, num_classes=CLASSES, resolution=options.resolution, options={})
+    model.to(memory_format=torch.channels_last)
+    module = Classifier(
+        model, recipe, num_classes=CLASSES, steps_per_epoch=total, mean=MEAN, std=STD, seed=0,
+        describe={}, pixels=pixel_augment(recipe, seed=0, mean=MEAN, interpolation="bicubic"),
+    )  # fmt: skip
+    if compiled:
+        model.compile()
+    loader: Any = Synthetic(options.batch, options.resolution, total)
+    if options.data:
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        loader = create_train_loader(
+            kind="ffcv", packed_dir=options.data, source_dir=None, resolution=options.resolution,
+            batch_size=options.batch, seed=0, rank=rank, world_size=world,
+            num_workers=max(1, len(os.sched_getaffinity(0)) // local),
+        )  # fmt: skip
+    windows = Windows(options.steps, options.warmup)
+    trainer = L.Trainer(
+        accelerator="gpu" if gpu else "cpu",
+        devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+        num_nodes=world // int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+        strategy=DDPStrategy(gradient_as_bucket_view=True) if distributed else "auto",
+        precision="bf16-mixed" if gpu else "32-true",
+        max_steps=total,
+        gradient_clip_val=recipe.clip_grad,
+        callbacks=[windows],
+        benchmark=gpu,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    trainer.fit(module, loader)
+    count = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    seconds = statistics.median(windows.seconds)
+    return {
+        "model": name,
+        "execution": "compiled" if compiled else "eager",
+        "data": "ffcv" if options.data else "synthetic",
+        "ddp": distributed,
+        "devices": world,
+        "batch_per_device": options.batch,
+        "resolution": options.resolution,
+        "step_ms": 1e3 * seconds,
+        "step_ms_windows": [1e3 * s for s in windows.seconds],
+        "images_per_second": options.batch * world / seconds,
+        "gradient_bytes": 4 * count,
+        "all_reduce_ms": 1e3 * all_reduce_seconds(count, module.device) if distributed else None,
+        "device": torch.cuda.get_device_name() if gpu else "cpu",
+        "torch": torch.__version__,
+    }
+
+
+def main() -> None:
+    """Parse the command line, run, print and append the results."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--models", nargs="+", default=["sema_tiny"])
+    parser.add_argument("--executions", nargs="+", default=["eager"], choices=["eager", "compiled"])
+    parser.add_argument("--data", type=Path, help="folder of train.beton; none: synthetic")
+    parser.add_argument("--batch", type=int, default=128, help="of each device")
+    parser.add_argument("--resolution", type=int, default=224)
+    parser.add_argument("--steps", type=int, default=20, help="of a window")
+    parser.add_argument("--windows", type=int, default=5)
+    parser.add_argument("--warmup", type=int, default=10, help="steps that are not timed")
+    parser.add_argument("--out", type=Path, help="folder for ddp.jsonl")
+    options = parser.parse_args()
+    for execution in options.executions:
+        for name in options.models:
+            torch.manual_seed(0)
+            row = measure(name, execution == "compiled", options)
+            if os.environ.get("RANK", "0") != "0":
+                continue
+            line = json.dumps(row)
+            print(line, flush=True)
+            if options.out:
+                options.out.mkdir(parents=True, exist_ok=True)
+                with open(options.out / "ddp.jsonl", "a") as file:
+                    file.write(line + "\n")
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

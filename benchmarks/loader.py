@@ -1,0 +1,228 @@
+"""Time loaders of training pictures: ours, stock FFCV's on the same file, torchvision's with PIL.
+
+    PYTHONPATH=src python3 benchmarks/loader.py [--folder DIR] [--out DIR]
+
+Two minutes on 16 cores. Makes its pictures (procedural: noise whose amplitude falls with the
+frequency, as photographs' does; longest side 500 px, JPEG quality 90), packs them with
+`semabench data pack`, and lets each loader make random-resized-crops of 224 px, flipped at random,
+as batches of uint8 in CPU memory. The loaders live in a process each and take turns, A B C A B C;
+while one works the others wait. A rate counts from a batch of an epoch (the first; for
+torchvision, whose workers each make a whole one, the one where all have delivered twice) to its
+last, so that starting an epoch, which costs a real data set little, is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+RESOLUTION = 224
+CLASSES = 8
+AMPLITUDE = 27.0  # of the finest detail, for about 110 kB a picture, as ImageNet's
+MEAN_SLOPE = 1.1  # amplitude falls as frequency ** -slope
+Epoch = Callable[[int], Iterable[Any]]
+
+
+def picture(seed: int) -> Image.Image:
+    """Return one of 500 × 375 pixels, or upright."""
+    rng = np.random.default_rng(seed)
+    height, width = (375, 500) if rng.random() < 0.75 else (500, 375)
+    fy, fx = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :]
+    frequency = np.maximum(np.hypot(fy, fx), 1 / width)
+    slope = rng.uniform(MEAN_SLOPE - 0.3, MEAN_SLOPE + 0.3)
+    phases = rng.uniform(0, 2 * np.pi, (3, height, frequency.shape[1]))
+    noise = np.fft.irfft2(frequency**-slope * np.exp(1j * phases), s=(height, width))
+    fine = np.std(noise - np.roll(noise, 1, axis=2))
+    luma, red, blue = noise * (AMPLITUDE / fine)
+    channels = [128 + luma + 0.4 * red, 128 + luma, 128 + luma + 0.4 * blue]
+    return Image.fromarray(np.clip(np.stack(channels, -1), 0, 255).astype(np.uint8))
+
+
+def write_picture(job: tuple[str, int]) -> int:
+    """Write one; return its bytes."""
+    path, seed = job
+    picture(seed).save(path, quality=90)
+    return os.path.getsize(path)
+
+
+def make(folder: Path, count: int, workers: int) -> dict[str, Any]:
+    """Make and pack ``count`` pictures, unless they are there; say what they are."""
+    from semabench.data.pack import pack
+
+    source, about = folder / "source", folder / "about.json"
+    if about.exists() and json.loads(about.read_text())["pictures"] == count:
+        return json.loads(about.read_text())
+    jobs = []
+    for number in range(count):
+        directory = source / "train" / f"class{number % CLASSES}"
+        directory.mkdir(parents=True, exist_ok=True)
+        jobs.append((str(directory / f"{number:06}.jpg"), number))
+    with ProcessPoolExecutor(workers) as pool:
+        sizes = list(pool.map(write_picture, jobs, chunksize=16))
+    pack(source, folder, workers=workers, overwrite=True)
+    told = {"pictures": count, "mean_bytes": round(statistics.mean(sizes))}
+    about.write_text(json.dumps(told))
+    return told
+
+
+def ours(folder: Path, batch: int, workers: int, interpolation: str) -> Epoch:
+    """Return the loader that `train.py` uses."""
+    from semabench.data.loaders import create_train_loader
+
+    loader = create_train_loader(
+        kind="ffcv", packed_dir=folder, source_dir=None, resolution=RESOLUTION, batch_size=batch,
+        seed=0, num_workers=workers, interpolation=interpolation,
+    )  # fmt: skip
+
+    def epoch(number: int) -> Iterable[Any]:
+        loader.set_epoch(number)
+        return loader
+
+    return epoch
+
+
+def stock(folder: Path, batch: int, workers: int) -> Epoch:
+    """Return ffcv.Loader with the operations of ffcv's own ImageNet example, up to the device."""
+    from ffcv.fields.decoders import IntDecoder, RandomResizedCropRGBImageDecoder
+    from ffcv.loader import Loader, OrderOption
+    from ffcv.transforms import RandomHorizontalFlip, Squeeze, ToTensor, ToTorchImage
+
+    size = (RESOLUTION, RESOLUTION)
+    loader = Loader(
+        str(folder / "train.beton"),
+        batch_size=batch,
+        num_workers=workers,
+        order=OrderOption.RANDOM,
+        os_cache=True,
+        drop_last=True,
+        pipelines={
+            "image": [
+                RandomResizedCropRGBImageDecoder(size),
+                RandomHorizontalFlip(),
+                ToTensor(),
+                ToTorchImage(),
+            ],
+            "label": [IntDecoder(), ToTensor(), Squeeze()],
+        },
+    )
+    return lambda number: loader
+
+
+def torchvision(folder: Path, batch: int, workers: int) -> Epoch:
+    """Return torch's DataLoader over an ImageFolder, with PIL (bicubic)."""
+    from torch.utils.data import DataLoader, RandomSampler
+    from torchvision.datasets import ImageFolder
+    from torchvision.transforms import v2
+
+    crop = v2.RandomResizedCrop(RESOLUTION, interpolation=v2.InterpolationMode.BICUBIC)
+    transform = v2.Compose([crop, v2.RandomHorizontalFlip(), v2.PILToTensor()])
+    data = ImageFolder(str(folder / "source" / "train"), transform)
+    sampler = RandomSampler(data, replacement=True, num_samples=1 << 24)  # one endless epoch
+    loader = DataLoader(data, batch, sampler=sampler, num_workers=workers, drop_last=True)
+    return lambda number: loader
+
+
+LOADERS: dict[str, Callable[..., Epoch]] = {
+    "semabench, bicubic": lambda *told: ours(*told, "bicubic"),
+    "semabench, area": lambda *told: ours(*told, "area"),
+    "ffcv.Loader, area": stock,
+    "torchvision, bicubic": torchvision,
+}
+
+
+def rate(epoch: Epoch, batch: int, skip: int, seconds: float) -> float:
+    """Return images per second over at least so many seconds of whole or part epochs."""
+    images, spent, number = 0, 0.0, 0
+    while spent < seconds:
+        start = None
+        for index, _ in enumerate(epoch(number)):
+            now = time.perf_counter()
+            if start is not None:
+                images += batch
+                spent += now - start
+            if index >= skip:
+                start = now
+            if spent >= seconds:
+                break
+        number += 1
+    return images / spent
+
+
+def serve(pipe: Connection, name: str, folder: Path, batch: int, workers: int) -> None:
+    """Make one loader, and time a window of so many seconds whenever asked for it."""
+    epoch = LOADERS[name](folder, batch, workers)
+    skip = 2 * workers if name.startswith("torchvision") else 0
+    while (seconds := pipe.recv()) is not None:
+        pipe.send(rate(epoch, batch, skip, seconds))
+
+
+def main() -> None:
+    """Parse the command line, run, write the results."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    cores = len(os.sched_getaffinity(0))
+    parser.add_argument("--folder", type=Path, default=Path("outputs/loader"))
+    parser.add_argument("--pictures", type=int, default=6000)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--workers", type=int, default=cores)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of a window")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only-make", action="store_true", help="the pictures, and stop")
+    parser.add_argument("--out", type=Path, help="folder for loader.json")
+    options = parser.parse_args()
+    about = make(options.folder, options.pictures, options.workers)
+    print(f"{about['pictures']} pictures of {about['mean_bytes'] / 1e3:.0f} kB", flush=True)
+    if options.only_make:
+        return
+    context = get_context("spawn")
+    pipes: dict[str, Connection] = {}
+    for name in LOADERS:
+        pipes[name], theirs = context.Pipe()
+        told = (theirs, name, options.folder, options.batch, options.workers)
+        context.Process(target=serve, args=told, daemon=not name.startswith("torch")).start()
+        theirs.close()
+    rates: dict[str, list[float]] = {name: [] for name in LOADERS}
+    for pipe in pipes.values():  # all compile and start at once
+        pipe.send(0.1)
+    alive = [name for name in LOADERS if answer(pipes[name], name) is not None]
+    for _ in range(options.rounds):
+        for name in alive:
+            pipes[name].send(options.seconds)
+            found = answer(pipes[name], name)
+            if found is not None:
+                rates[name].append(found)
+                print(f"{name:22} {found:7,.0f} img/s", flush=True)
+    for name in alive:
+        pipes[name].send(None)
+    result = {**about, "batch": options.batch, "workers": options.workers, "cores": cores}
+    result["images_per_second"] = rates
+    result["median"] = {name: statistics.median(r) for name, r in rates.items() if r}
+    for name, median in result["median"].items():
+        print(f"{name:22} median {median:7,.0f} img/s on {options.workers} workers", flush=True)
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
+        (options.out / "loader.json").write_text(json.dumps(result, indent=1))
+
+
+def answer(pipe: Connection, name: str) -> float | None:
+    """Wait for a loader's rate; None, and a line, if its process has died."""
+    try:
+        return pipe.recv()
+    except EOFError:
+        print(f"{name}: its process died", flush=True)
+        return None
+
+
+if __name__ == "__main__":
+    main()

@@ -140,9 +140,9 @@ def test_the_page_loads_nothing_and_is_the_same_for_the_same_rows(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
-STUDY = Family(
-    "study",
-    "Study",
+TRIAL = Family(
+    "trial",
+    "Trial",
     "Four tasks.",
     over_seeds(panel=lambda record: record.dataset),
     (Figure("tokens", "top1", "Higher is better."),),
@@ -151,7 +151,7 @@ STUDY = Family(
 
 def test_a_new_family_of_rows_is_one_entry(tmp_path):
     made = [
-        row("nano", 8 * n, 50 + seed, measure="study", mixer=mixer, dataset=task, seed=seed)
+        row("nano", 8 * n, 50 + seed, measure="trial", mixer=mixer, dataset=task, seed=seed)
         for n in (16, 64)
         for mixer in ("sema", "none")
         for task in ("needle", "recall")
@@ -159,14 +159,36 @@ def test_a_new_family_of_rows_is_one_entry(tmp_path):
     ]
     made = [replace(record, tokens=(record.resolution // 8) ** 2) for record in made]
     text = content(tmp_path, [row(), *made])
-    assert "Not shown: 16 rows of measure study" in text
-    text = content(tmp_path, [row(), *made], families=(*FAMILIES, STUDY))
+    assert "Not shown: 16 rows of measure trial" in text
+    text = content(tmp_path, [row(), *made], families=(*FAMILIES, TRIAL))
     assert "Not shown" not in text
     titles = [figure["title"] for figure in figures_of(text).values()]
     assert "Top-1 accuracy against tokens n: needle" in titles
     header, *lines = table_of(text, "Top-1 accuracy against tokens n (%)")
     assert header[-2:] == ["n 256", "n 4,096"]
     assert ["nano, none", "none", "recall", "0.50", "100", "2", "50.5 ±0.5", "50.5 ±0.5"] in lines
+
+
+def test_a_study_has_a_panel_for_each_task_and_way_of_training(tmp_path):
+    shared = {"measure": "study", "train_resolutions": "96-112-128", "readout": "query", "depth": 1}
+    shared |= {"classes": 8, "tokens": 256}
+    made = [
+        row("probe", 128, 50 + seed, mixer="sema", dataset=task, pairs=pairs, seed=seed, **shared)
+        for task, pairs in (("needle", None), ("recall", 4), ("recall", 32))
+        for seed in (0, 1)
+    ]
+    made.append(row("probe", 128, 90, mixer="sema", dataset="needle", **shared | {"depth": 2}))
+    titles = [
+        figure["title"].partition(": ")[2]
+        for figure in figures_of(content(tmp_path, made)).values()
+    ]
+    way = "trained at 96-112-128 px"
+    assert titles == [
+        f"needle, {way}, chance 12.5 %",
+        f"recall, 4 pairs, {way}, chance 12.5 %",
+        f"recall, 32 pairs, {way}, chance 12.5 %",
+        f"needle, {way}, 2 blocks, chance 12.5 %",
+    ]
 
 
 def test_every_figure_is_explained():

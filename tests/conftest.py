@@ -24,3 +24,8 @@ def golden_dir() -> Path:
 def clothing_dir() -> Path:
     """Real photographs in ImageNet layout: train/<class>/*.jpg and val/<class>/*.jpg."""
     return _shared("data/clothing10-256")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the tests that mostly wait, for Slurm, so that the others run beside them."""
+    items.sort(key=lambda item: "slurm" not in item.path.parts)

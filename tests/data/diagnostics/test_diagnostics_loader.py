@@ -46,7 +46,7 @@ def test_evaluation_is_the_same_for_every_seed_and_counts_each_sample_once():
 
 
 def test_what_is_known_before_anything_is_drawn():
-    about = describe_training_set("drawn", "", None, "recall")
+    about = describe_training_set("drawn", "", None, name="recall")
     loader = create_train_loader(**WHERE, name="recall", resolution=112, batch_size=4, seed=5)
     assert about.fingerprint == loader.fingerprint
     assert (about.samples, about.classes) == (loader.num_samples, loader.classes)
@@ -66,3 +66,15 @@ def test_what_is_known_before_anything_is_drawn():
 def test_mistakes(name, resolution, message):
     with pytest.raises(SemabenchError, match=message):
         create_eval_loader(**WHERE, name=name, resolution=resolution, batch_size=4)
+
+
+def test_drawn_pictures_grow_by_the_schedule():
+    options = {**WHERE, "name": "needle", "resolution": 128, "batch_size": 4, "seed": 0}
+    loader = create_train_loader(**options, schedule=[[0, 96], [1, 128]])
+    sizes = []
+    for epoch in (0, 1):
+        loader.set_epoch(epoch)
+        sizes.append(next(iter(loader))[0].shape[-1])
+    assert sizes == [96, 128]
+    with pytest.raises(SemabenchError, match="cells of 8 px: resolution=100"):
+        create_train_loader(**options, schedule=[[0, 100], [1, 128]])

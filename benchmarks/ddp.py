@@ -118,7 +118,7 @@ def measure(name: str, compiled: bool, options: argparse.Namespace) -> dict[str,
         describe={}, pixels=pixel_augment(recipe, seed=0, mean=MEAN, interpolation="bicubic"),
     )  # fmt: skip
     if compiled:
-        model.compile()
+        model.compile(dynamic=False)  # as trainer.compile does
     loader: Any = Synthetic(options.batch, options.resolution, total)
     if options.data:
         local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

@@ -2,7 +2,7 @@
 
     PYTHONPATH=src python3 benchmarks/loader.py [--folder DIR] [--out DIR]
 
-Two minutes on 16 cores. Makes its pictures (procedural: noise whose amplitude falls with the
+Makes its pictures (procedural: noise whose amplitude falls with the
 frequency, as photographs' does; longest side 500 px, JPEG quality 90), packs them with
 `semabench data pack`, and lets each loader make random-resized-crops of 224 px, flipped at random,
 as batches of uint8 in CPU memory. The loaders live in a process each and take turns, A B C A B C;
@@ -173,7 +173,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     cores = len(os.sched_getaffinity(0))
     parser.add_argument("--folder", type=Path, default=Path("outputs/loader"))
-    parser.add_argument("--pictures", type=int, default=6000)
+    parser.add_argument("--pictures", type=int, default=2000)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--workers", type=int, default=cores)
     parser.add_argument("--seconds", type=float, default=4.0, help="of a window")

@@ -20,7 +20,7 @@ from semabench.results.record import Record
 
 # Rough, for the estimate alone: seconds of a process's start, of one compilation, of what a window
 # takes beyond its timed part (allocation, warm-up), and of a model's warm-up.
-_START, _COMPILE, _BESIDE, _PREPARE = 20.0, {"infer": 40.0, "train": 80.0}, 0.3, 1.0
+_START, _COMPILE, _BESIDE, _PREPARE = 20.0, {"infer": 80.0, "train": 180.0}, 0.3, 1.0
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
@@ -27,5 +28,12 @@ def clothing_dir() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start with the tests that mostly wait, for Slurm, so that the others run beside them."""
+    """Start with the tests that mostly wait, for Slurm, so that the others run beside them.
+
+    What is marked ``gpu`` is skipped where there is none; CI, which has none, does not select it.
+    """
     items.sort(key=lambda item: "slurm" not in item.path.parts)
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))

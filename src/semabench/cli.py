@@ -192,15 +192,10 @@ def _shapes(**options: Any) -> None:
 
 
 def _report(runs: list[Path], out: Path | None, html: bool) -> None:
-    from rich.console import Console
-
-    from semabench.results.report import print_report, report
+    from semabench.results.report import tell_report
 
     first = runs[0] if runs[0].is_dir() else runs[0].parent
-    written = report(runs, out or first / "report", html)
-    print_report(written, Console())
-    for path in written.files:
-        print(path)
+    tell_report(runs, out or first / "report", html)
 
 
 def _dashboard(**options: Any) -> None:

@@ -193,7 +193,6 @@ def test_without_ffcv_the_reason_is_told(monkeypatch):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_batches_are_pinned_and_survive_asynchronous_copies(dataset):
     torch.cuda.init()
     path = dataset.packed / "train.beton"

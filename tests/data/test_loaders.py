@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import shutil
 import threading
 
 import numpy as np
@@ -10,45 +9,12 @@ import pytest
 import torch
 from lightning.fabric.utilities.data import _set_sampler_epoch
 from lightning.fabric.utilities.types import _Stateful
+from loader_makers import KINDS, copied, evaluation, needs_ffcv, same, train
 
-from semabench.data import loaders
 from semabench.data.augment.batch import BatchAugment, PixelAugment
 from semabench.data.augment.policy import parse_rand_augment
-from semabench.data.ffcv_loader import missing_ffcv
-from semabench.data.loaders import create_eval_loader, create_train_loader
+from semabench.data.loaders import create_train_loader
 from semabench.errors import SemabenchError
-
-needs_ffcv = pytest.mark.skipif(missing_ffcv() is not None, reason="FFCV is not installed")
-KINDS = [pytest.param("ffcv", marks=needs_ffcv), "folder"]
-
-
-def train(dataset, kind, **options):
-    options = {"batch_size": 8, "seed": 3, "num_workers": 2, **options}
-    return create_train_loader(
-        kind=kind,
-        packed_dir=dataset.packed,
-        source_dir=dataset.source,
-        resolution=dataset.resolution,
-        **options,
-    )
-
-
-def evaluation(dataset, kind, **options):
-    options = {"batch_size": 8, "num_workers": 2, "resolution": dataset.resolution, **options}
-    return create_eval_loader(
-        kind=kind, packed_dir=dataset.packed, source_dir=dataset.source, **options
-    )
-
-
-def copied(batches):
-    return [(images.clone(), labels.clone()) for images, labels, *_ in batches]
-
-
-def same(ours, theirs):
-    return len(ours) == len(theirs) and all(
-        torch.equal(x, u) and torch.equal(y, v)
-        for (x, y, *_), (u, v, *_) in zip(ours, theirs, strict=True)
-    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -208,71 +174,6 @@ def test_partial_epochs_leave_nothing_behind(dataset, kind):
             break
     assert threading.active_count() <= before
     assert len(list(loader)) == len(loader)
-
-
-def test_without_ffcv_the_folder_is_taken_with_a_warning(dataset, monkeypatch):
-    monkeypatch.setattr(loaders, "missing_ffcv", lambda: "No module named 'ffcv'")
-    with pytest.warns(UserWarning, match="FFCV cannot be used here.*slower folder loader"):
-        loader = train(dataset, "ffcv")
-    assert type(loader).__name__ == "FolderTrainLoader"
-    with pytest.raises(SemabenchError, match=r"install semabench\[ffcv\]"):
-        train(dataset._replace(source=None), "ffcv")
-
-
-@needs_ffcv
-def test_missing_files_are_told_with_the_command_that_makes_them(dataset, tmp_path):
-    with pytest.raises(SemabenchError) as error:
-        evaluation(dataset, "ffcv", resolution=64)
-    assert f"`semabench data render {dataset.source} {dataset.packed} --resolution 64`" in str(
-        error.value
-    )
-    with pytest.raises(SemabenchError, match=f"`semabench data pack SRC {tmp_path}`"):
-        train(dataset._replace(packed=tmp_path, source=None), "ffcv")
-
-
-@needs_ffcv
-def test_pixels_rendered_otherwise_are_refused(dataset):
-    with pytest.raises(SemabenchError, match=r"rendered with crop_pct 0.875, not 1.0.*--overwrite"):
-        evaluation(dataset, "ffcv", crop_pct=1.0)
-
-
-@needs_ffcv
-def test_a_file_that_is_not_rendered_is_no_evaluation_set(dataset, tmp_path):
-    for suffix in ("", ".json"):
-        shutil.copy(dataset.packed / f"train.beton{suffix}", tmp_path / f"val-48.beton{suffix}")
-    with pytest.raises(SemabenchError, match="does not hold raw pictures of 48×48"):
-        evaluation(dataset._replace(packed=tmp_path), "ffcv")
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"batch_size": 46}, "45 pictures, fewer than one batch of 46"),
-        ({"batch_size": 0}, "batch_size must be at least 1"),
-        ({"num_workers": 0}, "workers must be at least 1"),
-        ({"scale": (0.0, 1.0)}, "crop_scale"),
-        ({"ratio": (2.0, 1.0)}, "crop_ratio"),
-        ({"hflip": 1.5}, "hflip"),
-        ({"seed": -1}, "seed must be between"),
-        ({"repeats": 0}, "repeats must be at least 1"),
-        ({"rank": 2, "world_size": 2}, "rank 2"),
-        ({"interpolation": "bicubik"}, "Did you mean 'bicubic'"),
-    ],
-)
-@pytest.mark.parametrize("kind", KINDS)
-def test_bad_arguments_are_refused_in_one_line(dataset, kind, options, message):
-    with pytest.raises(SemabenchError, match=message) as error:
-        train(dataset, kind, **options)
-    assert "\n" not in str(error.value)
-
-
-def test_unknown_kinds_and_small_resolutions_are_refused(dataset):
-    with pytest.raises(SemabenchError, match=r"unknown loader 'fcv'\. Did you mean 'ffcv'"):
-        train(dataset, "fcv")
-    with pytest.raises(SemabenchError, match="resolution must be at least 32, got 31"):
-        evaluation(dataset, "folder", resolution=31)
-    with pytest.raises(SemabenchError, match="needs the directory of pictures"):
-        train(dataset._replace(source=None), "folder")
 
 
 def test_order_tells_each_batchs_samples(dataset):

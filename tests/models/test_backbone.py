@@ -155,7 +155,6 @@ def test_bfloat16_autocast_trains():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("mixer", list_mixers())
 def test_gpu_agrees_with_cpu(mixer):
     model = timm.create_model("sema_nano", mixer=mixer, num_classes=5).eval()

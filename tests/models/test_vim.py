@@ -184,7 +184,6 @@ def test_compiles_whole():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_gpu_agrees_with_cpu():
     model = nano().eval()
     x = torch.randn(2, 3, 96, 80)

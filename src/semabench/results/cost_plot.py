@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from semabench.results.cost_summary import Curve
-from semabench.results.plot import COLOURS, DASHES, MARKERS, save_figure, spread_ticks, style_axes
+from semabench.results.plot import (
+    COLOURS,
+    DASHES,
+    MARKERS,
+    save_with_legend,
+    spread_ticks,
+    style_axes,
+)
 from semabench.results.record import Record
 
 if TYPE_CHECKING:
@@ -37,16 +44,7 @@ def plot_cost(curves: Sequence[Curve], stem: Path) -> list[Path]:
     row = next(iter(curves[0].rows.values()))
     style_axes(left, "Throughput", "images per second (log)", _caption(curves, row))
     style_axes(right, "Peak memory", "MiB (log)", _memory_caption(curves, row))
-    handles, names = left.get_legend_handles_labels()
-    figure.legend(
-        handles,
-        names,
-        frameon=False,
-        fontsize=9,
-        loc="outside lower center",
-        ncols=min(4, len(names)),
-    )
-    return save_figure(figure, stem)
+    return save_with_legend(figure, left, stem, 4)
 
 
 def _panel(axes: Axes, curves: Sequence[Curve], value: Value) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from semabench.results.dispersion_summary import Curve, first_stages
-from semabench.results.plot import COLOURS, DASHES, MARKERS, save_figure, style_axes
+from semabench.results.plot import COLOURS, DASHES, MARKERS, save_with_legend, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,16 +66,7 @@ def plot_dispersion(curves: Sequence[Curve], captions: Sequence[str], stem: Path
         _panel(axes, drawn, field)
         style_axes(axes, title, unit, [note])
         axes.set_xlabel("n, tokens (log)")
-    handles, names = axes.get_legend_handles_labels()
-    figure.legend(
-        handles,
-        names,
-        frameon=False,
-        fontsize=9,
-        loc="outside lower center",
-        ncols=min(6, len(names)),
-    )
-    return save_figure(figure, stem)
+    return save_with_legend(figure, axes, stem, 6)
 
 
 def _panel(axes: Axes, curves: Sequence[Curve], field: str) -> None:

@@ -213,6 +213,20 @@ def _legend(axes: Axes, ends: Sequence[tuple[float, ErrorbarContainer]]) -> None
         axes.legend(handles=handles, frameon=False, fontsize=9)
 
 
+def save_with_legend(figure: Figure, axes: Axes, stem: Path, columns: int) -> list[Path]:
+    """Name the lines of ``axes`` below the figure, in so many columns at most; write it."""
+    handles, names = axes.get_legend_handles_labels()
+    figure.legend(
+        handles,
+        names,
+        frameon=False,
+        fontsize=9,
+        loc="outside lower center",
+        ncols=min(columns, len(names)),
+    )
+    return save_figure(figure, stem)
+
+
 def save_figure(figure: Figure, stem: Path) -> list[Path]:
     """Write a figure as ``.png`` and ``.svg``, each atomically; return the two paths."""
     from matplotlib import rc_context

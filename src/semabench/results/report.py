@@ -133,6 +133,16 @@ def report(paths: Iterable[Path], out_dir: Path, html: bool = False) -> ReportPa
     )
 
 
+def tell_report(paths: Iterable[Path], out_dir: Path, html: bool = False) -> None:
+    """Write a report as ``report`` does; print its tables and the files written on the terminal."""
+    from rich.console import Console
+
+    written = report(paths, out_dir, html)
+    print_report(written, Console())
+    for file in written.files:
+        print(file)
+
+
 def print_report(written: ReportPaths, console: Console) -> None:
     """Print all tables of a report on a terminal."""
     if written.lines:

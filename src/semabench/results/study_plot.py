@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from semabench.results.plot import COLOURS, DASHES, MARKERS, save_figure, style_axes
+from semabench.results.plot import COLOURS, DASHES, MARKERS, save_with_legend, style_axes
 from semabench.results.study_summary import Panel, Way
 from semabench.results.study_table import tokens
 from semabench.results.summary import Estimate
@@ -73,7 +73,7 @@ def plot_pairs(way: Way, captions: Sequence[str], stem: Path) -> list[Path]:
         one.set_xticks(choices, [str(m) for m in choices])
         one.set_xlabel("m, pairs in the picture")
         _frame(one, recall[0].chance)
-    return _save(figure, axes[0], stem)
+    return save_with_legend(figure, axes[0], stem, 9)
 
 
 def _draw(
@@ -97,7 +97,7 @@ def _draw(
             low, high = tokens(min(trained)), tokens(max(trained))
             one.axvspan(low / 1.04, high * 1.04, color="#eeeeee", zorder=0, linewidth=0)
         _frame(one, panel.chance)
-    return _save(figure, axes[0], stem)
+    return save_with_legend(figure, axes[0], stem, 9)
 
 
 def _extremes(panels: Sequence[Panel]) -> list[Panel]:
@@ -155,16 +155,3 @@ def _frame(axes: Axes, chance: float) -> None:
             fontsize=8,
         )
     axes.set_ylim(0, 108)
-
-
-def _save(figure: Figure, axes: Axes, stem: Path) -> list[Path]:
-    handles, names = axes.get_legend_handles_labels()
-    figure.legend(
-        handles,
-        names,
-        frameon=False,
-        fontsize=9,
-        loc="outside lower center",
-        ncols=min(9, len(names)),
-    )
-    return save_figure(figure, stem)

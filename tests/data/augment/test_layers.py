@@ -22,7 +22,6 @@ from semabench.data.sampling import Samples
 GEOMETRY = ("Rotate", "ShearX", "ShearY", "TranslateXRel", "TranslateYRel")
 FILL = (124, 116, 104)
 PUBLISHED = PixelAugment(rand_augment=parse_rand_augment("rand-m9-mstd0.5-inc1"), seed=5)
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 def applied(pixels: torch.Tensor, layer: Layer, interpolation: str = "bicubic") -> torch.Tensor:
@@ -218,7 +217,6 @@ def test_photographs_side_by_side(photographs, tmp_path):
 
 
 @pytest.mark.gpu
-@needs_gpu
 def test_the_device_makes_no_difference_and_is_not_waited_for(pictures):
     model = BatchAugment(PUBLISHED, 0.5, seed=5)
     pixels = pictures.repeat(12, 1, 1, 1)

@@ -10,7 +10,6 @@ from semabench.evaluation.cost.memory import free_memory
 from semabench.evaluation.cost.worker import Worker
 from semabench.evaluation.cost.workload import Setting, Workload
 
-NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 META = torch.device("meta")
 
 
@@ -122,7 +121,6 @@ def test_an_unknown_model_is_one_line():
 
 
 @pytest.mark.gpu
-@NEEDS_CUDA
 @pytest.mark.parametrize("mode", ["infer", "train"])
 def test_on_a_gpu_memory_is_the_models_own_and_energy_is_counted(mode):
     told = setting(device="cuda", precision="bf16-mixed", min_seconds=0.3)
@@ -141,7 +139,6 @@ def test_on_a_gpu_memory_is_the_models_own_and_energy_is_counted(mode):
 
 
 @pytest.mark.gpu
-@NEEDS_CUDA
 def test_on_a_gpu_compiled_shapes_do_not_disturb_each_other():
     told = setting(device="cuda", precision="bf16-mixed")
     worker = Worker(CostModel("sema_nano"), "train", told)

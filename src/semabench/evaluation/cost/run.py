@@ -6,8 +6,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from semabench.config_cost import CostConfig
 from semabench.errors import SemabenchError
 from semabench.evaluation.cost.plan import Job, estimate_seconds, in_turn, plan_jobs
@@ -16,7 +14,7 @@ from semabench.evaluation.cost.session import Session
 from semabench.evaluation.cost.workload import Setting
 from semabench.files import make_directory
 from semabench.results.record import Record
-from semabench.results.report import print_report, report
+from semabench.results.report import tell_report
 from semabench.results.store import RESULTS_NAME, read_rows
 from semabench.training.devices import choose_accelerator, choose_precision
 
@@ -51,7 +49,8 @@ def measure_cost(config: CostConfig) -> list[Record]:
         session = Session(config, setting, out_dir, screen, start)
         for group in in_turn(todo, config.peers):
             session.measure(group)
-    _report(out_dir)
+    if read_rows(path):
+        tell_report([path], out_dir / "report")
     _complain(session, path)
     wanted = {job.row.key for job in jobs}
     return [row for row in read_rows(path) if row.key in wanted]
@@ -70,15 +69,6 @@ def _opening(jobs: Sequence[Job], todo: Sequence[Job], config: CostConfig, path:
         f"{len(todo)} measurements, {compiled} to compile{before}; "
         f"about {minutes(estimate_seconds(todo, config))}: {path}"
     )
-
-
-def _report(out_dir: Path) -> None:
-    if not read_rows(out_dir / RESULTS_NAME):
-        return
-    written = report([out_dir / RESULTS_NAME], out_dir / "report")
-    print_report(written, Console())
-    for path in written.files:
-        print(path)
 
 
 def _complain(session: Session, path: Path) -> None:

@@ -17,7 +17,7 @@ from semabench.evaluation.dispersion.random_inputs import measure_job, plan_jobs
 from semabench.evaluation.dispersion.trained import measure_rows, open_pictures, plan_rows
 from semabench.evaluation.subject import load_subject
 from semabench.results.record import Record
-from semabench.results.report import print_report, report
+from semabench.results.report import tell_report
 from semabench.results.store import RESULTS_NAME, append_record, read_rows
 from semabench.training.devices import choose_accelerator, choose_precision
 
@@ -40,10 +40,7 @@ def measure_dispersion(config: DispersionConfig) -> list[Record]:
     else:
         precision = choose_precision(config.precision, accelerator)
         path, rows = _measure_model(config, precision, device)
-    written = report([path], path.parent / "report")
-    print_report(written, Console())
-    for file in written.files:
-        print(file)
+    tell_report([path], path.parent / "report")
     return rows
 
 

@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
-from rich.console import Console
 
 from semabench.config_study import StudyConfig
 from semabench.errors import SemabenchError
@@ -20,7 +19,7 @@ from semabench.evaluation.study.plan import Job, plan_jobs
 from semabench.evaluation.study.worker import StudyPeer
 from semabench.files import make_directory
 from semabench.results.record import Record
-from semabench.results.report import print_report, report
+from semabench.results.report import tell_report
 from semabench.results.store import RESULTS_NAME, append_record, read_rows
 from semabench.training.devices import choose_accelerator
 
@@ -51,7 +50,8 @@ def measure_study(config: StudyConfig) -> list[Record]:
         screen.say(f"{len(todo)} trainings{before}: {path}")
         crew = Crew(config, device, path, screen, start)
         crew.work(todo)
-    _report(path)
+    if read_rows(path):
+        tell_report([path], path.parent / "report")
     _complain(crew, path)
     wanted = {row.key for job in jobs for row in job.rows}
     return [row for row in read_rows(path) if row.key in wanted]
@@ -148,15 +148,6 @@ def _line(job: Job, rows: Sequence[Record], seconds: float) -> str:
         f"{seconds:5.0f} s  {job.training.title:<44} loss {first.train_loss:.3f}  {told}  "
         f"({first.train_seconds:.1f} s)"
     )
-
-
-def _report(path: Path) -> None:
-    if not read_rows(path):
-        return
-    written = report([path], path.parent / "report")
-    print_report(written, Console())
-    for file in written.files:
-        print(file)
 
 
 def _complain(crew: Crew, path: Path) -> None:

@@ -1,12 +1,12 @@
 """Time augmentation on a GPU, and its share of a training step.
 
-    PYTHONPATH=src python3 benchmarks/augment.py [--model sema_tiny] [--out $OUT]
+    PYTHONPATH=src python3 benchmarks/augment.py [--executions eager compiled] [--out DIR]
 
-About a minute on an H200. For batches of 128 and 256 pictures of 224 px: medians by CUDA events,
-over batches that each have their own draws, of RandAugment (``rand-m9-mstd0.5-inc1``), erasing
-(0.25) and mixing, the time the host takes to launch them, the floor by bytes, and the number of
-operations. With --model also an eager training step (bf16, forward and backward) with and without
-augmentation.
+A minute on an H200, and two to four more to compile. For batches of 128 and 256 pictures of 224 px:
+medians by CUDA events, over batches that each have their own draws, of RandAugment
+(``rand-m9-mstd0.5-inc1``), erasing (0.25) and mixing, the time the host takes to launch them, the
+floor by bytes, and the number of operations. Then training steps of --model (bf16, cross-entropy,
+fused AdamW) with all of these and with none, in windows that take turns: A B A B.
 """
 
 from __future__ import annotations
@@ -113,49 +113,67 @@ def augmentation(batch: int) -> dict:
     return result
 
 
-def training_step(name: str, batch: int) -> dict:
-    """Time a whole step with and without augmentation."""
+def training_step(name: str, batch: int, compiled: bool, windows: int, steps: int) -> dict:
+    """Time whole steps with and without augmentation, in turn.
+
+    As in training, nothing waits for the device between the steps of a window.
+    """
     import timm
 
     import semabench  # noqa: F401  registers the models
 
     net = timm.create_model(name, num_classes=1000).cuda().train()
     net = net.to(memory_format=torch.channels_last)
+    if compiled:
+        net.compile(dynamic=False)
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4, fused=True)
     normalize = Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)).cuda()
     mix = Mix(1000, mixup=0.8, cutmix=1.0, prob=1.0, switch_prob=0.5)
+    augment = BatchAugment(PUBLISHED, 0.25, seed=0).cuda()
     shape = (batch, RESOLUTION, RESOLUTION, 3)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, device="cuda").permute(0, 3, 1, 2)
     labels = torch.arange(batch, device="cuda") % 1000
 
-    def step(model: BatchAugment, number: int) -> None:
-        samples = Samples(number, np.arange(batch))
-        made = model.erase(normalize(model.change(images, samples)), samples)
-        mixed, targets = mix(made, labels)
+    def step(augmented: bool, number: int) -> None:
+        made, targets = normalize(images), labels
+        if augmented:
+            samples = Samples(number, np.arange(batch))
+            made = augment.erase(normalize(augment.change(images, samples)), samples)
+            made, targets = mix(made, labels)
         with torch.autocast("cuda", torch.bfloat16):
-            loss = F.cross_entropy(net(mixed), targets)
+            loss = F.cross_entropy(net(made), targets)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
 
-    result = {"model": name, "batch": batch}
-    parts = {"without": (PixelAugment(), 0.0), "with": (PUBLISHED, 0.25)}
-    for kind, part in parts.items():
-        model = BatchAugment(*part, seed=0).cuda()
-        for number in range(5):
-            step(model, number)
-        spent = []
-        for number in range(30):
-            torch.cuda.synchronize()
-            began = time.perf_counter()
-            step(model, number)
-            torch.cuda.synchronize()
-            spent.append(1000 * (time.perf_counter() - began))
-        result[kind] = statistics.median(spent)
+    def window(augmented: bool, first: int) -> tuple[float, float]:
+        """Return milliseconds a step, and those the host took to launch one."""
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        for number in range(first, first + steps):
+            step(augmented, number)
+        launched = time.perf_counter()
+        torch.cuda.synchronize()
+        ended = time.perf_counter()
+        return 1000 * (ended - began) / steps, 1000 * (launched - began) / steps
+
+    for augmented in (False, True):  # compiles, and fills the allocator
+        window(augmented, 0)
+    spent: dict[bool, list[tuple[float, float]]] = {False: [], True: []}
+    for number in range(windows):
+        for augmented in (False, True):
+            spent[augmented].append(window(augmented, (1 + number) * steps))
+    execution = "compiled" if compiled else "eager"
+    result: dict = {"model": name, "batch": batch, "execution": execution, "steps": steps}
+    for kind, times in (("without", spent[False]), ("with", spent[True])):
+        result[kind] = statistics.median(total for total, _ in times)
+        result[f"{kind}_host"] = statistics.median(host for _, host in times)
+        result[f"{kind}_windows"] = [total for total, _ in times]
     share = result["with"] / result["without"] - 1
     print(
-        f"batch {batch} {name}: a step takes {result['without']:.1f} ms without, "
-        f"{result['with']:.1f} ms with augmentation: {100 * share:+.1f} %",
+        f"batch {batch} {name} {execution}: a step takes {result['without']:.1f} ms without "
+        f"(launched in {result['without_host']:.1f}), {result['with']:.1f} with augmentation "
+        f"({result['with_host']:.1f}): {100 * share:+.1f} %",
         flush=True,
     )
     return result
@@ -166,11 +184,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--model", default="sema_tiny", help="of the training step; '' for none")
     parser.add_argument("--out", type=Path, help="folder for augment.json")
+    parser.add_argument("--executions", nargs="+", default=["eager"], choices=["eager", "compiled"])
+    parser.add_argument("--batches", nargs="+", type=int, default=[128, 256])
+    parser.add_argument("--windows", type=int, default=5, help="of each kind of step, in turn")
+    parser.add_argument("--steps", type=int, default=20, help="of a window")
     options = parser.parse_args()
     results: dict = {"device": torch.cuda.get_device_name(), "torch": torch.__version__}
-    results["parts"] = [augmentation(batch) for batch in (128, 256)]
-    if options.model:
-        results["steps"] = [training_step(options.model, batch) for batch in (128, 256)]
+    results["parts"] = [augmentation(batch) for batch in options.batches]
+    results["steps"] = [
+        training_step(options.model, batch, execution == "compiled", options.windows, options.steps)
+        for execution in options.executions
+        for batch in options.batches
+        if options.model
+    ]
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "augment.json").write_text(json.dumps(results, indent=1))

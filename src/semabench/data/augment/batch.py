@@ -68,7 +68,7 @@ class BatchAugment(nn.Module):
     Cost (``benchmarks/augment.py``): reading and writing every changed sample once a layer, for
     the copy and ``rand-m9-mstd0.5-inc1``'s two layers, is 4 times the batch's uint8 size: 154 MB,
     0.04 ms, for 256 pictures of 224² on an H200. Plain torch operations move some twenty times
-    that, in about 350 operations, and 35 for erasing: their launches count as much as their bytes.
+    that, in about 280 operations, and 35 for erasing: their launches count as much as their bytes.
     """
 
     fill: Tensor

@@ -11,6 +11,8 @@ two values in a thousand that are off by one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -46,19 +48,6 @@ def line_terms(ops: np.ndarray, values: np.ndarray, size: int) -> tuple[np.ndarr
     return terms, strides.astype(np.int32)
 
 
-def move_along_lines(
-    pixels: Tensor, terms: Tensor, strides: Tensor, fill: Tensor, interpolation: str
-) -> Tensor:
-    """Shear or translate uint8 (n, R, R, 3) as ``line_terms`` says."""
-    n, size = pixels.shape[:2]
-    step, of_x, of_y = strides.view(n, 1, 1, 3).unbind(-1)
-    at, inside = _coordinate(terms, size)
-    places, weights = _taps(at, size, interpolation)
-    integers = torch.arange(size, dtype=torch.int32, device=pixels.device)
-    rest = integers * of_x + integers[:, None] * of_y
-    return _gather(pixels, places * step + rest, weights, inside, fill)
-
-
 def rotation_terms(degrees: np.ndarray, size: int) -> np.ndarray:
     """Return what maps an output to an input coordinate: float64 (n, 2, 3), of x and of y.
 
@@ -74,25 +63,63 @@ def rotation_terms(degrees: np.ndarray, size: int) -> np.ndarray:
     return np.stack([of_x, of_y], 1)
 
 
-def rotate(pixels: Tensor, terms: Tensor, fill: Tensor, interpolation: str) -> Tensor:
-    """Rotate uint8 (n, R, R, 3) as ``rotation_terms`` says."""
-    n, size = pixels.shape[:2]
-    at, inside = _coordinate(terms.transpose(0, 1).reshape(2 * n, 3), size)  # all x, then all y
+def moves(ops: np.ndarray, values: np.ndarray, sizes: Sequence[int], size: int) -> list[np.ndarray]:
+    """Return what ``move`` wants on the device.
+
+    Args:
+        ops: int64 (n,), places in ``policy.OPS``: first those along lines, then rotations.
+        values: float64 (n,), see ``policy.arguments``.
+        sizes: how many are of each.
+        size: R of the pictures.
+
+    Returns:
+        Terms of all coordinates, float64 (lines + 2 rotations, 3), those of x before those of y;
+        strides, int32 (lines, 3); where each picture begins, int32 (n,): 32 bits are enough for
+        2,047 pictures of 1024²; int32 (R,) and float64 (R,): pixels, and their centres.
+    """
+    lines, rotations = sizes
+    of_lines, strides = line_terms(ops[:lines], values[:lines], size)
+    turned = rotation_terms(values[lines:], size).transpose(1, 0, 2).reshape(2 * rotations, 3)
+    pixels = np.arange(size, dtype=np.int32)
+    starts = size * size * np.arange(lines + rotations, dtype=np.int32)
+    return [np.concatenate([of_lines, turned]), strides, starts, pixels, pixels + 0.5]
+
+
+def move(
+    pixels: Tensor, sizes: Sequence[int], arrays: Sequence[Tensor], fill: Tensor, interpolation: str
+) -> list[Tensor]:
+    """Shear, translate and rotate uint8 (n, R, R, 3) as ``moves`` says; return the parts moved."""
+    lines, rotations = sizes
+    if not lines + rotations:
+        return []
+    terms, strides, starts, integers, centres = arrays
+    size = pixels.shape[1]
+    at, inside = _coordinate(terms, centres)
     places, weights = _taps(at, size, interpolation)
-    columns, rows = places.split(n, dim=1)
-    across, down = weights.split(n, dim=1)
-    square = (rows * size)[:, None] + columns
-    weights = down[:, None] * across
-    inside = inside[:n] & inside[n:]
-    return _gather(pixels, square.flatten(0, 1), weights.flatten(0, 1), inside, fill)
+    parts = lines, rotations, rotations
+    along, columns, rows = places.split(parts, dim=1)
+    single, across, down = weights.split(parts, dim=1)
+    inside_line, inside_x, inside_y = inside.split(parts)
+    first = starts.view(-1, 1, 1)
+    moved = []
+    if lines:
+        step, of_x, of_y = strides.view(lines, 1, 1, 3).unbind(-1)
+        rest = first[:lines] + integers * of_x + integers[:, None] * of_y
+        taps = along * step + rest
+        moved.append(_gather(pixels, taps, single, inside_line, fill))
+    if rotations:
+        square = torch.add(first[lines:], rows, alpha=size)[:, None] + columns
+        weights = (down[:, None] * across).flatten(0, 1)
+        within = inside_x & inside_y
+        moved.append(_gather(pixels, square.flatten(0, 1), weights, within, fill))
+    return moved
 
 
-def _coordinate(terms: Tensor, size: int) -> tuple[Tensor, Tensor]:
+def _coordinate(terms: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
     """Return the input coordinate of each pixel, float64 (n, R, R), and where it is inside."""
-    centres = torch.arange(size, dtype=torch.float64, device=terms.device) + 0.5
     of_x, of_y, shift = terms.view(-1, 1, 1, 3).unbind(-1)
     at = of_x * centres + (of_y * centres[:, None] + shift)
-    return at, (at >= 0) & (at < size)
+    return at, (at >= 0) & (at < len(centres))
 
 
 def _taps(at: Tensor, size: int, interpolation: str) -> tuple[Tensor, Tensor]:
@@ -107,7 +134,8 @@ def _taps(at: Tensor, size: int, interpolation: str) -> tuple[Tensor, Tensor]:
         outer, inner = d * e, d * d  # Horner, once from each side
         left = 1 - inner * (2 - d)  # w(d) = 1 − 2d² + d³
         right = 1 - e * e * (1 + d)
-        first, weights = -1, torch.stack([-outer * e, left, right, -outer * d])
+        outer = -outer
+        first, weights = -1, torch.stack([outer * e, left, right, outer * d])
     steps = torch.arange(first, first + len(weights), dtype=torch.int32, device=at.device)
     return (floor.int() + steps.view(-1, 1, 1, 1)).clamp_(0, size - 1), weights
 
@@ -115,10 +143,7 @@ def _taps(at: Tensor, size: int, interpolation: str) -> tuple[Tensor, Tensor]:
 def _gather(
     pixels: Tensor, places: Tensor, weights: Tensor, inside: Tensor, fill: Tensor
 ) -> Tensor:
-    """Sum weighted pixels: places and weights (K, n, R, R), places within a picture."""
-    n, size = pixels.shape[:2]
-    starts = (size * size) * torch.arange(n, dtype=torch.int32, device=pixels.device)
-    places = places + starts.view(n, 1, 1)  # 32 bits: enough for 2,047 pictures of 1024²
+    """Sum weighted pixels: places, among those of all pictures, and weights (K, n, R, R)."""
     taken = pixels.view(-1, 3).index_select(0, places.view(-1))
     values = (taken.view(*places.shape, 3) * weights[..., None]).sum(0)
     values = values.add_(_SLACK).clamp_(0, 255).to(torch.uint8)

@@ -1,23 +1,20 @@
 """One layer of a plan on a batch: samples with like operations are worked on together.
 
-Every group is picked by indices that the CPU knows, so nothing waits for the device.
+Every group is picked by indices that the CPU knows, so nothing waits for the device. Launches cost
+more than bytes (`benchmarks/augment.py`): the samples of a layer are gathered once and put back
+once, and what the CPU can make, tables, terms, even counting numbers, travels in one copy.
 """
 
 from __future__ import annotations
+
+import itertools
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from semabench.data.augment.blends import enhance
-from semabench.data.augment.geometry import (
-    ALONG_X,
-    ALONG_Y,
-    line_terms,
-    move_along_lines,
-    rotate,
-    rotation_terms,
-)
+from semabench.data.augment.geometry import ALONG_X, ALONG_Y, move, moves
 from semabench.data.augment.plan import Layer
 from semabench.data.augment.policy import OPS
 from semabench.data.augment.tables import (
@@ -30,6 +27,11 @@ from semabench.data.augment.tables import (
 )
 from semabench.data.augment.transfer import send
 
+# In the order in which a layer's samples are gathered: those of tables, blends, moves.
+_TABLES = (FIXED, ("AutoContrast",), ("Equalize",), ("Contrast",))
+_BLENDS = (("Color",), ("Sharpness",))
+_MOVES = ((*ALONG_X, *ALONG_Y), ("Rotate",))
+
 
 def apply_layer(pixels: Tensor, layer: Layer, fill: Tensor, interpolation: str) -> None:
     """Change uint8 pixels (B, R, R, 3) in place.
@@ -40,62 +42,49 @@ def apply_layer(pixels: Tensor, layer: Layer, fill: Tensor, interpolation: str) 
         fill: uint8 (3,), where rotation, shear and translation uncover nothing.
         interpolation: of those: bicubic or bilinear.
     """
-    _apply_tables(pixels, layer)
-    _apply_blends(pixels, layer)
-    _apply_lines(pixels, layer, fill, interpolation)
-    _apply_rotations(pixels, layer, fill, interpolation)
+    groups = [_slots(layer, names) for names in (*_TABLES, *_BLENDS, *_MOVES)]
+    order = np.concatenate(groups)
+    if not len(order):
+        return
+    sizes = [len(group) for group in groups]
+    of_tables, of_blends, of_moves = sizes[:4], sizes[4:6], sizes[6:]
+    ops, values = layer.ops[order], layer.values[order]
+    tabled, blended = sum(of_tables), sum(of_blends)
+    blends, moved = slice(tabled, tabled + blended), slice(tabled + blended, None)
+    arrays = [
+        order,
+        fixed_tables(ops[: sizes[0]], values[: sizes[0]]),
+        values[tabled - sizes[3] : tabled].astype(np.float32),
+        256 * np.arange(3 * tabled, dtype=np.int32),
+        values[blends].astype(np.float32),
+        *moves(ops[moved], values[moved], of_moves, pixels.shape[1]),
+    ]
+    places, known, contrasts, starts, factors, *terms = send(arrays, pixels.device)
+    chosen = pixels.index_select(0, places)
+    made = []
+    if tabled:
+        tables = _tables(chosen[:tabled], of_tables, known, contrasts, starts)
+        made.append(look_up(chosen[:tabled], tables, starts))
+    if blended:
+        made.append(enhance(chosen[blends], factors, of_blends[0]))
+    made += move(chosen[moved], of_moves, terms, fill, interpolation)
+    pixels.index_copy_(0, places, torch.cat(made))
 
 
-def _slots(layer: Layer, *names: str) -> np.ndarray:
+def _slots(layer: Layer, names: tuple[str, ...]) -> np.ndarray:
     return np.flatnonzero(np.isin(layer.ops, [OPS.index(name) for name in names]))
 
 
-def _apply_tables(pixels: Tensor, layer: Layer) -> None:
-    groups = [_slots(layer, *names) for names in (FIXED, ["AutoContrast"], ["Equalize"])]
-    groups.append(_slots(layer, "Contrast"))
-    slots = np.concatenate(groups)
-    if not len(slots):
-        return
-    fixed, factors = groups[0], layer.values[groups[3]].astype(np.float32)
-    made = fixed_tables(layer.ops[fixed], layer.values[fixed])
-    places, known, strengths = send([slots, made, factors], pixels.device)
-    chosen = pixels.index_select(0, places)
-    _, stretch, flatten, contrast = chosen.split([len(group) for group in groups])
+def _tables(
+    pixels: Tensor, sizes: list[int], known: Tensor, contrasts: Tensor, starts: Tensor
+) -> Tensor:
+    """Return all samples' tables, uint8 (n, 3, 256): of groups of these sizes, see ``_TABLES``."""
+    first, second, third, _ = itertools.accumulate(sizes)
     tables = [known[:, None].expand(-1, 3, -1)]
-    if len(stretch):
-        tables.append(autocontrast_tables(stretch))
-    if len(flatten):
-        tables.append(equalize_tables(flatten))
-    if len(contrast):
-        tables.append(contrast_tables(contrast, strengths))
-    pixels.index_copy_(0, places, look_up(chosen, torch.cat(tables)))
-
-
-def _apply_blends(pixels: Tensor, layer: Layer) -> None:
-    saturations, sharpnesses = _slots(layer, "Color"), _slots(layer, "Sharpness")
-    slots = np.concatenate([saturations, sharpnesses])
-    if not len(slots):
-        return
-    places, factors = send([slots, layer.values[slots].astype(np.float32)], pixels.device)
-    changed = enhance(pixels.index_select(0, places), factors, len(saturations))
-    pixels.index_copy_(0, places, changed)
-
-
-def _apply_lines(pixels: Tensor, layer: Layer, fill: Tensor, interpolation: str) -> None:
-    slots = _slots(layer, *ALONG_X, *ALONG_Y)
-    if not len(slots):
-        return
-    made = line_terms(layer.ops[slots], layer.values[slots], pixels.shape[1])
-    places, terms, strides = send([slots, *made], pixels.device)
-    moved = move_along_lines(pixels.index_select(0, places), terms, strides, fill, interpolation)
-    pixels.index_copy_(0, places, moved)
-
-
-def _apply_rotations(pixels: Tensor, layer: Layer, fill: Tensor, interpolation: str) -> None:
-    slots = _slots(layer, "Rotate")
-    if not len(slots):
-        return
-    made = rotation_terms(layer.values[slots], pixels.shape[1])
-    places, terms = send([slots, made], pixels.device)
-    turned = rotate(pixels.index_select(0, places), terms, fill, interpolation)
-    pixels.index_copy_(0, places, turned)
+    if second > first:
+        tables.append(autocontrast_tables(pixels[first:second]))
+    if third > second:
+        tables.append(equalize_tables(pixels[second:third], starts[: 3 * (third - second)]))
+    if len(contrasts):
+        tables.append(contrast_tables(pixels[third:], contrasts))
+    return torch.cat(tables)

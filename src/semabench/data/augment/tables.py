@@ -54,10 +54,15 @@ def autocontrast_tables(pixels: Tensor) -> Tensor:
     return torch.where(high > low, stretched, v).to(torch.uint8)
 
 
-def equalize_tables(pixels: Tensor) -> Tensor:
-    """Flatten each channel's histogram: uint8 (n, H, W, 3) to tables, uint8 (n, 3, 256)."""
+def equalize_tables(pixels: Tensor, starts: Tensor) -> Tensor:
+    """Flatten each channel's histogram: uint8 (n, H, W, 3) to tables, uint8 (n, 3, 256).
+
+    Args:
+        pixels: of the samples.
+        starts: int32 (3 n,): where each channel's table begins, 0, 256, 512, …
+    """
     n, device = len(pixels), pixels.device
-    places = 256 * torch.arange(3 * n, device=device).view(n, 1, 1, 3) + pixels
+    places = starts.long().view(n, 1, 1, 3) + pixels
     ones = torch.ones((), dtype=torch.int32, device=device).expand(places.numel())
     counts = torch.zeros(n * 3 * 256, dtype=torch.int32, device=device)
     counts = counts.scatter_add_(0, places.view(-1), ones).view(n, 3, 256)
@@ -79,9 +84,13 @@ def contrast_tables(pixels: Tensor, factors: Tensor) -> Tensor:
     return blend(mean.int(), v, factors[:, None])[:, None].expand(-1, 3, -1)
 
 
-def look_up(pixels: Tensor, tables: Tensor) -> Tensor:
-    """Map uint8 (n, H, W, 3) through its tables, uint8 (n, 3, 256)."""
-    n = len(pixels)
-    starts = 256 * torch.arange(3 * n, dtype=torch.int32, device=pixels.device)
-    places = starts.view(n, 1, 1, 3) + pixels
+def look_up(pixels: Tensor, tables: Tensor, starts: Tensor) -> Tensor:
+    """Map uint8 (n, H, W, 3) through its tables, uint8 (n, 3, 256).
+
+    Args:
+        pixels: of the samples.
+        tables: of each of their channels.
+        starts: int32 (3 n,): where each channel's table begins, 0, 256, 512, …
+    """
+    places = starts.view(len(pixels), 1, 1, 3) + pixels
     return tables.reshape(-1).index_select(0, places.view(-1)).view(pixels.shape)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import runpy
+import sys
+
 import pytest
 
 from semabench.cli import main
@@ -58,3 +61,11 @@ def test_the_version_is_the_packages(capsys):
         main(["--version"])
     assert stopped.value.code == 0
     assert capsys.readouterr().out.strip() == f"semabench {__version__}"
+
+
+def test_python_runs_the_package(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["semabench", "dat"])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_module("semabench", run_name="__main__")
+    assert stopped.value.code == 2
+    assert "Did you mean 'data'" in capsys.readouterr().err

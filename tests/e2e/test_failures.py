@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from apps import REPOSITORY, environment, run_here, start
+from apps import REPOSITORY, TINY, environment, run_here, start
 
+from semabench.errors import SemabenchError
 from semabench.training.checkpoint import read_checkpoint
 from semabench.training.lock import run_lock
 from semabench.training.module import Classifier
@@ -243,3 +244,35 @@ def test_a_killed_rank(workplace, tmp_path):
     assert epoch.startswith(f"epoch {step // 9 + 1}/400")
     resumed.send_signal(signal.SIGKILL)
     resumed.communicate()
+
+
+def test_a_run_started_anew_dies_before_its_first_checkpoint(copied, monkeypatch, capfd):
+    """The next start begins the new run, not the old one, whose checkpoints are kept."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    checkpoints = copied.run_dir / "checkpoints"
+    before = {path.name: path.read_bytes() for path in checkpoints.iterdir()}
+
+    def die() -> None:
+        raise SemabenchError("power cut")
+
+    arguments = (*TINY, "logger=csv")
+    for resume in ("never", "never", "auto"):
+        with monkeypatch.context() as patch:
+            at_step(patch, 0, die)
+            capfd.readouterr()
+            code = run_here("train.py", *arguments, f"resume={resume}", cwd=copied.cwd, patch=patch)
+        told = capfd.readouterr()
+        assert (code, error_line(told.err)) == (2, "error: power cut")
+        assert "training:" in told.out
+        kept = copied.run_dir / "checkpoints.before"
+        assert {path.name: path.read_bytes() for path in kept.iterdir()} == before
+    assert "kept in" not in told.out  # once is enough
+
+    stop = Classifier.on_train_batch_start
+    with monkeypatch.context() as patch:
+        at_step(patch, 10, die)  # the new run has stored its first epoch
+        run_here("train.py", *arguments, cwd=copied.cwd, patch=patch)
+    assert Classifier.on_train_batch_start is stop
+    assert {p.name for p in checkpoints.iterdir()} <= set(before)
+    steps = {read_checkpoint(path)["global_step"] for path in checkpoints.iterdir()}
+    assert steps == {9}  # none is the old run's

@@ -24,6 +24,7 @@ DIRECTORY = "checkpoints"
 LAST = "last.ckpt"
 PREVIOUS = "previous.ckpt"  # what was the last before it, should that prove damaged
 BEST = "best.ckpt"
+SET_ASIDE = "checkpoints.before"  # those of the run that this one has taken the place of
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -136,6 +137,30 @@ def link(source: Path, target: Path) -> None:
             partial.hardlink_to(source)
         except OSError:
             shutil.copyfile(source, partial)
+
+
+def set_aside(directory: Path) -> Path | None:
+    """Take a run's checkpoints out of the way of a run that starts anew in its place, in one step.
+
+    What was set aside before makes room, but not for a directory without checkpoints: a run that
+    dies before its first has nothing to show for what it would take away.
+
+    Returns:
+        Where they are now; None if there were none.
+
+    Raises:
+        SemabenchError: they cannot be moved.
+    """
+    if not any((directory / name).exists() for name in (LAST, PREVIOUS, BEST)):
+        return None
+    target = directory.with_name(SET_ASIDE)
+    try:
+        if target.exists():
+            shutil.rmtree(target)
+        directory.rename(target)
+    except OSError as error:
+        raise SemabenchError(f"cannot move {directory} to {target}: {error.strerror}.") from error
+    return target
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -163,14 +163,23 @@ def set_aside(directory: Path) -> Path | None:
     return target
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path, digest: hashlib._Hash | None = None) -> dict[str, Any]:
     """Load a checkpoint file on the CPU.
+
+    Args:
+        path: of the file. A training may put another in its place at any moment.
+        digest: is updated with the bytes of the file that is loaded.
 
     Raises:
         SemabenchError: no such file, or damaged.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with open(path, "rb") as file:
+            checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+            if digest is not None:
+                file.seek(0)
+                hashlib.file_digest(file, lambda: digest)
+            return checkpoint
     except FileNotFoundError as error:
         raise SemabenchError(f"there is no checkpoint {path}.") from error
     except Exception as error:  # damage shows as nearly any of them
@@ -197,7 +206,8 @@ def load_trained(path: Path) -> TrainedModel:
     """
     if path.is_dir():
         path = path / DIRECTORY / LAST
-    checkpoint = read_checkpoint(path)
+    digest = hashlib.sha256()
+    checkpoint = read_checkpoint(path, digest)
     if "semabench" not in checkpoint:
         raise SemabenchError(
             f"{path} is not a checkpoint of train.py's; official weights are loaded with "
@@ -207,7 +217,7 @@ def load_trained(path: Path) -> TrainedModel:
     weights = {"model": _under(state, "model."), "ema": _under(state, "ema.module.")}
     return TrainedModel(
         path=path,
-        digest=hashlib.sha256(path.read_bytes()).hexdigest()[:12],
+        digest=digest.hexdigest()[:12],
         describe=checkpoint["semabench"],
         epochs=checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"],
         weights={name: tensors for name, tensors in weights.items() if tensors},

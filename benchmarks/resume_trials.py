@@ -2,8 +2,9 @@
 
     python benchmarks/resume_trials.py --stops 10
 
-Two runs of one config on drawn pictures, on a CPU: averaged weights, mixup and cutmix,
-RandAugment, erasing, repeated augmentation and drop path are on. One is left alone. The other is
+Two runs of one config (conf/experiment/stress.yaml) on drawn pictures, on a CPU: averaged weights,
+mixup and cutmix, RandAugment, erasing, repeated augmentation and drop path are on. One is left
+alone. The other is
 stopped after a random number of checkpoints and a random moment more (SIGKILL every other time,
 else SIGTERM, SIGUSR1 or SIGINT), and started again with a random number of loader workers. At the
 end every tensor of both last checkpoints must be equal to the bit: weights, averaged weights,
@@ -29,21 +30,7 @@ import torch
 from semabench.cli import main as semabench
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-OPTIONS = (
-    "experiment=demo",
-    "data.resolution=32",
-    "recipe.batch_size=16",
-    "recipe.ema_decay=0.9",
-    "recipe.mixup=0.8",
-    "recipe.cutmix=1.0",
-    "recipe.rand_augment=rand-m9-mstd0.5-inc1",
-    "recipe.random_erase=0.25",
-    "recipe.repeated_augmentation=2",
-    "model.drop_path_rate=0.2",
-    "evaluate_at=[]",
-    "logger=csv",
-    "trainer.accelerator=cpu",
-)
+OPTIONS = ("experiment=stress", "logger=csv", "trainer.accelerator=cpu")
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 

@@ -11,20 +11,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-TINY = (
-    "experiment=demo",
-    "data.resolution=32",
-    "recipe.batch_size=16",
-    "recipe.epochs=4",
-    "recipe.ema_decay=0.9",
-    "recipe.mixup=0.8",
-    "recipe.cutmix=1.0",
-    "recipe.rand_augment=rand-m9-mstd0.5-inc1",
-    "recipe.random_erase=0.25",
-    "recipe.repeated_augmentation=2",
-    "model.drop_path_rate=0.2",
-    "evaluate_at=[32,48]",
-)
+TINY = ("experiment=stress", "evaluate_at=[32,48]")
 
 
 def environment() -> dict[str, str]:

@@ -37,7 +37,7 @@ def trained(workplace: Path) -> Trained:
     """The undisturbed run: four epochs with averaged weights, mixing and drop path."""
     secrets = {"WANDB_API_KEY": "", "PLANTED_SECRET": "planted-environment-value"}
     output = finish(start("train.py", *TINY, cwd=workplace, **secrets))
-    (run_dir,) = (workplace / "outputs" / "demo").iterdir()
+    (run_dir,) = (workplace / "outputs" / "stress").iterdir()
     return Trained(workplace, run_dir, output)
 
 

@@ -17,11 +17,12 @@ import pytest
 import torch
 from apps import REPOSITORY, TINY, environment, run_here, start
 
+from semabench.errors import SemabenchError
 from semabench.training.checkpoint import read_checkpoint
 from semabench.training.lock import run_lock
 from semabench.training.module import Classifier
 
-SHORT = (*(a for a in TINY if not a.startswith("evaluate_at")), "evaluate_at=[]", "logger=csv")
+SHORT = ("experiment=stress", "logger=csv")
 
 
 def last(root: Path) -> Path:
@@ -115,7 +116,7 @@ def test_weights_and_biases_unreachable_for_the_whole_run(trained, tmp_path, mon
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody answers there
     assert run_here("train.py", *arguments, cwd=trained.cwd, patch=monkeypatch) == 0
-    (run_dir,) = (tmp_path / "demo").iterdir()
+    (run_dir,) = (tmp_path / "stress").iterdir()
     assert (run_dir / "finished.json").exists()
     assert list((run_dir / "wandb").glob("offline-run-*"))
     assert "does not answer: logging offline" in "".join(capfd.readouterr())
@@ -152,12 +153,12 @@ def test_a_packed_file_that_changes_in_mid_run(trained, tmp_path, monkeypatch, c
 
 def test_two_jobs_in_one_run_directory(trained, tmp_path, monkeypatch, capfd):
     arguments = (*SHORT, f"output_root={tmp_path}", "name=one")
-    with run_lock(tmp_path / "demo" / "one"):
+    with run_lock(tmp_path / "stress" / "one"):
         monkeypatch.setattr("semabench.training.lock.PATIENCE", 0.2)
         assert run_here("train.py", *arguments, cwd=trained.cwd, patch=monkeypatch) == 2
         line = error_line(capfd.readouterr().err)
         assert f"one is in use by process {os.getpid()} on " in line
-        assert [path.name for path in (tmp_path / "demo" / "one").iterdir()] == ["lock"]
+        assert [path.name for path in (tmp_path / "stress" / "one").iterdir()] == ["lock"]
 
 
 def test_sigterm_during_validation(trained, tmp_path, monkeypatch, capfd):
@@ -214,9 +215,8 @@ def test_a_loss_that_is_not_finite(trained, tmp_path, monkeypatch, capfd):
 
 def test_a_killed_rank(workplace, tmp_path):
     """torchrun ends the other one; the next start goes on."""
-    arguments = [a for a in SHORT if not a.startswith("recipe.epochs")]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += [str(REPOSITORY / "train.py"), *arguments, "trainer.devices=2"]
+    command += [str(REPOSITORY / "train.py"), *SHORT, "trainer.devices=2"]
     command += [f"output_root={tmp_path}", "recipe.epochs=400", "name=ranks"]
     killed = subprocess.Popen(
         command,
@@ -244,3 +244,35 @@ def test_a_killed_rank(workplace, tmp_path):
     assert epoch.startswith(f"epoch {step // 9 + 1}/400")
     resumed.send_signal(signal.SIGKILL)
     resumed.communicate()
+
+
+def test_a_run_started_anew_dies_before_its_first_checkpoint(copied, monkeypatch, capfd):
+    """The next start begins the new run, not the old one, whose checkpoints are kept."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    checkpoints = copied.run_dir / "checkpoints"
+    before = {path.name: path.read_bytes() for path in checkpoints.iterdir()}
+
+    def die() -> None:
+        raise SemabenchError("power cut")
+
+    arguments = (*TINY, "logger=csv")
+    for resume in ("never", "never", "auto"):
+        with monkeypatch.context() as patch:
+            at_step(patch, 0, die)
+            capfd.readouterr()
+            code = run_here("train.py", *arguments, f"resume={resume}", cwd=copied.cwd, patch=patch)
+        told = capfd.readouterr()
+        assert (code, error_line(told.err)) == (2, "error: power cut")
+        assert "training:" in told.out
+        kept = copied.run_dir / "checkpoints.before"
+        assert {path.name: path.read_bytes() for path in kept.iterdir()} == before
+    assert "kept in" not in told.out  # once is enough
+
+    stop = Classifier.on_train_batch_start
+    with monkeypatch.context() as patch:
+        at_step(patch, 10, die)  # the new run has stored its first epoch
+        run_here("train.py", *arguments, cwd=copied.cwd, patch=patch)
+    assert Classifier.on_train_batch_start is stop
+    assert {p.name for p in checkpoints.iterdir()} <= set(before)
+    steps = {read_checkpoint(path)["global_step"] for path in checkpoints.iterdir()}
+    assert steps == {9}  # none is the old run's

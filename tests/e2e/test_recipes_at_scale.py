@@ -10,14 +10,14 @@ import sys
 
 import pytest
 import torch
-from apps import REPOSITORY, TINY, environment, run_here
+from apps import REPOSITORY, environment, run_here
 
 from semabench.results.store import read_rows
 from semabench.training.checkpoint import read_checkpoint
 from semabench.training.module import Classifier
 
 GROWING = (
-    *(a for a in TINY if not a.startswith(("evaluate_at", "data.resolution", "recipe.epochs"))),
+    "experiment=stress",
     "data.resolution=48",
     "recipe.epochs=3",
     "recipe.resolution_schedule=[[0,32],[1,40],[2,48]]",
@@ -55,7 +55,7 @@ def test_pictures_grow_and_a_stop_in_mid_epoch_changes_nothing(
         (step, (16, 3, side, side)) for step, side in enumerate([32] * 9 + [40] * 9 + [48] * 9)
     ]
     assert undisturbed == expected
-    (row,) = read_rows(tmp_path / "demo" / "alone" / "results.jsonl")
+    (row,) = read_rows(tmp_path / "stress" / "alone" / "results.jsonl")
     assert (row.train_resolution, row.epochs) == (48, 3)
 
     start_batch = Classifier.on_train_batch_start
@@ -72,11 +72,11 @@ def test_pictures_grow_and_a_stop_in_mid_epoch_changes_nothing(
     assert run("stopped") == 0
     assert sizes == undisturbed
     found, wanted = (
-        read_checkpoint(tmp_path / "demo" / name / "checkpoints" / "last.ckpt")["state_dict"]
+        read_checkpoint(tmp_path / "stress" / name / "checkpoints" / "last.ckpt")["state_dict"]
         for name in ("stopped", "alone")
     )
     assert [key for key in wanted if not torch.equal(found[key], wanted[key])] == []
-    metrics = "".join(p.read_text() for p in (tmp_path / "demo" / "alone").rglob("metrics.csv"))
+    metrics = "".join(p.read_text() for p in (tmp_path / "stress" / "alone").rglob("metrics.csv"))
     for name in ("images_per_second", "data_wait_percent", "hours_left"):
         assert f"train/{name}" in metrics
 
@@ -111,8 +111,8 @@ def test_a_trained_run_is_fine_tuned_at_a_higher_resolution(trained, tmp_path, m
 
 def test_two_processes_in_parts_train_as_one_process_does(workplace, tmp_path, monkeypatch):
     """A model without batch statistics and without draws of its own; mixing is each device's."""
-    arguments = [a for a in TINY if not a.startswith(("evaluate_at", "recipe.epochs", "model."))]
-    arguments += ["model=timm", "model.name=test_vit", "recipe.epochs=2", "logger=csv"]
+    arguments = ["experiment=stress", "model=timm", "model.name=test_vit"]
+    arguments += ["model.drop_path_rate=null", "recipe.epochs=2", "logger=csv"]
     arguments += ["recipe.mixup=0", "recipe.cutmix=0", "evaluate_at=[]", f"output_root={tmp_path}"]
     assert run_here("train.py", *arguments, "name=one", cwd=workplace, patch=monkeypatch) == 0
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
@@ -127,7 +127,7 @@ def test_two_processes_in_parts_train_as_one_process_does(workplace, tmp_path, m
     )
     assert done.returncode == 0, done.stdout + done.stderr
     one, two = (
-        read_checkpoint(tmp_path / "demo" / name / "checkpoints" / "last.ckpt")["state_dict"]
+        read_checkpoint(tmp_path / "stress" / name / "checkpoints" / "last.ckpt")["state_dict"]
         for name in ("one", "two")
     )
     for name, expected in one.items():

@@ -6,12 +6,12 @@ import sys
 
 import pytest
 import torch
-from apps import TINY, run_here, start
+from apps import run_here, start
 
 from semabench import app
 from semabench.cli import main as semabench
 
-SWEEP = (*TINY[:-1], "recipe.epochs=1", "logger=csv", "data.num_workers=1", "evaluate_at=[]")
+SWEEP = ("experiment=stress", "recipe.epochs=1", "logger=csv", "data.num_workers=1")
 
 
 @pytest.fixture(autouse=True)

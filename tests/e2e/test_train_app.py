@@ -39,7 +39,7 @@ def test_a_run_leaves_config_checkpoints_and_one_row_a_resolution(trained):
     assert [row.resolution for row in rows] == [32, 48]
     for row in rows:
         assert (row.n, row.classes, row.weights, row.epochs) == (45, 9, "ema", 4)
-        assert (row.recipe, row.mixer, row.backend) == ("demo", "sema", "sdpa")
+        assert (row.recipe, row.mixer, row.backend) == ("stress", "sema", "sdpa")
         assert row.peak_memory_mib is not None
         assert row.peak_memory_mib > 0
     assert trained.output.count("epoch ") == 4
@@ -97,7 +97,7 @@ def test_killed_between_epochs_and_resumed_the_weights_are_the_same_bits(trained
     time.sleep(0.1)  # into the next epoch
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
-    (run_dir,) = (output_root / "demo").iterdir()
+    (run_dir,) = (output_root / "stress").iterdir()
     assert not (run_dir / "finished.json").exists()
     assert "resuming" in finish(start("train.py", *arguments, cwd=trained.cwd))
     assert_same_weights(trained.run_dir, run_dir)
@@ -111,7 +111,7 @@ def test_stopped_at_any_step_and_resumed_the_weights_are_the_same_bits(trained, 
     wait_for_checkpoints(stopped, output_root, 13)  # in the second epoch of 9 steps
     stopped.send_signal(number)
     output, _ = stopped.communicate(timeout=60)
-    (run_dir,) = (output_root / "demo").iterdir()
+    (run_dir,) = (output_root / "stress").iterdir()
     step = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
     if number == signal.SIGUSR1:
         assert stopped.returncode == 138
@@ -170,12 +170,11 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(
 
 def test_two_processes_validate_every_sample_once(workplace, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    arguments = [a for a in TINY if not a.startswith("recipe.epochs")]
     done = subprocess.run(
         [
             *command,
             str(REPOSITORY / "train.py"),
-            *arguments,
+            *TINY,
             "recipe.epochs=2",
             "trainer.devices=2",
             "logger=csv",
@@ -189,7 +188,7 @@ def test_two_processes_validate_every_sample_once(workplace, tmp_path):
         timeout=240,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    (run_dir,) = (tmp_path / "demo").iterdir()
+    (run_dir,) = (tmp_path / "stress").iterdir()
     (row,) = read_rows(run_dir / "results.jsonl")
     metrics = json.loads((run_dir / "finished.json").read_text())["metrics"]
     # 45 pictures on two ranks of batches of 8: a rank counting its padding would be off by 1/45.
@@ -200,8 +199,7 @@ def test_two_processes_validate_every_sample_once(workplace, tmp_path):
 
 def test_two_processes_stop_at_the_same_step(workplace, tmp_path):
     """As srun starts and signals them; the first is told later than the second."""
-    arguments = [a for a in TINY if not a.startswith("recipe.epochs")]
-    arguments += ["recipe.epochs=500", "trainer.devices=2", "trainer.log_every_n_steps=2"]
+    arguments = [*TINY, "recipe.epochs=500", "trainer.devices=2", "trainer.log_every_n_steps=2"]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])

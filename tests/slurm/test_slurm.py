@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from apps import REPOSITORY, TINY
+from apps import REPOSITORY
 from cluster import Cluster
 
 pytestmark = pytest.mark.timeout(900)  # twenty starts of train.py; on a busy machine, minutes
@@ -34,7 +34,7 @@ class Trains:
 
     def run_dir(self) -> Path:
         """Return the one run directory there is."""
-        (run_dir,) = (self.root / "outputs" / "demo").iterdir()
+        (run_dir,) = (self.root / "outputs" / "stress").iterdir()
         return run_dir
 
     def weights(self) -> dict[str, torch.Tensor]:
@@ -64,7 +64,7 @@ class Sweep(Trains):
 
 def training(pictures: Path, root: Path) -> tuple[str, ...]:
     return (
-        *(*TINY[:-1], "evaluate_at=[]", f"output_root={root}/outputs"),
+        *("experiment=stress", f"output_root={root}/outputs"),
         *(f"data.packed={pictures}", f"data.source={pictures}", "data.num_workers=1"),
         *("trainer.log_every_n_steps=3", "trainer.save_every_n_steps=1"),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from types import SimpleNamespace
 
@@ -71,6 +72,30 @@ def test_plain_and_averaged_weights_are_told_apart(tmp_path):
     assert trained.describe == {"a": 1}
     assert set(trained.weights) == {"model", "ema"}
     assert float(trained.weights["ema"]["w"]) == 0
+
+
+def test_a_checkpoint_replaced_while_it_is_read_is_the_old_one_throughout(tmp_path, monkeypatch):
+    """An evaluation takes no lock: its row names the weights that it measured."""
+    path = tmp_path / "last.ckpt"
+
+    def write(epochs):
+        loops = {"fit_loop": {"epoch_progress": {"current": {"processed": epochs}}}}
+        save(path, state_dict={"model.w": torch.tensor(epochs)}, semabench={}, loops=loops)
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+
+    old, load, new = write(1), torch.load, []
+
+    def meanwhile(file, **options):
+        new.append(write(2))  # before a byte is read
+        loaded = load(file, **options)
+        new.append(write(3))  # and before the digest
+        return loaded
+
+    monkeypatch.setattr(torch, "load", meanwhile)
+    trained = load_trained(path)
+    assert (trained.digest, trained.epochs, int(trained.weights["model"]["w"])) == (old, 1, 1)
+    monkeypatch.undo()
+    assert load_trained(path).digest == new[-1] != old
 
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path):

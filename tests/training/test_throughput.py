@@ -88,7 +88,15 @@ def test_the_time_left_is_the_pace_times_the_steps(monkeypatch):
         ("NVIDIA H100 PCIe", "16-mixed", 756.5),
         ("NVIDIA A100-SXM4-80GB", "bf16-mixed", 312),
         ("NVIDIA A100-SXM4-80GB", "32-true", None),
-        ("NVIDIA L40S", "bf16-mixed", 362),
+        ("NVIDIA L40S", "bf16-mixed", 362.05),  # neither L40 nor L4
+        ("NVIDIA L4", "bf16-mixed", 121),
+        ("NVIDIA H100 80GB HBM3", "bf16-mixed", 989.5),
+        ("NVIDIA H100 NVL", "bf16-mixed", 835.5),
+        ("NVIDIA GH200 480GB", "bf16-mixed", 989.5),
+        ("NVIDIA GB200", "bf16-mixed", 2500),
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", "bf16-mixed", None),  # a seventh of one
+        ("NVIDIA RTX A4000", "bf16-mixed", None),  # no A40
+        ("NVIDIA RTX A1000", "bf16-mixed", None),  # no A10
         ("Some other device", "bf16-mixed", None),
     ],
 )

@@ -7,14 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from semabench.results.cost_summary import Curve
-from semabench.results.plot import (
-    COLOURS,
-    DASHES,
-    MARKERS,
-    save_with_legend,
-    spread_ticks,
-    style_axes,
-)
+from semabench.results.looks import looks
+from semabench.results.plot import save_with_legend, spread_ticks, style_axes
 from semabench.results.record import Record
 
 if TYPE_CHECKING:
@@ -52,18 +46,16 @@ def _panel(axes: Axes, curves: Sequence[Curve], value: Value) -> None:
 
     axes.set_xscale("log")
     axes.set_yscale("log")
-    for index, curve in enumerate(curves):
+    look = looks((curve.mixer, curve.name) for curve in curves)
+    for curve in curves:
         points = [(r, *value(row)) for r, row in curve.rows.items()]
         known = [(r, v, s or 0) for r, v, s in points if v is not None]
-        round_, place = divmod(index, len(COLOURS))
         axes.errorbar(
             [r for r, _, _ in known],
             [v for _, v, _ in known],
             yerr=[s for _, _, s in known] if any(s for _, _, s in known) else None,
             label=curve.name,
-            color=COLOURS[place],
-            marker=MARKERS[(place + round_) % len(MARKERS)],
-            linestyle=DASHES[round_ % len(DASHES)],
+            **look[curve.mixer, curve.name].style(),
             markersize=4.5,
             linewidth=1.6,
             elinewidth=1,

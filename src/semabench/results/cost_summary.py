@@ -51,6 +51,11 @@ class Curve:
     rows: dict[int, Record]
 
     @property
+    def mixer(self) -> str:
+        """Return the mixer; of a model that names none, the model."""
+        return next(iter(self.rows.values())).mixer_or_model
+
+    @property
     def one_batch(self) -> bool:
         """Return whether all resolutions have the same batch size: memory compares then alone."""
         return len(set(self.batches.values())) == 1

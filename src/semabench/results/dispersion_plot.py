@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from semabench.results.dispersion_summary import Curve, first_stages
-from semabench.results.plot import COLOURS, DASHES, MARKERS, save_with_legend, style_axes
+from semabench.results.looks import looks
+from semabench.results.plot import save_with_legend, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,11 +72,11 @@ def plot_dispersion(curves: Sequence[Curve], captions: Sequence[str], stem: Path
 
 def _panel(axes: Axes, curves: Sequence[Curve], field: str) -> None:
     axes.set_xscale("log")
-    for index, curve in enumerate(curves):
+    look = looks((curve.mixer, curve.title) for curve in curves)
+    for curve in curves:
         found = [(curve.tokens(r), curve.spread(r, field)) for r in curve.points]
         # A lone token's distance is zero up to rounding: no point of a logarithmic axis.
         known = [(n, s) for n, s in found if s is not None and (s.mean > _ZERO or field in _LINEAR)]
-        round_, place = divmod(index, len(COLOURS))
         below = [s.mean - s.low for _, s in known]
         above = [s.high - s.mean for _, s in known]
         axes.errorbar(
@@ -83,9 +84,7 @@ def _panel(axes: Axes, curves: Sequence[Curve], field: str) -> None:
             [s.mean for _, s in known],
             yerr=[below, above] if any(below) or any(above) else None,
             label=curve.title,
-            color=COLOURS[place],
-            marker=MARKERS[(place + round_) % len(MARKERS)],
-            linestyle=DASHES[round_ % len(DASHES)],
+            **look[curve.mixer, curve.title].style(),
             markersize=4.5,
             linewidth=1.6,
             elinewidth=1,

@@ -51,6 +51,11 @@ class Curve:
     points: dict[int, list[Record]]
 
     @property
+    def mixer(self) -> str:
+        """Return the mixer or kernel; of a model that names none, the model."""
+        return next(iter(self.points.values()))[0].mixer_or_model
+
+    @property
     def title(self) -> str:
         """Name and stage."""
         return f"{self.name}, {self.stage}" if self.stage else self.name

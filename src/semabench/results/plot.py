@@ -8,6 +8,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from semabench.files import atomic_path
+from semabench.results.looks import looks
 from semabench.results.summary import (
     Cell,
     Estimate,
@@ -23,11 +24,6 @@ if TYPE_CHECKING:
     from matplotlib.container import ErrorbarContainer
     from matplotlib.figure import Figure
 
-# Okabe and Ito's palette without yellow, which is too faint on white: told apart with every
-# common form of colour blindness. A second round takes other markers and dashes.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)))
 FORMATS = (".png", ".svg")
 
 _INK, _FAINT = "#222222", "#8a8a8a"
@@ -124,11 +120,12 @@ def _draw(
 ) -> list[tuple[float, ErrorbarContainer]]:
     """Draw every line that has values; return for each its last value and its legend handle."""
     ends = []
-    for index, line in enumerate(lines):
+    look = looks((line.first.mixer_or_model, line.name) for line in lines)
+    for line in lines:
         points = [(r, e) for r, cell in line.cells.items() if (e := value(cell)) is not None]
         if not points:
             continue
-        round_, place = divmod(index, len(COLOURS))
+        style = look[line.first.mixer_or_model, line.name].style()
         errors = [e.stderr or 0 for _, e in points]
         band = _has_band([e for _, e in points])
         if band:
@@ -136,7 +133,7 @@ def _draw(
                 [r for r, _ in points],
                 [e.mean - error for (_, e), error in zip(points, errors, strict=True)],
                 [e.mean + error for (_, e), error in zip(points, errors, strict=True)],
-                color=COLOURS[place],
+                color=style["color"],
                 alpha=0.2,
                 linewidth=0,
                 zorder=2,
@@ -146,9 +143,7 @@ def _draw(
             [e.mean for _, e in points],
             yerr=None if band else errors,
             label=line.name,
-            color=COLOURS[place],
-            marker=MARKERS[(place + round_) % len(MARKERS)],
-            linestyle=DASHES[round_ % len(DASHES)],
+            **style,
             markersize=4.5,
             linewidth=1.6,
             elinewidth=1,

@@ -178,6 +178,11 @@ class Record:
         """Equal for rows that belong on one line: they differ by resolution and seed only."""
         return tuple(getattr(self, name) for name in SERIES_FIELDS)
 
+    @property
+    def mixer_or_model(self) -> str:
+        """What a line is coloured by: the mixer, or the model where it names none."""
+        return self.mixer or self.model
+
     def to_dict(self) -> dict[str, Any]:
         """Return the row as JSON-ready values, in the order of the fields."""
         return asdict(self)

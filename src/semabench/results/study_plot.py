@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from semabench.results.plot import COLOURS, DASHES, MARKERS, save_with_legend, style_axes
+from semabench.results.looks import look_of
+from semabench.results.plot import save_with_legend, style_axes
 from semabench.results.study_summary import Panel, Way
 from semabench.results.study_table import tokens
 from semabench.results.summary import Estimate
@@ -16,18 +17,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _FAINT = "#8a8a8a"
-# One look a mixer, the same in every figure; controls are black and grey.
-_LOOKS = {
-    "sema": (COLOURS[0], "o", "-"),
-    "softmax": (COLOURS[1], "s", "-"),
-    "linear": (COLOURS[2], "^", "-"),
-    "mila": (COLOURS[3], "D", "-"),
-    "window": (COLOURS[4], "v", "-"),
-    "ssm": (COLOURS[5], "P", "-"),
-    "focused": ("#7B4B1E", "X", "-"),
-    "mean": ("#000000", "o", DASHES[1]),
-    "none": (_FAINT, "s", DASHES[2]),
-}
 
 
 def plot_way(way: Way, captions: Sequence[str], stem: Path) -> list[Path]:
@@ -121,23 +110,14 @@ def _figure(count: int, captions: Sequence[str], title: str) -> tuple[Figure, li
 
 
 def _curve(axes: Axes, mixer: str, points: dict[int, Estimate]) -> None:
-    colour, marker, dashes = look_of(mixer)
+    style = look_of(mixer).style()
     places = sorted(points)
     means = [points[place].mean for place in places]
     errors = [points[place].stderr or 0.0 for place in places]
-    style: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": dashes}
     axes.plot(places, means, label=mixer, markersize=4.5, linewidth=1.6, zorder=3, **style)
     low = [mean - error for mean, error in zip(means, errors, strict=True)]
     high = [mean + error for mean, error in zip(means, errors, strict=True)]
-    axes.fill_between(places, low, high, color=colour, alpha=0.18, linewidth=0, zorder=2)
-
-
-def look_of(mixer: str) -> tuple[str, str, Any]:
-    """Return colour, marker and dashes; of a mixer of one's own by the letters of its name."""
-    if mixer in _LOOKS:
-        return _LOOKS[mixer]
-    number = sum(map(ord, mixer))
-    return COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)], DASHES[1]
+    axes.fill_between(places, low, high, color=style["color"], alpha=0.18, linewidth=0, zorder=2)
 
 
 def _frame(axes: Axes, chance: float) -> None:

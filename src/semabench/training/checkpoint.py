@@ -24,6 +24,7 @@ DIRECTORY = "checkpoints"
 LAST = "last.ckpt"
 PREVIOUS = "previous.ckpt"  # what was the last before it, should that prove damaged
 BEST = "best.ckpt"
+SET_ASIDE = "checkpoints.before"  # those of the run that this one has taken the place of
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -138,14 +139,47 @@ def link(source: Path, target: Path) -> None:
             shutil.copyfile(source, partial)
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
+def set_aside(directory: Path) -> Path | None:
+    """Take a run's checkpoints out of the way of a run that starts anew in its place, in one step.
+
+    What was set aside before makes room, but not for a directory without checkpoints: a run that
+    dies before its first has nothing to show for what it would take away.
+
+    Returns:
+        Where they are now; None if there were none.
+
+    Raises:
+        SemabenchError: they cannot be moved.
+    """
+    if not any((directory / name).exists() for name in (LAST, PREVIOUS, BEST)):
+        return None
+    target = directory.with_name(SET_ASIDE)
+    try:
+        if target.exists():
+            shutil.rmtree(target)
+        directory.rename(target)
+    except OSError as error:
+        raise SemabenchError(f"cannot move {directory} to {target}: {error.strerror}.") from error
+    return target
+
+
+def read_checkpoint(path: Path, digest: hashlib._Hash | None = None) -> dict[str, Any]:
     """Load a checkpoint file on the CPU.
+
+    Args:
+        path: of the file. A training may put another in its place at any moment.
+        digest: is updated with the bytes of the file that is loaded.
 
     Raises:
         SemabenchError: no such file, or damaged.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with open(path, "rb") as file:
+            checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+            if digest is not None:
+                file.seek(0)
+                hashlib.file_digest(file, lambda: digest)
+            return checkpoint
     except FileNotFoundError as error:
         raise SemabenchError(f"there is no checkpoint {path}.") from error
     except Exception as error:  # damage shows as nearly any of them
@@ -172,7 +206,8 @@ def load_trained(path: Path) -> TrainedModel:
     """
     if path.is_dir():
         path = path / DIRECTORY / LAST
-    checkpoint = read_checkpoint(path)
+    digest = hashlib.sha256()
+    checkpoint = read_checkpoint(path, digest)
     if "semabench" not in checkpoint:
         raise SemabenchError(
             f"{path} is not a checkpoint of train.py's; official weights are loaded with "
@@ -182,7 +217,7 @@ def load_trained(path: Path) -> TrainedModel:
     weights = {"model": _under(state, "model."), "ema": _under(state, "ema.module.")}
     return TrainedModel(
         path=path,
-        digest=hashlib.sha256(path.read_bytes()).hexdigest()[:12],
+        digest=digest.hexdigest()[:12],
         describe=checkpoint["semabench"],
         epochs=checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"],
         weights={name: tensors for name, tensors in weights.items() if tensors},

@@ -19,7 +19,7 @@ from semabench.files import atomic_write
 from semabench.run_id import forget_run_id
 from semabench.run_name import run_dir as run_dir_of
 from semabench.training.assemble import create_model, create_module
-from semabench.training.checkpoint import CONFIG, DIRECTORY, LAST, link
+from semabench.training.checkpoint import CONFIG, DIRECTORY, LAST, link, set_aside
 from semabench.training.compiling import Compile
 from semabench.training.devices import (
     check_processes,
@@ -104,6 +104,9 @@ def _prepare_directory(config: TrainConfig, run_dir: Path, resume: Path | None) 
     (run_dir / FINISHED).unlink(missing_ok=True)
     if config.resume == "never":
         forget_run_id(run_dir)
+        # The last thing: until here the next start would go on with the old run, from here never.
+        if kept := set_aside(run_dir / DIRECTORY):
+            _tell(f"the checkpoints that were here are kept in {kept}")
 
 
 def _fit(

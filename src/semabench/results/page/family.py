@@ -40,6 +40,11 @@ class Line:
     points: tuple[Point, ...]
     records: tuple[Record, ...]
 
+    @property
+    def mixer_or_model(self) -> str:
+        """Return the mixer; of a model that names none, the model."""
+        return self.mixer or self.model
+
 
 Lines = Callable[[Sequence[Record], Sequence[str]], list[Line]]
 """Groups rows into lines, and takes the named fields' values from them."""

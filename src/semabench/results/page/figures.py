@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
+from semabench.results.looks import Look
 from semabench.results.page.family import Family, Figure, Line
-from semabench.results.page.looks import mixer_of
 from semabench.results.page.quantity import ERRORS, QUANTITIES, Quantity, Value
 
-Looks = Mapping[tuple[str, str], dict[str, int]]
+Looks = Mapping[tuple[str, str], Look]
 
 
 def figures(family: Family, lines: Sequence[Line], looks: Looks) -> list[dict[str, Any]]:
@@ -75,13 +76,12 @@ def _line(line: Line, figure: Figure, looks: Looks) -> dict[str, Any]:
             | {"seeds": y.seeds, "facts": [[k, v] for k, v in (said | point.facts).items()]}
         )
     band = len(points) > 1 and all(p["of"] == "seeds" for p in points)
-    mixer = mixer_of(line)
     return {
         "name": line.name,
         "model": line.model,
-        "mixer": mixer,
+        "mixer": line.mixer_or_model,
         "band": band,
-        **looks[mixer, line.name],
+        **asdict(looks[line.mixer_or_model, line.name]),
         "points": points,
     }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from semabench.results.page.family import Line
-from semabench.results.page.looks import mixer_of
 from semabench.results.page.tables import Cell, Row, Table
 from semabench.results.record import Record
 
@@ -55,7 +54,7 @@ def provenance(lines: Sequence[Line]) -> tuple[list[tuple[str, str]], Table | No
     """Return what all lines share, and a table of the rest; None where they share all."""
     merged: dict[tuple[str, str], list[Line]] = {}
     for line in lines:
-        merged.setdefault((mixer_of(line), line.name), []).append(line)
+        merged.setdefault((line.mixer_or_model, line.name), []).append(line)
     told = {
         name: [_told(tell, (row for x in same for row in x.records)) for same in merged.values()]
         for name, tell in _TOLD

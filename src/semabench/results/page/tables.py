@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from semabench.results.page.family import Family, Figure, Line
 from semabench.results.page.figures import title_of
-from semabench.results.page.looks import mixer_of
 from semabench.results.page.quantity import QUANTITIES, Value
 
 
@@ -63,7 +62,7 @@ def _table(figure: Figure, lines: Sequence[Line]) -> Table:
     rows = []
     for line in lines:
         first = line.records[0]
-        cells = [Cell(line.name, line.name), Cell(mixer_of(line), mixer_of(line))]
+        cells = [Cell(line.name, line.name), Cell(line.mixer_or_model, line.mixer_or_model)]
         cells += [Cell(line.panel, line.panel)] if panels else []
         millions = None if first.params is None else first.params / 1e6
         cells.append(Cell("" if millions is None else f"{millions:.2f}", millions))
@@ -79,7 +78,7 @@ def _table(figure: Figure, lines: Sequence[Line]) -> Table:
             few = value.seeds if seeds and value.seeds != len(_seeds(line)) else 0
             text = y.text(value) + (f" ({few} seed{'s'[: few - 1]})" if few else "")
             cells.append(Cell(text, value.mean, facts))
-        rows.append(Row(line.model, mixer_of(line), tuple(cells)))
+        rows.append(Row(line.model, line.mixer_or_model, tuple(cells)))
     unit = f" ({y.unit})" if y.unit else ""
     return Table(title_of(figure) + unit, tuple(header), tuple(rows), words)
 

@@ -13,10 +13,10 @@ from typing import Any
 from semabench._version import __version__
 from semabench.errors import SemabenchError
 from semabench.files import atomic_write
+from semabench.results.looks import looks, style_sheet
 from semabench.results.page.families import FAMILIES
 from semabench.results.page.family import Family, Line
 from semabench.results.page.figures import figures
-from semabench.results.page.looks import looks, mixer_of
 from semabench.results.page.provenance import provenance
 from semabench.results.page.tables import tables
 from semabench.results.record import Record
@@ -62,7 +62,7 @@ def _render(
     import jinja2
 
     every = [line for _, lines in shown for line in lines]
-    look = looks(every)
+    look = looks((line.mixer_or_model, line.name) for line in every)
     sections = []
     for family, lines in shown:
         shared, differing = provenance(lines)
@@ -78,7 +78,8 @@ def _render(
                 "rows": len({id(row) for line in lines for row in line.records}),
             }
         )
-    style, script = _asset("page.css"), "\n".join(_asset(f"js/{name}") for name in _SCRIPTS)
+    style = style_sheet() + _asset("page.css")
+    script = "\n".join(_asset(f"js/{name}") for name in _SCRIPTS)
     script = f'"use strict";\n(() => {{\n{script}\n}})();\n'
     # Autoescaping: whatever a row calls its model is text, in the tables and in the JSON.
     environment = jinja2.Environment(
@@ -90,7 +91,7 @@ def _render(
         runs=len({record.run for record in records if record.run}),
         dates=_dates(records),
         sections=sections,
-        mixers=_counted(mixer_of(line) for line in every),
+        mixers=_counted(line.mixer_or_model for line in every),
         models=_counted(line.model for line in every),
         left_out=left_out,
         data=_data(sections),

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback, RichProgressBar
 from rich.console import Console
 
 from semabench.errors import SemabenchError
+from semabench.training.host_values import log_values
 from semabench.training.module import Classifier
 from semabench.training.optimizer import learning_rate
 from semabench.training.throughput import Throughput
@@ -58,11 +59,12 @@ class LossWatch(Callback):
                 ": lower recipe.lr, lengthen recipe.warmup_epochs, or train with "
                 "trainer.precision=32-true; no checkpoint has been written since."
             )
+        told: dict[str, torch.Tensor | float] = {"train/lr": rate_at(trainer.global_step - 1)}
         if module.mesa_term is not None:  # or the curve would jump where MESA sets in
-            module.log("train/mesa", module.mesa_term)
+            told["train/mesa"] = module.mesa_term
             loss = loss - module.mesa_term
-        module.log("train/loss", loss, prog_bar=True)
-        module.log("train/lr", rate_at(trainer.global_step - 1))
+        log_values(module, told, in_bar=False)
+        log_values(module, {"train/loss": loss}, in_bar=True)
 
 
 class EpochLine(Callback):

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from semabench.models.flops import count_gmacs
+from semabench.training.host_values import log_values
 from semabench.training.module import Classifier
 from semabench.training.utilisation import flops_per_image, peak_flops
 
@@ -141,7 +142,8 @@ class Throughput(Callback):
             pace = (now - self._pace[0]) / (trainer.global_step - self._pace[1])
             found["hours_left"] = self.hours_left = left * pace / 3600
             self._look_for_hunger(trainer, waited, seconds)
-        module.log_dict({f"train/{name}": value for name, value in found.items()}, prog_bar=True)
+        told = {f"train/{name}": value for name, value in found.items()}
+        log_values(module, told, in_bar=True)
 
     def _look_for_hunger(self, trainer: L.Trainer, waited: float, seconds: float) -> None:
         """Warn once if the loader cannot keep up."""

@@ -168,6 +168,39 @@ def serve(pipe: Connection, name: str, folder: Path, batch: int, workers: int) -
         pipe.send(rate(epoch, batch, skip, seconds))
 
 
+class Peer:
+    """A loader's process."""
+
+    def __init__(self, name: str, options: argparse.Namespace) -> None:
+        context = get_context("spawn")
+        self.name = name
+        self.pipe, theirs = context.Pipe()
+        told = (theirs, name, options.folder, options.batch, options.workers)
+        # Daemons may have no children, which torchvision's workers are.
+        self.process = context.Process(target=serve, args=told, daemon="torch" not in name)
+        self.process.start()
+        theirs.close()
+        self.alive = True
+
+    def answer(self, patience: float) -> float | None:
+        """Wait for the rate; None, and a line, if the process dies or takes too long."""
+        why = f"has not answered for {patience:.0f} s"
+        try:
+            if self.pipe.poll(patience):
+                return self.pipe.recv()
+        except EOFError:
+            why = "died"
+        print(f"{self.name}: left out, its process {why}", flush=True)
+        self.alive = False
+        self.process.kill()
+        return None
+
+    def stop(self) -> None:
+        """End the process."""
+        if self.alive:
+            self.pipe.send(None)
+
+
 def main() -> None:
     """Parse the command line, run, write the results."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -178,6 +211,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=cores)
     parser.add_argument("--seconds", type=float, default=4.0, help="of a window")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--loaders", nargs="+", default=list(LOADERS), choices=list(LOADERS))
+    parser.add_argument("--patience", type=float, default=120.0, help="seconds, for an answer")
     parser.add_argument("--only-make", action="store_true", help="the pictures, and stop")
     parser.add_argument("--out", type=Path, help="folder for loader.json")
     options = parser.parse_args()
@@ -185,26 +220,25 @@ def main() -> None:
     print(f"{about['pictures']} pictures of {about['mean_bytes'] / 1e3:.0f} kB", flush=True)
     if options.only_make:
         return
-    context = get_context("spawn")
-    pipes: dict[str, Connection] = {}
-    for name in LOADERS:
-        pipes[name], theirs = context.Pipe()
-        told = (theirs, name, options.folder, options.batch, options.workers)
-        context.Process(target=serve, args=told, daemon=not name.startswith("torch")).start()
-        theirs.close()
-    rates: dict[str, list[float]] = {name: [] for name in LOADERS}
-    for pipe in pipes.values():  # all compile and start at once
-        pipe.send(0.1)
-    alive = [name for name in LOADERS if answer(pipes[name], name) is not None]
+    began = time.perf_counter()
+    peers = [Peer(name, options) for name in options.loaders]
+    for peer in peers:  # all compile and start at once
+        peer.pipe.send(0.1)
+    for peer in peers:
+        if peer.answer(options.patience) is not None:
+            print(f"{peer.name:22} ready after {time.perf_counter() - began:.0f} s", flush=True)
+    rates: dict[str, list[float]] = {name: [] for name in options.loaders}
     for _ in range(options.rounds):
-        for name in alive:
-            pipes[name].send(options.seconds)
-            found = answer(pipes[name], name)
+        for peer in peers:
+            if not peer.alive:
+                continue
+            peer.pipe.send(options.seconds)
+            found = peer.answer(options.patience)
             if found is not None:
-                rates[name].append(found)
-                print(f"{name:22} {found:7,.0f} img/s", flush=True)
-    for name in alive:
-        pipes[name].send(None)
+                rates[peer.name].append(found)
+                print(f"{peer.name:22} {found:7,.0f} img/s", flush=True)
+    for peer in peers:
+        peer.stop()
     result = {**about, "batch": options.batch, "workers": options.workers, "cores": cores}
     result["images_per_second"] = rates
     result["median"] = {name: statistics.median(r) for name, r in rates.items() if r}
@@ -213,15 +247,6 @@ def main() -> None:
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "loader.json").write_text(json.dumps(result, indent=1))
-
-
-def answer(pipe: Connection, name: str) -> float | None:
-    """Wait for a loader's rate; None, and a line, if its process has died."""
-    try:
-        return pipe.recv()
-    except EOFError:
-        print(f"{name}: its process died", flush=True)
-        return None
 
 
 if __name__ == "__main__":

@@ -10,6 +10,9 @@ PYTHON ?= $(firstword $(foreach v,3.12 3.11 3.13,$(shell python$(v) -c \
 	'import sys; print(sys.executable if sys.version_info[:2] == ($(subst .,$(comma),$(v))) else "")' 2>/dev/null)))
 comma := ,
 READY := .venv/.ready
+# Python keeps what it compiles of torch, timm …, whatever the environment says: without, each start
+# of a program takes twice as long.
+export PYTHONDONTWRITEBYTECODE :=
 BIN := .venv/bin
 
 help:

@@ -11,10 +11,7 @@ from typing import Any
 import pytest
 
 numba = pytest.importorskip("numba")
-
-from numba.core.caching import IndexDataCacheFile
-
-from semabench.data.kernel_cache import keep_compiled
+cache = pytest.importorskip("semabench.data.kernel_cache", exc_type=ImportError)
 
 KERNEL = "def twice(x):\n    return helper(x) * 2\n"
 
@@ -39,7 +36,7 @@ def process(folder: Path) -> Any:
     """The kernel as a new process has it, which calls a function of another file."""
     kernel, helper = load(folder / "kernel.py"), load(folder / "helper.py")
     kernel.helper = numba.njit(helper.helper)  # type: ignore[attr-defined]
-    return keep_compiled(numba.njit(kernel.twice), folder / "helper.py")
+    return cache.keep_compiled(numba.njit(kernel.twice), folder / "helper.py")
 
 
 def hits(kernel: Any) -> int:
@@ -80,7 +77,7 @@ def test_a_full_disk_costs_the_time_only(folder, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(IndexDataCacheFile, "_save_data", full)
+        patch.setattr("numba.core.caching.IndexDataCacheFile._save_data", full)
         assert process(folder)(3) == 8
     kernel = process(folder)
     assert (kernel(3), hits(kernel)) == (8, 0)

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from semabench.data.ffcv_loader import FFCVEvalLoader, FFCVTrainLoader
+
 numba = pytest.importorskip("numba")
 cache = pytest.importorskip("semabench.data.kernel_cache", exc_type=ImportError)
 
@@ -23,8 +25,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def load(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+def load(path: Path, name: str = "") -> ModuleType:
+    """A module of its own of this file, as another process has it."""
+    spec = importlib.util.spec_from_file_location(name or path.stem, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -89,14 +92,17 @@ def test_no_place_for_a_cache(folder, monkeypatch):
     assert not list(folder.rglob("*.nbi"))
 
 
-def test_the_loaders_kernels_can_be_kept(tmp_path):
-    """They hold no address of this process: numba would not keep them."""
+def test_the_loaders_kernels_are_found_again(dataset, monkeypatch):
+    """They hold no address of their process: numba would not keep them."""
     decode = pytest.importorskip("semabench.data.ffcv_decode", exc_type=ImportError)
-    import numpy as np
 
-    empty = np.zeros(0, np.uint8)
-    decode.read_raw(
-        np.zeros(0, np.int64), 0, np.zeros(1, np.int64), empty.reshape(0, 1, 1, 3), empty
-    )
-    for compiled in decode.read_raw.overloads.values():
-        assert not compiled.library.has_dynamic_globals
+    def read() -> None:
+        options = {"resolution": 32, "batch_size": 4, "seed": 0, "num_workers": 1}
+        next(iter(FFCVTrainLoader(dataset.packed / "train.beton", **options)))
+        next(iter(FFCVEvalLoader(dataset.packed / "val-32.beton", **options)))
+
+    read()
+    again = load(Path(decode.__file__), decode.__name__)
+    monkeypatch.setattr("semabench.data.ffcv_loader._native", lambda: again)
+    read()
+    assert (hits(again.decode_crops), hits(again.read_raw)) == (1, 1)

@@ -10,6 +10,9 @@ PYTHON ?= $(firstword $(foreach v,3.12 3.11 3.13,$(shell python$(v) -c \
 	'import sys; print(sys.executable if sys.version_info[:2] == ($(subst .,$(comma),$(v))) else "")' 2>/dev/null)))
 comma := ,
 READY := .venv/.ready
+# Python keeps what it compiles of torch, timm …, whatever the environment says: without, each start
+# of a program takes twice as long.
+export PYTHONDONTWRITEBYTECODE :=
 BIN := .venv/bin
 
 help:
@@ -40,7 +43,8 @@ demo: $(READY)
 	$(BIN)/semabench report outputs/demo
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not gpu' $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
+		-m 'not gpu' $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

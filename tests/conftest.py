@@ -28,11 +28,13 @@ def clothing_dir() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start with the tests that mostly wait, for Slurm, so that the others run beside them.
+    """Start with the tests that mostly wait, for Slurm, then with the long files.
 
+    So the others run beside them, and both workers end together: pytest-xdist keeps this order if
+    told ``--no-loadscope-reorder``, and else starts with the files of many tests, which are quick.
     What is marked ``gpu`` is skipped where there is none; CI, which has none, does not select it.
     """
-    items.sort(key=lambda item: "slurm" not in item.path.parts)
+    items.sort(key=lambda item: [folder not in item.path.parts for folder in ("slurm", "e2e")])
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):

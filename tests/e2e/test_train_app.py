@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from apps import REPOSITORY, TINY, environment, finish, run_here, start
+from apps import REPOSITORY, TINY, environment, run_here, start
 
 from semabench.results.store import read_rows
 
@@ -89,7 +89,9 @@ def assert_same_weights(expected_dir: Path, found_dir: Path) -> None:
     assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
 
 
-def test_killed_between_epochs_and_resumed_the_weights_are_the_same_bits(trained, tmp_path):
+def test_killed_between_epochs_and_resumed_the_weights_are_the_same_bits(
+    trained, tmp_path, monkeypatch, capfd
+):
     output_root = tmp_path / "outputs"
     arguments = (*TINY, f"output_root={output_root}", "logger=csv", "data.num_workers=1")
     killed = start("train.py", *arguments, cwd=trained.cwd)
@@ -99,12 +101,15 @@ def test_killed_between_epochs_and_resumed_the_weights_are_the_same_bits(trained
     killed.communicate()
     (run_dir,) = (output_root / "stress").iterdir()
     assert not (run_dir / "finished.json").exists()
-    assert "resuming" in finish(start("train.py", *arguments, cwd=trained.cwd))
+    assert run_here("train.py", *arguments, cwd=trained.cwd, patch=monkeypatch) == 0
+    assert "resuming" in capfd.readouterr().out
     assert_same_weights(trained.run_dir, run_dir)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGUSR1])
-def test_stopped_at_any_step_and_resumed_the_weights_are_the_same_bits(trained, tmp_path, number):
+def test_stopped_at_any_step_and_resumed_the_weights_are_the_same_bits(
+    trained, tmp_path, monkeypatch, capfd, number
+):
     output_root = tmp_path / "outputs"
     arguments = (*TINY, f"output_root={output_root}", "logger=csv", "trainer.save_every_n_steps=1")
     stopped = start("train.py", *arguments, cwd=trained.cwd)
@@ -119,7 +124,9 @@ def test_stopped_at_any_step_and_resumed_the_weights_are_the_same_bits(trained, 
     assert 13 <= step < 36
     assert step % 9, "the signal came between two epochs, where there is less to show"
     # Other workers, other checkpoints: the run stays the same.
-    resumed = finish(start("train.py", *arguments[:-1], "data.num_workers=1", cwd=trained.cwd))
+    arguments = (*arguments[:-1], "data.num_workers=1")
+    assert run_here("train.py", *arguments, cwd=trained.cwd, patch=monkeypatch) == 0
+    resumed = capfd.readouterr().out
     assert "resuming" in resumed
     assert not re.search(r"\b0 img/s", resumed)
     assert_same_weights(trained.run_dir, run_dir)

@@ -13,22 +13,26 @@ from __future__ import annotations
 
 import ctypes
 import threading
-import types
 import warnings
 from collections.abc import Callable
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
+from pathlib import Path
+from types import FunctionType
 from typing import Any
 
+from llvmlite.binding import add_symbol
 from numba import (
     config,
     get_thread_id,
     njit,
     prange,
     set_num_threads,
+    types,
 )
 
-from semabench.data import draws
+from semabench.data import draws, resample
+from semabench.data.kernel_cache import keep_compiled
 from semabench.data.resample import resize
 from semabench.data.workers import worker_count
 
@@ -76,34 +80,35 @@ def _native_library() -> ctypes.CDLL:
     return ctypes.CDLL(library.origin)
 
 
+def _by_name(library: ctypes.CDLL, name: str, result: types.Type, *arguments: types.Type) -> Any:
+    """Return a function of C for kernels, which refer to it by name and so can be kept on disk."""
+    address = ctypes.cast(library[name], ctypes.c_void_p).value
+    add_symbol(f"semabench_{name}", address)
+    return types.ExternalFunction(f"semabench_{name}", result(*arguments))
+
+
 _library = _native_library()
-
-_imdecode = _library.imdecode
-_imdecode.restype = ctypes.c_int
-_imdecode.argtypes = [
-    ctypes.c_void_p, ctypes.c_uint64,  # JPEG data, bytes
-    ctypes.c_uint32, ctypes.c_uint32,  # height and width, unused
-    ctypes.c_void_p,  # pixels
-    *[ctypes.c_uint32] * 6,  # height and width, offset x and y, scale as a fraction
-    ctypes.c_bool, ctypes.c_bool,  # crop, flip
-]  # fmt: skip
-
-_resize_area = _library.resize
-_resize_area.restype = None
+_imdecode = _by_name(
+    _library, "imdecode", types.int32,
+    types.intp, types.uint64,  # JPEG data, bytes
+    types.uint32, types.uint32,  # height and width, unused
+    types.intp,  # pixels
+    *[types.uint32] * 6,  # height and width, offset x and y, scale as a fraction
+    types.uint8, types.uint8,  # crop, flip: C's bool
+)  # fmt: skip
 # 0; source, height, width; top, bottom, left, right; target, height, width
-_resize_area.argtypes = [ctypes.c_int64] * 11
-
+_resize_area = _by_name(_library, "resize", types.void, *[types.int64] * 11)
 # Not a memory map: reading one beyond the end of a file that was cut short kills the process.
 # Either way the pages are the system's, one copy for all processes of a machine.
-_pread = ctypes.CDLL(None).pread
-_pread.restype = ctypes.c_ssize_t
-_pread.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64]
+_pread = _by_name(
+    ctypes.CDLL(None), "pread", types.intp, types.int32, types.intp, types.uintp, types.int64
+)
 
 
 def _compiled(function: Callable[..., Any], **replaced: Any) -> Callable[..., Any]:
     """Compile a function of `draws`, with its calls to another one replaced by compiled ones."""
     scope = {**function.__globals__, **replaced}
-    copy = types.FunctionType(function.__code__, scope, function.__name__, function.__defaults__)
+    copy = FunctionType(function.__code__, scope, function.__name__, function.__defaults__)
     return njit(nogil=True, error_model="numpy")(copy)
 
 
@@ -158,7 +163,7 @@ def decode_crops(  # type: ignore[no-untyped-def]
             continue
         if modes[index] == JPG and _imdecode(
             data.ctypes.data, size, height, width, source.ctypes.data,
-            height, width, 0, 0, 1, 1, False, False,
+            height, width, 0, 0, 1, 1, 0, 0,
         ) != 0:  # fmt: skip
             status[slot] = DAMAGED
             continue
@@ -195,3 +200,7 @@ def read_raw(indices, file, offsets, images, status) -> None:  # type: ignore[no
             status[slot] = UNREAD
             continue
         status[slot] = DONE
+
+
+decode_crops = keep_compiled(decode_crops, Path(draws.__file__), Path(resample.__file__))
+read_raw = keep_compiled(read_raw)

@@ -1,4 +1,7 @@
-"""Stopping on a signal without losing a step: SIGTERM (preemption) and SIGUSR1 (time is short)."""
+"""Stopping on a signal without losing a step: SIGTERM (preemption) and SIGUSR1 (time is short).
+
+And on ctrl-C (SIGINT), at once.
+"""
 
 from __future__ import annotations
 
@@ -39,6 +42,9 @@ class StopOnSignal(Callback):
     wait for it; a single one looks after every step. It takes the place of Lightning's handlers,
     which would save nothing, and with several processes communicate from within the handler.
 
+    Ctrl-C stops wherever the program is, and stores nothing. Python loses it where it strikes in a
+    destructor ("Exception ignored in …"): then it strikes again after the step.
+
     Args:
         save: writes the checkpoint.
         agree_every: steps between two agreements.
@@ -48,12 +54,15 @@ class StopOnSignal(Callback):
         self.save = save
         self.agree_every = agree_every
         self.received = 0
+        self.interrupted = False
         self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Listen; Lightning's own handlers are in place by now, not before, and are put aside."""
-        self.received = 0
+        self.received, self.interrupted = 0, False
         self._before = {number: signal.signal(number, self._note) for number in STOP}
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._interrupt)
 
     def on_train_batch_end(
         self,
@@ -67,13 +76,23 @@ class StopOnSignal(Callback):
 
         Raises:
             Stopped: the checkpoint is written.
+            KeyboardInterrupt: ctrl-C was lost.
         """
+        self._strike_again()
         every = 1 if trainer.world_size == 1 else self.agree_every
         if trainer.is_last_batch or trainer.global_step % every:
             return
         if number := self._agreed(trainer):
             self.save(trainer)
             raise Stopped(number)
+
+    def on_validation_batch_end(self, *_: Any) -> None:
+        """Stop if ctrl-C was lost.
+
+        Raises:
+            KeyboardInterrupt: it was.
+        """
+        self._strike_again()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Stop; the epoch's checkpoint is written already. A run that is whole just ends.
@@ -97,11 +116,20 @@ class StopOnSignal(Callback):
 
     def _put_back(self) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # Lightning's, once ctrl-C struck
+                signal.signal(number, handler)
         self._before = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = number
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        self.interrupted = True
+        raise KeyboardInterrupt
+
+    def _strike_again(self) -> None:
+        if self.interrupted:
+            raise KeyboardInterrupt
 
     def _agreed(self, trainer: L.Trainer) -> int:
         """Return the signal that any process has received, or 0."""

@@ -1,6 +1,7 @@
 import csv
 import io
 
+import pytest
 from rich.console import Console
 from rows import row
 
@@ -10,9 +11,10 @@ from semabench.results.table import (
     accuracy_cell,
     csv_table,
     markdown_table,
-    terminal_table,
+    text_table,
     throughput_cell,
 )
+from semabench.results.text_table import TextTable, print_table
 
 ROWS = [row(resolution=r, correct=c) for r, c in ((64, 70), (96, 80))] + [row("mila_nano", 96)]
 
@@ -36,13 +38,27 @@ def test_columns_that_differ_are_shown():
     assert text.splitlines()[0] == "| model | mixer | recipe | params M | seeds | 96 px |"
 
 
-def test_terminal_shows_every_number_at_80_columns():
+@pytest.mark.parametrize(
+    "sizes", [(48, 64, 96, 128), (96, 128, 160, 192, 224, 288, 384, 512, 1024)]
+)
+def test_terminal_shows_every_number_at_80_columns(sizes):
     console = Console(width=80, file=io.StringIO(), record=True)
-    rows = [row("swin_tiny_patch4_window7_224", r) for r in (48, 64, 96, 128)]
-    console.print(terminal_table(summarise(rows), accuracy_cell, "Top-1"))
+    rows = [row("swin_tiny_patch4_window7_224", r) for r in sizes]
+    print_table(text_table(summarise(rows), accuracy_cell, "Top-1"), console)
     text = console.export_text()  # a standard error may stand below its number, never be cut
-    assert text.count("90.0") == text.count("±3.0") == 4
-    assert "swin_tiny_patch4_window7_224" in text
+    assert text.count("90.0") == text.count("±3.0") == len(sizes)
+    assert text.count("swin_tiny_patch4_window7_224") == 1 + text.count("(continued)")
+    assert ("(continued)" in text) == (len(sizes) > 4)
+    assert [word for word in text.split() if "…" in word] == []
+    found = [int(word) for word in text.split() if word.isdigit()]
+    assert found == list(sizes)
+
+
+def test_a_column_too_wide_for_the_terminal_ends():
+    console = Console(width=20, file=io.StringIO(), record=True)
+    table = TextTable("t", ["a", "b", "c"], [["word" * 6, "1" * 30, "2" * 30]])
+    print_table(table, console)
+    assert "(continued)" in console.export_text()
 
 
 def test_throughput_has_three_figures():

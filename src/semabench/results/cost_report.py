@@ -12,7 +12,7 @@ from semabench.results.cost_plot import plot_cost
 from semabench.results.cost_summary import Subject, curves, executions
 from semabench.results.cost_table import cost_tables, csv_rows, timm_csv
 from semabench.results.record import Record
-from semabench.results.text_table import markdown, terminal
+from semabench.results.text_table import markdown, print_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,7 +56,7 @@ def print_cost(chosen: Sequence[Subject], console: Console) -> None:
         return
     for table in cost_tables(chosen):
         if table.title.startswith(_ON_SCREEN):
-            console.print(terminal(table))
+            print_table(table, console)
     console.print(describe_cost(chosen), style="dim", highlight=False)
 
 

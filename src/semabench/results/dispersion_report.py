@@ -12,7 +12,7 @@ from semabench.results.dispersion_plot import plot_dispersion
 from semabench.results.dispersion_summary import Curve, inputs_of
 from semabench.results.dispersion_table import NOTES, dispersion_tables
 from semabench.results.record import Record
-from semabench.results.text_table import markdown, terminal
+from semabench.results.text_table import markdown, print_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -54,7 +54,7 @@ def print_dispersion(curves: Sequence[Curve], console: Console) -> None:
     if not curves:
         return
     for table in dispersion_tables(curves):
-        console.print(terminal(table))
+        print_table(table, console)
     console.print(describe_dispersion(curves), style="dim", highlight=False)
 
 

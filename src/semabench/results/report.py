@@ -32,9 +32,10 @@ from semabench.results.table import (
     csv_table,
     markdown_table,
     summary_csv,
-    terminal_table,
+    text_table,
     throughput_cell,
 )
+from semabench.results.text_table import print_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -156,7 +157,7 @@ def print_tables(lines: Sequence[Line], console: Console) -> None:
     """Print the report's tables on a terminal, with what all lines share and what ± means."""
     for title, _, measure in _SECTIONS:
         if _has_numbers(lines, measure):
-            console.print(terminal_table(lines, measure, title))
+            print_table(text_table(lines, measure, title), console)
     notes = ". ".join(filter(None, [describe_setting(lines), describe_errors(lines)]))
     console.print(notes, style="dim", highlight=False)
 

@@ -12,7 +12,7 @@ from semabench.results.record import Record
 from semabench.results.study_plot import plot_each, plot_pairs, plot_way
 from semabench.results.study_summary import Way, trained_at_each
 from semabench.results.study_table import study_tables
-from semabench.results.text_table import markdown, terminal
+from semabench.results.text_table import markdown, print_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,7 +59,7 @@ def print_study(ways: Sequence[Way], console: Console) -> None:
     if not ways:
         return
     for table in study_tables(ways):
-        console.print(terminal(table))
+        print_table(table, console)
     console.print(describe_study(ways), style="dim", highlight=False)
 
 

@@ -5,13 +5,10 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from semabench.results.record import Record
 from semabench.results.summary import Cell, Estimate, Line, resolutions
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from semabench.results.text_table import TextTable
 
 TIMM_COLUMNS = (
     "model",
@@ -44,22 +41,10 @@ def throughput_cell(cell: Cell) -> str:
     return f"{speed:,.0f}" if speed >= 100 else f"{speed:.3g}"
 
 
-def terminal_table(lines: Sequence[Line], measure: Measure, title: str) -> Table:
-    """Return a rich table: a row a line, a column a resolution."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
+def text_table(lines: Sequence[Line], measure: Measure, title: str) -> TextTable:
+    """Return a table for the terminal: a row a line, a column a resolution."""
     header, texts, rows = grid(lines, measure)
-    table = Table(
-        title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False
-    )
-    for position, name in enumerate(header):
-        # In a narrow terminal a number's standard error goes below it; words stay whole.
-        numeric = position >= texts
-        table.add_column(name, justify="right" if numeric else "left", no_wrap=not numeric)
-    for row in rows:
-        table.add_row(*row)
-    return table
+    return TextTable(title, header, rows, words=texts)
 
 
 def markdown_table(lines: Sequence[Line], measure: Measure) -> str:

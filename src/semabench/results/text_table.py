@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
 
@@ -30,15 +32,54 @@ def markdown(table: TextTable) -> str:
     return f"### {table.title}\n\n" + "".join(f"| {' | '.join(row)} |\n" for row in lines)
 
 
-def terminal(table: TextTable) -> Table:
-    """Return the table for rich's console."""
+def print_table(table: TextTable, console: Console) -> None:
+    """Print a table whole: its numbers in as many parts, one below another, as the width demands.
+
+    Before that, a number's standard error goes below it. Nothing is ever cut, unless the words and
+    one column of numbers are wider than the console.
+    """
+    start, end = table.words, len(table.header)
+    unbounded = console.options.update(max_width=sys.maxsize)  # or rich cuts what it measures, too
+    while start < end:
+        for stop in range(end, start, -1):
+            ways = [_rich(table, start, stop, tall) for tall in (False, True)]
+            widths = [console.measure(way, options=unbounded).maximum for way in ways]
+            fitting = [w for w, width in zip(ways, widths, strict=True) if width <= console.width]
+            if fitting or stop == start + 1:
+                console.print((fitting or ways[-1:])[0])
+                start = stop
+                break
+
+
+def _rich(table: TextTable, start: int, stop: int, tall: bool) -> Table:
+    """Return the words and the columns from ``start`` to ``stop`` for rich's console.
+
+    Args:
+        table: the whole.
+        start: first column of numbers.
+        stop: end of these columns.
+        tall: whether numbers and their headers are broken at each space.
+    """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    made = Table(title=table.title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
-    for position, name in enumerate(table.header):
-        numeric = position >= table.words
-        made.add_column(name, justify="right" if numeric else "left", no_wrap=not numeric)
+    more = " (continued)" if start > table.words else ""
+    made = Table(
+        title=f"{table.title}{more}",
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    shown = [*range(table.words), *range(start, stop)]
+
+    def text(row: list[str], position: int) -> str:
+        broken = tall and position >= table.words
+        return row[position].replace(" ", "\n") if broken else row[position]
+
+    for position in shown:
+        justify: Literal["left", "right"] = "right" if position >= table.words else "left"
+        made.add_column(text(table.header, position), justify=justify, no_wrap=True)
     for row in table.rows:
-        made.add_row(*row)
+        made.add_row(*(text(row, position) for position in shown))
     return made

@@ -46,6 +46,8 @@ def print_table(table: TextTable, console: Console) -> None:
             widths = [console.measure(way, options=unbounded).maximum for way in ways]
             fitting = [w for w, width in zip(ways, widths, strict=True) if width <= console.width]
             if fitting or stop == start + 1:
+                more = " (continued)" if start > table.words else ""
+                console.print(f"{table.title}{more}", style="bold", highlight=False, markup=False)
                 console.print((fitting or ways[-1:])[0])
                 start = stop
                 break
@@ -63,14 +65,7 @@ def _rich(table: TextTable, start: int, stop: int, tall: bool) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    more = " (continued)" if start > table.words else ""
-    made = Table(
-        title=f"{table.title}{more}",
-        title_justify="left",
-        title_style="bold",
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-    )
+    made = Table(box=SIMPLE_HEAD, pad_edge=False)
     shown = [*range(table.words), *range(start, stop)]
 
     def text(row: list[str], position: int) -> str:

@@ -4,11 +4,10 @@
 
 Two runs of one config (conf/experiment/stress.yaml) on drawn pictures, on a CPU: averaged weights,
 mixup and cutmix, RandAugment, erasing, repeated augmentation and drop path are on. One is left
-alone. The other is
-stopped after a random number of checkpoints and a random moment more (SIGKILL every other time,
-else SIGTERM, SIGUSR1 or SIGINT), and started again with a random number of loader workers. At the
-end every tensor of both last checkpoints must be equal to the bit: weights, averaged weights,
-optimiser. Exits with 1 if one is not.
+alone. The other is stopped after a random number of checkpoints and a random moment more (SIGKILL
+every other time, else SIGTERM, SIGUSR1 or SIGINT), and started again with a random number of loader
+workers. At the end every tensor of both last checkpoints must be equal to the bit: weights,
+averaged weights, optimiser. Exits with 1 if one is not.
 """
 
 from __future__ import annotations

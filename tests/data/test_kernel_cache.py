@@ -75,15 +75,54 @@ def test_a_damaged_file_is_replaced(folder, suffix):
         assert hits(kernel) == expected
 
 
-def test_a_full_disk_costs_the_time_only(folder, monkeypatch):
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+def full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
+
+def test_a_full_disk_costs_the_time_only(folder, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("numba.core.caching.IndexDataCacheFile._save_data", full)
         assert process(folder)(3) == 8
     kernel = process(folder)
     assert (kernel(3), hits(kernel)) == (8, 0)
+
+
+def test_a_disk_that_was_full_at_an_update_leaves_no_old_code(folder, monkeypatch):
+    """numba's index names the file already, which still holds the kernel before."""
+    assert process(folder)(3) == 8
+    (folder / "kernel.py").write_text(KERNEL.replace("* 2", "* 20"))
+    with monkeypatch.context() as patch:
+        patch.setattr("numba.core.caching.IndexDataCacheFile._save_data", full)
+        assert process(folder)(3) == 80
+    for expected in (0, 1):
+        kernel = process(folder)
+        assert (kernel(3), hits(kernel)) == (80, expected)
+
+
+def test_a_damaged_index_on_a_full_disk(folder, monkeypatch):
+    assert process(folder)(3) == 8
+    (index,) = folder.rglob("*.nbi")
+    index.write_bytes(index.read_bytes()[:20])
+    monkeypatch.setattr("numba.core.caching.IndexDataCacheFile._save_index", full)
+    assert process(folder)(3) == 8
+
+
+def test_two_that_begin_at_once_do_not_take_each_others_code(folder, monkeypatch):
+    """Two kinds of processor: both call their file the first, and one's index is lost."""
+    key = cache._KernelCache._index_key
+    with monkeypatch.context() as patch:
+        patch.setattr(cache._KernelCache, "_index_key", lambda *a: (*key(*a), "another"))
+        assert process(folder)(3) == 8
+    (theirs,) = folder.rglob("*.nbc")
+    code = theirs.read_bytes()
+    for path in folder.rglob("*.nb[ic]"):
+        path.unlink()
+    assert process(folder)(3) == 8
+    theirs.write_bytes(code)  # ours is the index, theirs the code
+    for expected in (0, 1):
+        kernel = process(folder)
+        assert kernel(3) == 8
+        assert hits(kernel) == expected
 
 
 def test_no_place_for_a_cache(folder, monkeypatch):

@@ -25,6 +25,7 @@ CONDITIONS = [
     ("infer", 512, 32),
     ("infer", 1024, 8),
 ]
+JOULES_AT = [condition for condition in CONDITIONS if condition[1:] != (224, 128)]
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +34,27 @@ def rows():
 
 
 @pytest.fixture(scope="module")
+def eager_lines():
+    return section("**Eager**", "**Compiled**")
+
+
+@pytest.fixture(scope="module")
 def compiled_lines():
-    text = (REPOSITORY / "docs/h200.md").read_text().split("**Compiled**")[1]
-    return text.split("## ")[0].splitlines()
+    return section("**Compiled**", "## ")
+
+
+def section(begin, end):
+    text = (REPOSITORY / "docs/h200.md").read_text()
+    return text.split(begin)[1].split(end)[0].splitlines()
+
+
+def cells(lines, label):
+    """A model's cells in each table: images per second, MiB, joules."""
+    return [
+        [cell.strip() for cell in line.split("|")[2:-1]]
+        for line in lines
+        if line.startswith(f"| {label} |")
+    ]
 
 
 def test_rows_are_of_one_machine_and_complete(rows):
@@ -46,23 +65,27 @@ def test_rows_are_of_one_machine_and_complete(rows):
     assert len({row.key for row in rows}) == len(rows) == 63
 
 
-def test_compiled_figures_are_the_rows(rows, compiled_lines):
+def test_compiled_figures_are_the_rows(rows, eager_lines, compiled_lines):
     for model, label in LABELS.items():
-        mine = {
-            (r.mode, r.resolution, r.batch_size): r
-            for r in rows
-            if r.model == model and r.execution == "compiled"
+        measured = {
+            (r.execution, r.mode, r.resolution, r.batch_size): r for r in rows if r.model == model
         }
-        speeds, memory, _ = (
-            [cell.strip() for cell in line.split("|")[2:-1]]
-            for line in compiled_lines
-            if line.startswith(f"| {label} |")
-        )
-        for condition, speed, mebibytes in zip(CONDITIONS, speeds, memory, strict=True):
-            row = mine[condition]
+        eager, _, _ = cells(eager_lines, label)
+        speeds, memory, joules = cells(compiled_lines, label)
+        told = dict(zip(JOULES_AT, joules, strict=True))
+        for condition, speed, mebibytes, other in zip(
+            CONDITIONS, speeds, memory, eager, strict=True
+        ):
+            row = measured["compiled", *condition]
             assert f"{row.images_per_second:,.0f}" == speed.split()[0]
             assert ("±" in speed) == (row.images_per_second_spread > 0.02 * row.images_per_second)
+            again = measured.get(("eager", *condition))  # in the same run, where it is there
+            base = again.images_per_second if again else float(other.split()[0].replace(",", ""))
+            assert speed.endswith(f"({row.images_per_second / base:.1f})")
             assert f"{row.peak_memory_mib:,.0f}" == mebibytes
+            if condition in told:
+                digits = len(told[condition].partition(".")[2])
+                assert f"{row.joules_per_image:.{digits}f}" == told[condition]
 
 
 def test_the_exponents_in_the_text_are_fitted_to_the_rows(rows, compiled_lines):

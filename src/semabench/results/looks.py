@@ -61,12 +61,14 @@ _MIXERS = {
 #: like it, grey for convolutions alone.
 _MODELS = {
     "deit": Look(1, 6, 1),
+    "vit": Look(1, 5, 1),
     "efficientvit": Look(2, 0, 1),
     "efficientvim": Look(5, 2, 1),
     "vim": Look(5, 1, 1),
     "swin": Look(4, 3, 1),
     "convnext": Look(8, 4, 1),
     "mambaout": Look(8, 5, 1),
+    "resnet": Look(8, 6, 1),
 }
 
 

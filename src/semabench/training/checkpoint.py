@@ -159,7 +159,9 @@ def set_aside(directory: Path) -> Path | None:
             shutil.rmtree(target)
         directory.rename(target)
     except OSError as error:
-        raise SemabenchError(f"cannot move {directory} to {target}: {error.strerror}.") from error
+        raise SemabenchError(
+            f"cannot move {directory} to {target}: {error.strerror or error}."
+        ) from error
     return target
 
 

@@ -14,6 +14,7 @@ last, so that starting an epoch, which costs a real data set little, is left out
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -188,7 +189,7 @@ class Peer:
         try:
             if self.pipe.poll(patience):
                 return self.pipe.recv()
-        except EOFError:
+        except (EOFError, ConnectionError):
             why = "died"
         print(f"{self.name}: left out, its process {why}", flush=True)
         self.alive = False
@@ -198,7 +199,8 @@ class Peer:
     def stop(self) -> None:
         """End the process."""
         if self.alive:
-            self.pipe.send(None)
+            with contextlib.suppress(ConnectionError):
+                self.pipe.send(None)
 
 
 def main() -> None:

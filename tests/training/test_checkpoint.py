@@ -16,6 +16,7 @@ from semabench.training.checkpoint import (
     Checkpoints,
     load_trained,
     read_checkpoint,
+    set_aside,
 )
 
 
@@ -128,3 +129,18 @@ def test_the_checkpoint_before_the_last_stays(tmp_path):
         {"last.ckpt": 2, "previous.ckpt": 1},
         {"last.ckpt": 3, "previous.ckpt": 2},
     ]
+
+
+def test_checkpoints_are_set_aside_but_not_behind_a_link(tmp_path):
+    run, scratch = tmp_path / "run", tmp_path / "scratch"
+    for directory in (run / "checkpoints", scratch):
+        directory.mkdir(parents=True)
+        save(directory / "last.ckpt")
+    kept = set_aside(run / "checkpoints")
+    assert kept == run / "checkpoints.before"
+    assert [path.name for path in kept.iterdir()] == ["last.ckpt"]
+    (run / "checkpoints").symlink_to(scratch)
+    with pytest.raises(SemabenchError, match=r"is a link.*output_root"):
+        set_aside(run / "checkpoints")
+    assert (scratch / "last.ckpt").exists()
+    assert (kept / "last.ckpt").exists()

@@ -149,11 +149,16 @@ def set_aside(directory: Path) -> Path | None:
         Where they are now; None if there were none.
 
     Raises:
-        SemabenchError: they cannot be moved.
+        SemabenchError: they cannot be moved, or ``directory`` is a symbolic link.
     """
     if not any((directory / name).exists() for name in (LAST, PREVIOUS, BEST)):
         return None
     target = directory.with_name(SET_ASIDE)
+    if directory.is_symlink():  # moved, it would take with it where checkpoints shall be
+        raise SemabenchError(
+            f"{directory} is a link: resume=never cannot set its checkpoints aside; move those in "
+            f"{directory.resolve()} yourself, or start with another output_root."
+        )
     try:
         if target.exists():
             shutil.rmtree(target)

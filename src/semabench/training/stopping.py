@@ -43,7 +43,8 @@ class StopOnSignal(Callback):
     which would save nothing, and with several processes communicate from within the handler.
 
     Ctrl-C stops wherever the program is, and stores nothing. Python loses it where it strikes in a
-    destructor ("Exception ignored in …"): then it strikes again after the step.
+    destructor ("Exception ignored in …"): then it strikes again after the step. (One of several
+    processes that loses it may have to be ended by torchrun or srun, as the others are gone.)
 
     Args:
         save: writes the checkpoint.

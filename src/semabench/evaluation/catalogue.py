@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import torch
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from semabench.config import MIN_RESOLUTION
 from semabench.errors import SemabenchError
 from semabench.models import build_model, mixer_name, model_names
 from semabench.models.flops import count_gmacs, count_parameters
 from semabench.models.published import PUBLISHED
+from semabench.results.text_table import TextTable, print_table
 
 
 def print_models(names: Sequence[str], resolution: int, num_classes: int) -> None:
@@ -34,22 +34,21 @@ def print_models(names: Sequence[str], resolution: int, num_classes: int) -> Non
         )
     if num_classes < 1:
         raise SemabenchError(f"--num-classes must be at least 1, not {num_classes}.")
-    table = Table(title=f"{resolution} px, {num_classes} classes")
-    for heading in ("model", "mixer", "params (M)", "GMACs", "published top-1", "by recipe"):
-        text = heading in ("model", "mixer", "by recipe")
-        table.add_column(heading, justify="left" if text else "right", overflow="fold")
+    rows = []
     for name in track(list(names) or model_names(), description="counting", transient=True):
         with torch.device("meta"):
             model = build_model(name, num_classes=num_classes, resolution=resolution, options={})
-        params = count_parameters(model) / 1e6
-        gmacs = count_gmacs(model, resolution)
         told = PUBLISHED.get(name.split(".")[0])
-        table.add_row(
-            name,
-            mixer_name(model) or "-",
-            f"{params:.2f}",
-            f"{gmacs:.3f}",
-            f"{told.top1:.1f}" if told else "",
-            (told.recipe or "its own") if told else "",
+        rows.append(
+            [
+                name,
+                mixer_name(model) or "-",
+                f"{count_parameters(model) / 1e6:.2f}",
+                f"{count_gmacs(model, resolution):.3f}",
+                f"{told.top1:.1f}" if told else "",
+                (told.recipe or "its own") if told else "",
+            ]
         )
-    Console().print(table)
+    header = ["model", "mixer", "params (M)", "GMACs", "published top-1", "by recipe"]
+    title = f"{resolution} px, {num_classes} classes"
+    print_table(TextTable(title, header, rows, words=2), Console())

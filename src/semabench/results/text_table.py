@@ -60,7 +60,7 @@ def _rich(table: TextTable, start: int, stop: int, tall: bool) -> Table:
         table: the whole.
         start: first column of numbers.
         stop: end of these columns.
-        tall: whether numbers and their headers are broken at each space.
+        tall: whether headers are broken at each space, and numbers before their standard error.
     """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
@@ -68,13 +68,14 @@ def _rich(table: TextTable, start: int, stop: int, tall: bool) -> Table:
     made = Table(box=SIMPLE_HEAD, pad_edge=False)
     shown = [*range(table.words), *range(start, stop)]
 
-    def text(row: list[str], position: int) -> str:
+    def text(cell: str, position: int, space: str) -> str:
         broken = tall and position >= table.words
-        return row[position].replace(" ", "\n") if broken else row[position]
+        return cell.replace(space, f"\n{space.strip()}") if broken else cell
 
     for position in shown:
         justify: Literal["left", "right"] = "right" if position >= table.words else "left"
-        made.add_column(text(table.header, position), justify=justify, no_wrap=True)
+        name = text(table.header[position], position, " ")
+        made.add_column(name, justify=justify, no_wrap=True)
     for row in table.rows:
-        made.add_row(*(text(row, position) for position in shown))
+        made.add_row(*(text(row[position], position, " ±") for position in shown))
     return made

@@ -1,12 +1,9 @@
 """The official Vim code's outputs, activations and gradients."""
 
-import json
-
 import pytest
 import timm
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file
+from golden import assert_official_gradients, close, in_type, read_golden
 
 import semabench.models  # noqa: F401  registers the names
 
@@ -16,10 +13,7 @@ def golden(golden_dir):
     """Return (model of ours with the official weights, fixture)."""
 
     def load(dtype):
-        path = golden_dir / "vim/tiny_64.safetensors"
-        fixture = load_file(path)
-        with safe_open(path, "pt") as opened:
-            config = json.loads(opened.metadata()["config"])
+        config, weights, tensors = read_golden(golden_dir / "vim/tiny_64.safetensors")
         model = timm.create_model(
             "vim_nano",
             **{
@@ -37,15 +31,10 @@ def golden(golden_dir):
             },
         )
         assert sum(p.numel() for p in model.parameters()) == 80_458
-        model.load_state_dict({k: v for k, v in fixture.items() if "/" not in k and k not in "xy"})
-        return model.to(dtype).eval(), {k: v.to(dtype) for k, v in fixture.items()}
+        model.load_state_dict(weights)
+        return in_type(model, tensors, dtype)
 
     return load
-
-
-def close(ours, official, relative):
-    limit = relative * official.abs().max().item()
-    torch.testing.assert_close(ours, official, rtol=0, atol=limit)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 2e-6)])
@@ -84,11 +73,4 @@ def test_official_activations(golden):
 
 def test_official_gradients(golden):
     model, fixture = golden(torch.float32)
-    x = fixture["x"].requires_grad_()
-    model(x).square().sum().backward()
-    close(x.grad, fixture["grad/x"], 1e-5)
-    parameters = dict(model.named_parameters())
-    keys = [k.removeprefix("grad/") for k in fixture if k.startswith("grad/") and k != "grad/x"]
-    assert len(keys) == 3
-    for key in keys:
-        close(parameters[key].grad, fixture[f"grad/{key}"], 1e-5)
+    assert_official_gradients(model, fixture)

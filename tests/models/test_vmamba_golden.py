@@ -1,12 +1,9 @@
 """The official VMamba code's outputs, activations and gradients."""
 
-import json
-
 import pytest
 import timm
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file
+from golden import assert_official_gradients, close, in_type, read_golden
 
 import semabench.models  # noqa: F401  registers the names
 from semabench.models.vmamba_checkpoint import from_official, our_key
@@ -21,11 +18,8 @@ def golden(golden_dir):
     """Return (model of ours with the official weights, fixture of a file)."""
 
     def load(file, dtype):
-        fixture = load_file(golden_dir / f"vmamba/{file}.safetensors")
-        path = golden_dir / f"vmamba/{WEIGHTS.get(file, file)}.safetensors"
-        weights = {k: v for k, v in load_file(path).items() if "/" not in k and k not in "xy"}
-        with safe_open(path, "pt") as opened:
-            config = json.loads(opened.metadata()["config"])
+        weights_file = WEIGHTS.get(file, file)
+        config, weights, _ = read_golden(golden_dir / f"vmamba/{weights_file}.safetensors")
         model = timm.create_model(
             "vmamba_nano",
             num_classes=config["num_classes"],
@@ -38,14 +32,9 @@ def golden(golden_dir):
         )
         assert sum(p.numel() for p in model.parameters()) == PARAMETERS[file]
         model.load_state_dict(from_official(weights))
-        return model.to(dtype).eval(), {k: v.to(dtype) for k, v in fixture.items()}
+        return in_type(model, read_golden(golden_dir / f"vmamba/{file}.safetensors").tensors, dtype)
 
     return load
-
-
-def close(ours, official, relative):
-    limit = relative * official.abs().max().item()
-    torch.testing.assert_close(ours, official, rtol=0, atol=limit)
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -91,11 +80,4 @@ def test_official_activations(golden, file):
 @pytest.mark.parametrize("file", FILES)
 def test_official_gradients(golden, file):
     model, fixture = golden(file, torch.float32)
-    x = fixture["x"].requires_grad_()
-    model(x).square().sum().backward()
-    close(x.grad, fixture["grad/x"], 1e-5)
-    parameters = dict(model.named_parameters())
-    keys = [k.removeprefix("grad/") for k in fixture if k.startswith("grad/") and k != "grad/x"]
-    assert len(keys) == 3
-    for key in keys:
-        close(parameters[our_key(key)].grad, fixture[f"grad/{key}"], 1e-5)
+    assert_official_gradients(model, fixture, our_key)

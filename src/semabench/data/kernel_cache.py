@@ -77,6 +77,7 @@ def keep_compiled(kernel: Any, *sources: Path) -> Any:
     Returns:
         The same kernel. Where there is no place for a cache, nothing is kept.
     """
-    with contextlib.suppress(RuntimeError, OSError):  # nowhere to write; no files, as in an archive
+    # Nowhere to write; no files, as in an archive; a numba that is another inside.
+    with contextlib.suppress(Exception):
         kernel._cache = _KernelCache(kernel.py_func, sources)
     return kernel

@@ -205,15 +205,16 @@ def unknown_key(key: str, keys: list[str]) -> str:
     told = f"unknown config key '{key}'."
     if key.startswith("model.options."):
         return f"{told} An option that conf/model does not list is added: +{key}=..."
-    same_name = [known for known in keys if known.endswith(f".{key}")]
-    if len(same_name) == 1:
-        return f"{told} Did you mean '{same_name[0]}'?"
-    hint = nearest(key, same_name or keys)
-    if hint.startswith(" Did you mean"):
-        return told + hint
     parent = key.rpartition(".")[0]
     beside = [known for known in keys if known.rpartition(".")[0] == parent]
-    return told + nearest(key, same_name or beside or keys)
+    elsewhere = [known for known in keys if known.endswith(f".{key}")]
+    for choices in (beside, elsewhere, keys):
+        hint = nearest(key, choices)
+        if hint.startswith(" Did you mean"):
+            return told + hint
+        if choices is elsewhere and len(elsewhere) == 1:
+            return f"{told} Did you mean '{elsewhere[0]}'?"
+    return told + nearest(key, elsewhere or beside or keys)
 
 
 def known_keys(schema: type) -> list[str]:

@@ -51,7 +51,9 @@ def test_a_group_without_a_name_is_one_line(monkeypatch, capsys):
 
 
 def test_a_key_within_a_mapping_is_the_one_that_is_told():
-    error = Exception("Could not override 'steps'.\nKey 'neddle' is not in struct")
+    error = Exception("Could not override 'steps'.\nTo append to your config use +steps={neddle:1}")
+    assert _hydra_message(error, ["steps"]) == "steps cannot have that value."
+    error.__cause__ = Exception("Key 'neddle' is not in struct")
     assert _hydra_message(error, ["steps"]) == "steps has no 'neddle'."
 
 

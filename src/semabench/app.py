@@ -134,8 +134,9 @@ def _hydra_message(error: Exception, keys: list[str]) -> str:
     text = str(error)
     if match := re.search(r"Could not (?:override|append|delete)[^']*'([^']+)'", text):
         key = match[1].lstrip("+~")
-        if (inner := re.search(r"Key '([^']+)' is not in struct", text)) and key in keys:
-            return f"{key} has no '{inner[1]}'."
+        if key in keys:  # what is in it is wrong; Hydra's cause, if any, has the name
+            inner = re.search(r"Key '([^']+)'", str(error.__cause__))
+            return f"{key} has no '{inner[1]}'." if inner else f"{key} cannot have that value."
         return unknown_key(key, keys)
     if match := re.search(r"Error locating target '(optuna[^']*)'", text):
         return f"{match[1]} is not installed: pip install 'semabench[sweep]'."

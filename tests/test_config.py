@@ -54,6 +54,9 @@ def test_every_model_config_names_its_own_file():
         (["recipe.batch_size=96", "trainer.accumulate=5"], "does not divide the 96 pictures"),
         (["recipe.batch_size=96", "trainer.devices=4", "trainer.accumulate=5"], "the 24 pictures"),
         (["recipe.layer_decay=1.5"], "at most 1"),
+        (["recipe.resolution_schedule=[96,224]"], "'recipe.resolution_schedule' is pairs"),
+        (["recipe.resolution_schedule=96"], "'recipe.resolution_schedule' is pairs"),
+        (["evaluate_at=224"], r"is a list: evaluate_at=\[\.\.\.\]"),
     ],
 )
 def test_values_that_do_not_fit_together_are_told(overrides, message):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+from semabench.config import unknown_key
 from semabench.errors import SemabenchError, nearest
 from semabench.files import atomic_write
 
@@ -37,10 +38,15 @@ def run_app(main: Callable[[], None], keys: Callable[[], list[str]]) -> None:
     # Hydra would print a paragraph and exit by itself; with this it raises, and we tell.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     with one_line_errors():
+        _order_words(keys)
         try:
             main()
         except HydraException as error:
             fail(_hydra_message(error, keys()))
+        except ValueError as error:
+            if "Config group override" not in str(error):
+                raise
+            fail(f"{error}: after a group, model or data, comes the name of an option of it.")
         except OSError as error:  # of Hydra's own files; those of a job are told by the job
             if error.filename is None:
                 raise
@@ -48,6 +54,26 @@ def run_app(main: Callable[[], None], keys: Callable[[], list[str]]) -> None:
     if failed_jobs:
         print("\n".join(["failed:", *(f"  {job}" for job in failed_jobs)]), file=sys.stderr)
         fail(f"{len(failed_jobs)} job(s) failed; the same command does what is missing.", code=1)
+
+
+def _order_words(keys: Callable[[], list[str]]) -> None:
+    """Let flags stand anywhere among the overrides, which Hydra's parser takes first or last only.
+
+    A flag that is none of Hydra's is told with the key that it probably means.
+    """
+    from hydra._internal.utils import get_args_parser
+
+    parser = get_args_parser()
+    parser.error = lambda message: fail(f"{message}.")  # type: ignore[method-assign]
+    known, unknown = parser.parse_known_intermixed_args()
+    for word in unknown:
+        name = word.lstrip("-").partition("=")[0].replace("-", "_")
+        valid = keys()
+        hint = f" {name}=..." if name in valid else f"; {unknown_key(name, valid)}"
+        fail(f"{word}: config keys are given without dashes, KEY=VALUE{hint}")
+    overrides = list(known.overrides)
+    flags = [word for word in sys.argv[1:] if word not in overrides]
+    sys.argv[1:] = [*flags, *overrides]
 
 
 def run_job(job: Callable[[Any], float | None], composed: Any) -> float | None:
@@ -108,7 +134,10 @@ def _hydra_message(error: Exception, keys: list[str]) -> str:
     text = str(error)
     if match := re.search(r"Could not (?:override|append|delete)[^']*'([^']+)'", text):
         key = match[1].lstrip("+~")
-        return f"unknown config key '{key}'.{nearest(key, keys)}"
+        if key in keys:  # what is in it is wrong; Hydra's cause, if any, has the name
+            inner = re.search(r"Key '([^']+)'", str(error.__cause__))
+            return f"{key} has no '{inner[1]}'." if inner else f"{key} cannot have that value."
+        return unknown_key(key, keys)
     if match := re.search(r"Error locating target '(optuna[^']*)'", text):
         return f"{match[1]} is not installed: pip install 'semabench[sweep]'."
     if match := re.search(r"Could not find '([^']+)'", text):

@@ -15,6 +15,8 @@ from omegaconf.errors import OmegaConfBaseException
 from semabench.errors import SemabenchError, nearest
 
 MIN_RESOLUTION = 32
+_PAIRS = "recipe.resolution_schedule"  # the only list of lists: OmegaConf does not say which it was
+_NO_PAIRS = f"config key '{_PAIRS}' is pairs of epoch and pixels: {_PAIRS}=[[0,128],[100,224]]."
 
 
 @dataclass
@@ -185,11 +187,34 @@ def describe(error: OmegaConfBaseException, schema: type) -> str:
     """Say in one line what OmegaConf found wrong."""
     key = str(getattr(error, "full_key", "") or "")
     reason = str(error).splitlines()[0]
+    if "is not a ListConfig" in reason:
+        return _NO_PAIRS if key in ("", _PAIRS) else f"config key '{key}' is a list: {key}=[...]."
     if "not in" in reason or "not found" in reason.lower():
-        return f"unknown config key '{key}'.{nearest(key, known_keys(schema))}"
+        return unknown_key(key, known_keys(schema))
     if "missing mandatory value" in reason.lower():
         return f"config key '{key}' has no value: set {key}=..."
     return f"config key '{key}': {reason}"
+
+
+def unknown_key(key: str, keys: list[str]) -> str:
+    """Name the nearest valid key, or those that could stand in its place.
+
+    >>> unknown_key("lr", ["recipe", "recipe.lr", "seed"])
+    "unknown config key 'lr'. Did you mean 'recipe.lr'?"
+    """
+    told = f"unknown config key '{key}'."
+    if key.startswith("model.options."):
+        return f"{told} An option that conf/model does not list is added: +{key}=..."
+    parent = key.rpartition(".")[0]
+    beside = [known for known in keys if known.rpartition(".")[0] == parent]
+    elsewhere = [known for known in keys if known.endswith(f".{key}")]
+    for choices in (beside, elsewhere, keys):
+        hint = nearest(key, choices)
+        if hint.startswith(" Did you mean"):
+            return told + hint
+        if choices is elsewhere and len(elsewhere) == 1:
+            return f"{told} Did you mean '{elsewhere[0]}'?"
+    return told + nearest(key, elsewhere or beside or keys)
 
 
 def known_keys(schema: type) -> list[str]:

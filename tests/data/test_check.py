@@ -41,6 +41,11 @@ def overwrite(path, offset, data):
         file.write(data)
 
 
+def test_a_folder_is_answered_with_its_files(packed):
+    with pytest.raises(SemabenchError, match=rf"no file {packed.parent}: name {packed}"):
+        check(packed.parent)
+
+
 def flip(path, offset):
     overwrite(path, offset, bytes([path.read_bytes()[offset] ^ 0x10]))
 

@@ -63,6 +63,8 @@ def test_the_folder_loader_measures_the_same(copied, monkeypatch):
         (("checkpoint=RUN", "resolutions=[32]", "model=sema_nano"), "brings its own model"),
         (("checkpoint=RUN", "resolution=[32]"), "Did you mean 'resolutions'"),
         (("model=sema_nano", "data=shapes", "resolutions=[32]"), "has no weights"),
+        (("model=sema_nano", "data=shapes", "resolutions=[32]", "model.checkpoint=RUN"),
+         "evaluated with checkpoint=RUN"),
         (("model=timm", "model.name=resnet19", "model.pretrained=true", "data=shapes",
           "resolutions=[32]"), "resnet1"),
     ],

@@ -44,6 +44,18 @@ def test_fine_tuning_starts_from_a_runs_averaged_weights(tmp_path, caplog):
         create_model(config("sema_nano", tmp_path / "checkpoints"), 3)
 
 
+def test_a_constant_rate_without_weights_to_start_from_is_warned_of(tmp_path, caplog):
+    save(tmp_path / "last.ckpt", "sema_nano")
+    tuned = config("sema_nano", tmp_path / "last.ckpt")
+    tuned.recipe.lr = tuned.recipe.min_lr = tuned.recipe.warmup_lr = 1e-5
+    create_model(tuned, 3)
+    create_model(config("sema_nano"), 3)
+    assert caplog.text == ""
+    tuned.model.checkpoint = None
+    create_model(tuned, 3)
+    assert "sema_nano starts from random weights: give model.checkpoint=PATH" in caplog.text
+
+
 @pytest.mark.parametrize(("name", "patch"), [("vim_nano", 8), ("deit_tiny_patch16_224", 16)])
 def test_tables_of_positions_are_brought_to_the_new_resolution(tmp_path, name, patch):
     averaged = save(tmp_path / "last.ckpt", name)

@@ -47,6 +47,31 @@ def test_a_cut_checkpoint_is_named_as_damaged(tmp_path, keep):
         read_checkpoint(path)
 
 
+def test_one_wrong_byte_among_the_weights_is_damage(tmp_path):
+    path = tmp_path / "last.ckpt"
+    save(path, weights=torch.full((1000,), 3.0))
+    content = bytearray(path.read_bytes())
+    content[content.index(torch.full((9,), 3.0).numpy().tobytes()) + 400] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(SemabenchError, match=r"is damaged \(the sum of .* differs"):
+        read_checkpoint(path)
+
+
+def test_a_folder_of_runs_is_told_from_a_run(tmp_path):
+    with pytest.raises(SemabenchError, match="there is no checkpoint"):
+        load_trained(tmp_path)
+    save(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    with pytest.raises(SemabenchError, match=r"name a run, e\.g\. .*/run\."):
+        load_trained(tmp_path)
+
+
+def test_a_file_that_is_no_checkpoint_is_told_as_such(tmp_path):
+    path = tmp_path / "weights.pth"
+    path.write_bytes(b"\x80\x02cos\nsystem\nX\x01\x00\x00\x00.")
+    with pytest.raises(SemabenchError, match="no checkpoint of train"):
+        read_checkpoint(path)
+
+
 def test_nothing_in_a_checkpoint_is_executed(tmp_path):
     class Evil:
         def __reduce__(self):

@@ -27,6 +27,8 @@ def test_resuming_takes_the_newest_sound_checkpoint(tmp_path, caplog):
     assert resume_path("never", tmp_path) is None
     with pytest.raises(SemabenchError, match="no checkpoint"):
         resume_path(str(tmp_path / "other.ckpt"), tmp_path)
+    with pytest.raises(SemabenchError, match="auto and never are known"):
+        resume_path("nevr", tmp_path)
 
 
 @pytest.mark.parametrize(

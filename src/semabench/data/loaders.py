@@ -178,7 +178,9 @@ def resolve_source(kind: str, source_dir: str | Path | None) -> Path | None:
         raise SemabenchError(f"unknown loader '{kind}'.{nearest(kind, KINDS)}")
     if kind == "folder":
         if source_dir is None:
-            raise SemabenchError("loader 'folder' needs the directory of pictures: set source.")
+            raise SemabenchError(
+                "loader 'folder' needs the directory of pictures: set data.source."
+            )
         return Path(source_dir)
     if kind == "drawn":
         return None
@@ -188,7 +190,7 @@ def resolve_source(kind: str, source_dir: str | Path | None) -> Path | None:
     if source_dir is None:
         raise SemabenchError(
             f"FFCV cannot be used here ({reason}): install semabench[ffcv], or read the pictures "
-            "themselves with loader 'folder' and source."
+            "themselves with data.loader=folder data.source=DIRECTORY."
         )
     warnings.warn(
         f"FFCV cannot be used here ({reason}): reading the pictures in {source_dir} with the "

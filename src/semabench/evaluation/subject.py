@@ -170,6 +170,11 @@ def _from_name(config: EvalConfig) -> Subject:
             f"{model_config.name} has no weights: give model.pretrained=true, "
             "model.checkpoint=PATH of official ones, or checkpoint=RUN of train.py's."
         )
+    if model_config.checkpoint and Path(model_config.checkpoint).is_dir():
+        raise SemabenchError(
+            f"model.checkpoint={model_config.checkpoint} is a directory: a run of train.py's is "
+            "evaluated with checkpoint=RUN, without model=..."
+        )
     options = {k: v for k, v in model_config.options.items() if v is not None}
     model = build_model(
         model_config.name,

@@ -149,7 +149,7 @@ def _parse(line: bytes, where: str) -> Record:
             raise SemabenchError("not a JSON object.")
         return Record.from_dict(row)
     except ValueError as error:
-        raise SemabenchError(f"{where}: not valid JSON ({error}).") from error
+        raise SemabenchError(f"{where}: not valid JSON ({error}); remove the line.") from error
     except SemabenchError as error:
         raise SemabenchError(f"{where}: {error}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from semabench.training.checkpoint import DIRECTORY, read_checkpoint
 from semabench.training.module import Classifier
 from semabench.training.resume import newest_checkpoint
 
+log = logging.getLogger(__name__)
+
 
 def create_model(config: TrainConfig, num_classes: int) -> nn.Module:
     """Build the model, with the weights that it starts from.
@@ -34,6 +37,15 @@ def create_model(config: TrainConfig, num_classes: int) -> nn.Module:
     options = {k: v for k, v in config.model.options.items() if v is not None}
     name, resolution = config.model.name, config.data.resolution
     checkpoint = None if config.model.checkpoint is None else weights_file(config.model.checkpoint)
+    recipe = config.recipe
+    constant = recipe.lr == recipe.min_lr == recipe.warmup_lr
+    if constant and checkpoint is None and not config.model.pretrained:
+        log.warning(
+            "recipe.lr stays at %g, as in fine-tuning, but %s starts from random weights: give "
+            "model.checkpoint=PATH or model.pretrained=true.",
+            recipe.lr,
+            name,
+        )
     # Our own models load weights of any resolution; timm's are built for theirs, then resampled.
     before = None
     if checkpoint is not None and name not in model_names():

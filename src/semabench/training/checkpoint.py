@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
+import pickle
 import shutil
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import lightning as L
 import torch
@@ -24,6 +26,7 @@ DIRECTORY = "checkpoints"
 LAST = "last.ckpt"
 PREVIOUS = "previous.ckpt"  # what was the last before it, should that prove damaged
 BEST = "best.ckpt"
+_OFFICIAL = "official weights are loaded with model=NAME model.checkpoint=PATH"
 SET_ASIDE = "checkpoints.before"  # those of the run that this one has taken the place of
 
 
@@ -182,6 +185,7 @@ def read_checkpoint(path: Path, digest: hashlib._Hash | None = None) -> dict[str
     """
     try:
         with open(path, "rb") as file:
+            _check_sums(file)
             checkpoint = torch.load(file, map_location="cpu", weights_only=True)
             if digest is not None:
                 file.seek(0)
@@ -190,8 +194,17 @@ def read_checkpoint(path: Path, digest: hashlib._Hash | None = None) -> dict[str
     except FileNotFoundError as error:
         raise SemabenchError(f"there is no checkpoint {path}.") from error
     except Exception as error:  # damage shows as nearly any of them
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
+        reason = (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0][:100]
+        if isinstance(error, pickle.UnpicklingError):
+            reason = f"or no checkpoint of train.py's; {_OFFICIAL}"
         raise SemabenchError(f"checkpoint {path} is damaged ({reason}).") from error
+
+
+def _check_sums(file: BinaryIO) -> None:
+    """Compare the file's own sums with its bytes, which torch.load does not."""
+    if zipfile.is_zipfile(file) and (damaged := zipfile.ZipFile(file).testzip()) is not None:
+        raise ValueError(f"the sum of {damaged} differs")
+    file.seek(0)
 
 
 @dataclass(frozen=True)
@@ -212,14 +225,14 @@ def load_trained(path: Path) -> TrainedModel:
         SemabenchError: missing, damaged, or not one of ours.
     """
     if path.is_dir():
+        runs = [last.parents[1] for last in sorted(path.glob(f"*/{DIRECTORY}/{LAST}"))]
         path = path / DIRECTORY / LAST
+        if runs and not path.exists():
+            raise SemabenchError(f"there is no checkpoint {path}: name a run, e.g. {runs[0]}.")
     digest = hashlib.sha256()
     checkpoint = read_checkpoint(path, digest)
     if "semabench" not in checkpoint:
-        raise SemabenchError(
-            f"{path} is not a checkpoint of train.py's; official weights are loaded with "
-            "model=NAME model.checkpoint=PATH."
-        )
+        raise SemabenchError(f"{path} is not a checkpoint of train.py's; {_OFFICIAL}.")
     state = checkpoint["state_dict"]
     weights = {"model": _under(state, "model."), "ema": _under(state, "ema.module.")}
     return TrainedModel(

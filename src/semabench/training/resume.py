@@ -23,6 +23,11 @@ def resume_path(resume: str, run_dir: Path) -> Path | None:
         return None
     if resume != "auto":
         path = Path(resume)
+        if not path.exists():
+            raise SemabenchError(
+                f"resume={resume}: there is no checkpoint of that name; besides a path, auto and "
+                "never are known."
+            )
         path = path / DIRECTORY / LAST if path.is_dir() else path
         read_checkpoint(path)
         return path

@@ -1,7 +1,10 @@
 """Worker processes: asked, killed, hung."""
 
+import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -101,3 +104,26 @@ def test_requests_of_one_peer_queue_those_of_two_do_not(peers):
     )
     tags = [tag for tag, _ in answers]
     assert tags.index(0) < tags.index("dies") < tags.index("again")
+
+
+def test_a_process_ends_with_its_parent_amid_an_answer():
+    code = (
+        "import sys, time; from multiprocessing.connection import Connection;"
+        "from semabench.evaluation.cost.worker import end_with_parent;"
+        "connection = Connection(int(sys.argv[1])); end_with_parent(connection);"
+        "connection.send('busy'); time.sleep(600)"
+    )
+    ours, theirs = multiprocessing.Pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(theirs.fileno())], pass_fds=[theirs.fileno()]
+    )
+    theirs.close()
+    try:
+        assert ours.recv() == "busy"
+        ours.send("a message is no hang-up")
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.2)
+        ours.close()  # as the kernel does when the parent dies
+        assert process.wait(30) == 1
+    finally:
+        process.kill()

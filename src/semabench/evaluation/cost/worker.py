@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import select
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -116,6 +119,22 @@ def serve(connection: Connection, kind: Callable[..., Any] = Worker) -> None:
         return
 
 
+def end_with_parent(connection: Connection) -> None:
+    """End this process once the parent's end of the pipe is closed, also amid an answer.
+
+    Else, after kill -9 of the parent, a compilation or a training would go on to its end. The
+    thread sleeps in the kernel until then: it takes no time from what is measured.
+    """
+
+    def wait() -> None:
+        hangup = select.poll()
+        hangup.register(connection.fileno(), 0)  # 0: nothing but the hang-up itself
+        hangup.poll()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 @contextlib.contextmanager
 def _untimed_algorithms() -> Iterator[None]:
     """Have cuDNN choose by rule, in a block that runs beside busy peers, not by timing.
@@ -139,4 +158,6 @@ def _one_line(error: Exception) -> str:
 
 def main() -> None:
     """Serve the parent at the file descriptor that is the first argument."""
-    serve(Connection(int(sys.argv[1])))
+    connection = Connection(int(sys.argv[1]))
+    end_with_parent(connection)
+    serve(connection)

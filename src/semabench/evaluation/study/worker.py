@@ -11,7 +11,7 @@ import torch
 
 from semabench.data.diagnostics import CELL
 from semabench.evaluation.cost.peer import Peer
-from semabench.evaluation.cost.worker import serve
+from semabench.evaluation.cost.worker import end_with_parent, serve
 from semabench.evaluation.study.plan import TEST_SEED, Job, Training
 from semabench.evaluation.study.probe import build_probe
 from semabench.evaluation.study.testing import count_correct
@@ -73,4 +73,6 @@ class StudyWorker:
 
 def main() -> None:
     """Serve the parent at the file descriptor that is the first argument."""
-    serve(Connection(int(sys.argv[1])), StudyWorker)
+    connection = Connection(int(sys.argv[1]))
+    end_with_parent(connection)
+    serve(connection, StudyWorker)

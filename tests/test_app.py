@@ -1,0 +1,72 @@
+"""What every app tells of a mistaken command line, before anything is read or written."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+
+import pytest
+
+from semabench.app import _hydra_message, run_app
+from semabench.config import TrainConfig, known_keys, unknown_key
+
+
+def told(words: list[str], patch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    """Return the one line about an app's words, or the words as the app would get them."""
+    patch.setattr(sys, "argv", ["train.py", *words])
+    with contextlib.suppress(SystemExit):
+        run_app(lambda: print(*sys.argv[1:]), lambda: known_keys(TrainConfig))
+    (line,) = "".join(capsys.readouterr()).splitlines()
+    return line
+
+
+def test_flags_may_stand_anywhere(monkeypatch, capsys):
+    words = ["experiment=demo", "-m", "seed=0,1"]
+    assert told(words, monkeypatch, capsys) == "-m experiment=demo seed=0,1"
+    words = ["seed=3", "--cfg", "job", "~data"]
+    assert told(words, monkeypatch, capsys) == "--cfg job seed=3 ~data"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--epochs", "5"], "Did you mean 'recipe.epochs'"),
+        (["--recipe.lr=5"], "without dashes, KEY=VALUE recipe.lr=..."),
+        (["--cfg", "jb"], "invalid choice: 'jb'"),
+    ],
+)
+def test_a_flag_of_another_habit_is_told_with_the_key(words, message, monkeypatch, capsys):
+    assert message in told(words, monkeypatch, capsys)
+
+
+def test_a_group_without_a_name_is_one_line(monkeypatch, capsys):
+    def main() -> None:
+        raise ValueError("Config group override must be a string or a list. Got int")
+
+    monkeypatch.setattr(sys, "argv", ["train.py", "model=3"])
+    with pytest.raises(SystemExit):
+        run_app(main, list)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "the name of an option" in line
+
+
+def test_a_key_within_a_mapping_is_the_one_that_is_told():
+    error = Exception("Could not override 'steps'.\nTo append to your config use +steps={neddle:1}")
+    assert _hydra_message(error, ["steps"]) == "steps cannot have that value."
+    error.__cause__ = Exception("Key 'neddle' is not in struct")
+    assert _hydra_message(error, ["steps"]) == "steps has no 'neddle'."
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("lr", "Did you mean 'recipe.lr'?"),
+        ("recipe.lrr", "Did you mean 'recipe.lr'?"),
+        ("model.options.depths", "is added: +model.options.depths=..."),
+        ("qqq", "Choose one of: data, model, recipe."),
+        ("name", "Did you mean 'data.name'?"),
+    ],
+)
+def test_an_unknown_key_is_told_with_the_nearest(key, message):
+    keys = ["data", "data.name", "model", "recipe", "recipe.lr", "recipe.weight_decay"]
+    assert message in unknown_key(key, keys)

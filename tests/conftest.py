@@ -1,11 +1,21 @@
 """Fixtures shared by all tests: where the reference outputs and the real pictures lie."""
 
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+
+
+def pytest_configure() -> None:
+    """Hear ctrl-C, and let the processes that tests start hear it.
+
+    What a script's shell starts in the background ignores it, children included.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _shared(part: str) -> Path:

@@ -28,9 +28,8 @@ def test_numbers_become_tensors_of_the_host():
     module = Elsewhere()
     log_values(module, {"a": 1.5, "b": torch.tensor(2, dtype=torch.float64)}, in_bar=True)
     log_values(module, {"c": torch.tensor(3.0, requires_grad=True)}, in_bar=False)
-    assert {name: (float(value), bar) for name, (value, bar) in module.told.items()} == {
-        "a": (1.5, True), "b": (2.0, True), "c": (3.0, False),
-    }  # fmt: skip
+    told = {name: (float(value), bar) for name, (value, bar) in module.told.items()}
+    assert told == {"a": (1.5, True), "b": (2.0, True), "c": (3.0, False)}
     for value, _ in module.told.values():
         assert value.device.type == "cpu"
         assert value.dtype == torch.float32

@@ -26,8 +26,8 @@ DIRECTORY = "checkpoints"
 LAST = "last.ckpt"
 PREVIOUS = "previous.ckpt"  # what was the last before it, should that prove damaged
 BEST = "best.ckpt"
-_OFFICIAL = "official weights are loaded with model=NAME model.checkpoint=PATH"
 SET_ASIDE = "checkpoints.before"  # those of the run that this one has taken the place of
+_OFFICIAL = "official weights are loaded with model=NAME model.checkpoint=PATH"
 
 
 class AtomicCheckpointIO(CheckpointIO):

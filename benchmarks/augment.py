@@ -1,6 +1,6 @@
 """Time augmentation on a GPU, and its share of a training step.
 
-    PYTHONPATH=src python3 benchmarks/augment.py [--executions eager compiled] [--out DIR]
+    PYTHONPATH=src python3 benchmarks/augment.py [--executions eager compiled graphs] [--out DIR]
 
 A minute on an H200, and two to four more to compile. For batches of 128 and 256 pictures of 224 px:
 medians by CUDA events, over batches that each have their own draws, of RandAugment
@@ -12,6 +12,7 @@ fused AdamW) with all of these and with none, in windows that take turns: A B A 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import statistics
 import time
@@ -30,6 +31,7 @@ from semabench.data.normalize import Normalize
 from semabench.data.sampling import Samples
 
 BYTES_PER_MS = 4.25e9  # a large copy on an H200
+EXECUTIONS = ("eager", "compiled", "graphs")  # the last: compiled, replayed as CUDA graphs
 RESOLUTION = 224
 PUBLISHED = PixelAugment(rand_augment=parse_rand_augment("rand-m9-mstd0.5-inc1"))
 
@@ -113,7 +115,7 @@ def augmentation(batch: int) -> dict:
     return result
 
 
-def training_step(name: str, batch: int, compiled: bool, windows: int, steps: int) -> dict:
+def training_step(name: str, batch: int, execution: str, windows: int, steps: int) -> dict:
     """Time whole steps with and without augmentation, in turn.
 
     As in training, nothing waits for the device between the steps of a window.
@@ -122,10 +124,14 @@ def training_step(name: str, batch: int, compiled: bool, windows: int, steps: in
 
     import semabench  # noqa: F401  registers the models
 
+    gc.collect()  # what an earlier model held
+    torch._dynamo.reset()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
     net = timm.create_model(name, num_classes=1000).cuda().train()
     net = net.to(memory_format=torch.channels_last)
-    if compiled:
-        net.compile(dynamic=False)
+    if execution != "eager":
+        net.compile(dynamic=False, mode="reduce-overhead" if execution == "graphs" else None)
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4, fused=True)
     normalize = Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)).cuda()
     mix = Mix(1000, mixup=0.8, cutmix=1.0, prob=1.0, switch_prob=0.5)
@@ -163,17 +169,17 @@ def training_step(name: str, batch: int, compiled: bool, windows: int, steps: in
     for number in range(windows):
         for augmented in (False, True):
             spent[augmented].append(window(augmented, (1 + number) * steps))
-    execution = "compiled" if compiled else "eager"
     result: dict = {"model": name, "batch": batch, "execution": execution, "steps": steps}
     for kind, times in (("without", spent[False]), ("with", spent[True])):
         result[kind] = statistics.median(total for total, _ in times)
         result[f"{kind}_host"] = statistics.median(host for _, host in times)
         result[f"{kind}_windows"] = [total for total, _ in times]
+    result["memory_gib"] = torch.cuda.max_memory_reserved() / 2**30
     share = result["with"] / result["without"] - 1
     print(
         f"batch {batch} {name} {execution}: a step takes {result['without']:.1f} ms without "
         f"(launched in {result['without_host']:.1f}), {result['with']:.1f} with augmentation "
-        f"({result['with_host']:.1f}): {100 * share:+.1f} %",
+        f"({result['with_host']:.1f}): {100 * share:+.1f} %, {result['memory_gib']:.1f} GiB",
         flush=True,
     )
     return result
@@ -184,7 +190,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--model", default="sema_tiny", help="of the training step; '' for none")
     parser.add_argument("--out", type=Path, help="folder for augment.json")
-    parser.add_argument("--executions", nargs="+", default=["eager"], choices=["eager", "compiled"])
+    parser.add_argument("--executions", nargs="+", default=["eager"], choices=EXECUTIONS)
     parser.add_argument("--batches", nargs="+", type=int, default=[128, 256])
     parser.add_argument("--windows", type=int, default=5, help="of each kind of step, in turn")
     parser.add_argument("--steps", type=int, default=20, help="of a window")
@@ -192,7 +198,7 @@ def main() -> None:
     results: dict = {"device": torch.cuda.get_device_name(), "torch": torch.__version__}
     results["parts"] = [augmentation(batch) for batch in options.batches]
     results["steps"] = [
-        training_step(options.model, batch, execution == "compiled", options.windows, options.steps)
+        training_step(options.model, batch, execution, options.windows, options.steps)
         for execution in options.executions
         for batch in options.batches
         if options.model

@@ -39,6 +39,7 @@ from semabench.training.module import Classifier
 CONF = Path(__file__).resolve().parents[1] / "conf"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLASSES = 1000
+EXECUTIONS = ("eager", "compiled", "graphs")  # the last: compiled, replayed as CUDA graphs
 
 
 class Synthetic:
@@ -103,7 +104,7 @@ def all_reduce_seconds(count: int, device: torch.device) -> float:
     return statistics.median(spent[2:])
 
 
-def measure(name: str, compiled: bool, options: argparse.Namespace) -> dict[str, Any]:
+def measure(name: str, execution: str, options: argparse.Namespace) -> dict[str, Any]:
     """Time one model; every rank returns the same numbers but its own clock's."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
@@ -117,8 +118,8 @@ def measure(name: str, compiled: bool, options: argparse.Namespace) -> dict[str,
         model, recipe, num_classes=CLASSES, steps_per_epoch=total, mean=MEAN, std=STD, seed=0,
         describe={}, pixels=pixel_augment(recipe, seed=0, mean=MEAN, interpolation="bicubic"),
     )  # fmt: skip
-    if compiled:
-        model.compile(dynamic=False)  # as trainer.compile does
+    if execution != "eager":  # as trainer.compile and trainer.cuda_graphs do
+        model.compile(dynamic=False, mode="reduce-overhead" if execution == "graphs" else None)
     loader: Any = Synthetic(options.batch, options.resolution, total)
     if options.data:
         local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -149,7 +150,7 @@ def measure(name: str, compiled: bool, options: argparse.Namespace) -> dict[str,
     seconds = statistics.median(windows.seconds)
     return {
         "model": name,
-        "execution": "compiled" if compiled else "eager",
+        "execution": execution,
         "data": "ffcv" if options.data else "synthetic",
         "ddp": distributed,
         "devices": world,
@@ -169,7 +170,7 @@ def main() -> None:
     """Parse the command line, run, print and append the results."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--models", nargs="+", default=["sema_tiny"])
-    parser.add_argument("--executions", nargs="+", default=["eager"], choices=["eager", "compiled"])
+    parser.add_argument("--executions", nargs="+", default=["eager"], choices=EXECUTIONS)
     parser.add_argument("--data", type=Path, help="folder of train.beton; none: synthetic")
     parser.add_argument("--batch", type=int, default=128, help="of each device")
     parser.add_argument("--resolution", type=int, default=224)
@@ -181,7 +182,7 @@ def main() -> None:
     for execution in options.executions:
         for name in options.models:
             torch.manual_seed(0)
-            row = measure(name, execution == "compiled", options)
+            row = measure(name, execution, options)
             if os.environ.get("RANK", "0") != "0":
                 continue
             line = json.dumps(row)

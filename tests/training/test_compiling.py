@@ -7,7 +7,9 @@ from types import SimpleNamespace
 import lightning as L
 import pytest
 import torch
+from small_run import fit, small_batches, small_module
 from torch import nn
+from torch._dynamo.utils import counters
 
 from semabench.config import ModelConfig, RecipeConfig, TrainConfig, TrainerConfig
 from semabench.errors import SemabenchError
@@ -15,10 +17,10 @@ from semabench.training.compiling import Compile, wants_compile
 from semabench.training.module import Classifier
 
 
-def config(compile=None, compiles=True):
+def config(compile=None, compiles=True, **trainer):
     return TrainConfig(
         model=ModelConfig(name="sema_nano", compiles=compiles),
-        trainer=TrainerConfig(compile=compile, compile_min_steps=100),
+        trainer=TrainerConfig(compile=compile, compile_min_steps=100, **trainer),
     )
 
 
@@ -29,6 +31,7 @@ def test_long_runs_of_models_that_gain_are_compiled_on_a_gpu():
     assert not wants_compile(config(compiles=False), "gpu", 1000)
     assert wants_compile(config(compile=True, compiles=False), "cpu", 1)
     assert not wants_compile(config(compile=False), "gpu", 1000)
+    assert wants_compile(config(cuda_graphs=True), "gpu", 1)
 
 
 def started(callback: Compile, mesa: float = 0.0, accelerator: str = "cpu") -> Classifier:
@@ -119,4 +122,57 @@ def test_a_gpu_runs_what_the_trial_has_compiled(capsys):
     ):
         module.model(images).float().square().mean().backward()
     assert all(weight.grad is not None for weight in module.model.parameters())
+    torch._dynamo.reset()
+
+
+def losses(cuda_graphs: bool, steps: int = 12) -> list[float]:
+    """Losses of a run with dropout, averaged weights and MESA, compiled from its start."""
+    torch._dynamo.reset()
+    hidden = nn.Linear(48, 16), nn.GELU(), nn.Dropout()
+    model = nn.Sequential(nn.Flatten(), *hidden, nn.Linear(16, 4))
+    seen: list[torch.Tensor] = []
+
+    class Losses(L.Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, index):
+            seen.append(outputs["loss"].detach().clone())
+
+    compile_ = Compile(required=True, cuda_graphs=cuda_graphs)
+    compile_.on_train_epoch_start = lambda *_: None  # type: ignore[method-assign]
+    module = small_module(steps, model=model)
+    fit(module, small_batches(steps), [compile_, Losses()], "gpu", precision="bf16-mixed")
+    assert not compile_.failed
+    return torch.stack(seen).tolist()
+
+
+@pytest.mark.gpu
+def test_graphs_compute_what_compiled_steps_do():
+    """Draws of dropout included: they are the step's, not those of the recording."""
+    plain, graphed = losses(cuda_graphs=False), losses(cuda_graphs=True)
+    assert graphed == plain
+    assert len(set(plain)) == len(plain)
+    torch._dynamo.reset()
+
+
+@pytest.mark.gpu
+def test_a_trial_records_a_graph():
+    torch._dynamo.reset()
+    counters["inductor"].clear()
+    started(Compile(required=True, cuda_graphs=True), mesa=1.0, accelerator="gpu")
+    assert counters["inductor"]["cudagraph_skips"] == 0
+    assert counters["inductor"]["cudagraph_recorded_non_static_inputs"] > 0
+    torch._dynamo.reset()
+
+
+@pytest.mark.gpu
+def test_what_cannot_be_recorded_fails_in_the_trial(monkeypatch):
+    torch._dynamo.reset()
+    compile_ = Compile(required=True, cuda_graphs=True)
+
+    class OnTheHost(nn.Module):
+        def forward(self, x):
+            return x * torch.ones(1).sum()  # a CPU tensor in the graph
+
+    monkeypatch.setattr(nn, "Flatten", lambda: nn.Sequential(nn.modules.Flatten(), OnTheHost()))
+    with pytest.raises(SemabenchError, match=r"trainer\.cuda_graphs=false trains"):
+        started(compile_, accelerator="gpu")
     torch._dynamo.reset()

@@ -38,6 +38,14 @@ def choose_precision(requested: str | None, accelerator: str) -> str:
     return requested
 
 
+def check_cuda_graphs(wanted: bool, accelerator: str) -> None:
+    """Raise a SemabenchError where CUDA graphs are asked for on a CPU."""
+    if wanted and accelerator != "gpu":
+        raise SemabenchError(
+            "trainer.cuda_graphs=true is for GPUs, and this run is on the CPU: leave it out."
+        )
+
+
 def global_rank() -> int:
     """Return this process's rank as torchrun or srun gave it; 0 where neither started it."""
     return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))

@@ -22,6 +22,7 @@ from semabench.training.assemble import create_model, create_module
 from semabench.training.checkpoint import CONFIG, DIRECTORY, LAST, link, set_aside
 from semabench.training.compiling import Compile
 from semabench.training.devices import (
+    check_cuda_graphs,
     check_processes,
     choose_accelerator,
     choose_precision,
@@ -51,6 +52,7 @@ def train(config: TrainConfig) -> Path:
     accelerator = choose_accelerator(config.trainer.accelerator)
     precision = choose_precision(config.trainer.precision, accelerator)
     config.trainer.precision = precision  # part of the run's name: resolved, not as asked for
+    check_cuda_graphs(config.trainer.cuda_graphs, accelerator)
     check_processes(config.trainer.devices, config.trainer.num_nodes, accelerator)
     run_dir = run_dir_of(config)
     L.seed_everything(config.seed, workers=True, verbose=False)

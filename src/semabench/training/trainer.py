@@ -41,7 +41,8 @@ def create_trainer(
     if bar:
         callbacks.append(Bar(every))
     if wants_compile(config, accelerator, module.total_steps):
-        callbacks.append(Compile(required=bool(options.compile)))
+        required = bool(options.compile) or options.cuda_graphs
+        callbacks.append(Compile(required, options.cuda_graphs))
     if options.profile_steps is not None:
         callbacks.append(Profile(run_dir / "profile", options.profile_steps))
     callbacks += [checkpoints, StopOnSignal(checkpoints.save, agree_every=every), waiting]

@@ -25,22 +25,13 @@ CONDITIONS = [
     ("infer", 512, 32),
     ("infer", 1024, 8),
 ]
+SECTIONS = {"eager": ("**Eager**", "**Compiled**"), "compiled": ("**Compiled**", "## ")}
 JOULES_AT = [condition for condition in CONDITIONS if condition[1:] != (224, 128)]
 
 
 @pytest.fixture(scope="module")
 def rows():
     return read_rows(REPOSITORY / "results/cost-h200.csv")
-
-
-@pytest.fixture(scope="module")
-def eager_lines():
-    return section("**Eager**", "**Compiled**")
-
-
-@pytest.fixture(scope="module")
-def compiled_lines():
-    return section("**Compiled**", "## ")
 
 
 def section(begin, end):
@@ -59,36 +50,40 @@ def cells(lines, label):
 
 def test_rows_are_of_one_machine_and_complete(rows):
     assert {row.device for row in rows} == {"NVIDIA H200"}
-    compiled = [row for row in rows if row.execution == "compiled"]
-    found = {(row.model, row.mode, row.resolution, row.batch_size) for row in compiled}
-    assert found == {(model, *condition) for model in LABELS for condition in CONDITIONS}
-    assert len({row.key for row in rows}) == len(rows) == 63
+    found = {(row.model, row.execution, row.mode, row.resolution, row.batch_size) for row in rows}
+    assert found == {
+        (model, execution, *condition)
+        for model in LABELS
+        for execution in SECTIONS
+        for condition in CONDITIONS
+    }
+    assert len({row.key for row in rows}) == len(rows) == len(found)
 
 
-def test_compiled_figures_are_the_rows(rows, eager_lines, compiled_lines):
+@pytest.mark.parametrize("execution", SECTIONS)
+def test_the_figures_are_the_rows(rows, execution):
+    lines = section(*SECTIONS[execution])
     for model, label in LABELS.items():
         measured = {
             (r.execution, r.mode, r.resolution, r.batch_size): r for r in rows if r.model == model
         }
-        eager, _, _ = cells(eager_lines, label)
-        speeds, memory, joules = cells(compiled_lines, label)
-        told = dict(zip(JOULES_AT, joules, strict=True))
-        for condition, speed, mebibytes, other in zip(
-            CONDITIONS, speeds, memory, eager, strict=True
-        ):
-            row = measured["compiled", *condition]
+        speeds, memory, joules = cells(lines, label)
+        energy = dict(zip(JOULES_AT, joules, strict=True))
+        for condition, speed, mebibytes in zip(CONDITIONS, speeds, memory, strict=True):
+            row = measured[execution, *condition]
             assert f"{row.images_per_second:,.0f}" == speed.split()[0]
             assert ("±" in speed) == (row.images_per_second_spread > 0.02 * row.images_per_second)
-            again = measured.get(("eager", *condition))  # in the same run, where it is there
-            base = again.images_per_second if again else float(other.split()[0].replace(",", ""))
-            assert speed.endswith(f"({row.images_per_second / base:.1f})")
+            if execution == "compiled":
+                eager = measured["eager", *condition].images_per_second
+                assert speed.endswith(f"({row.images_per_second / eager:.1f})")
             assert f"{row.peak_memory_mib:,.0f}" == mebibytes
-            if condition in told:
-                digits = len(told[condition].partition(".")[2])
-                assert f"{row.joules_per_image:.{digits}f}" == told[condition]
+            if condition in energy:
+                digits = len(energy[condition].partition(".")[2])
+                assert f"{row.joules_per_image:.{digits}f}" == energy[condition]
 
 
-def test_the_exponents_in_the_text_are_fitted_to_the_rows(rows, compiled_lines):
+def test_the_exponents_in_the_text_are_fitted_to_the_rows(rows):
+    text = " ".join(section(*SECTIONS["compiled"]))
     found = {
         curve.name: scaling(curve).latency
         for curve in curves(subjects(rows), "infer", "compiled")
@@ -96,4 +91,4 @@ def test_the_exponents_in_the_text_are_fitted_to_the_rows(rows, compiled_lines):
     }
     for model in ("sema_tiny", "swin_tiny_patch4_window7_224", "vmamba_tiny_s1l8"):
         told = f"{found[model].exponent:.2f} ± {found[model].stderr:.2f}"
-        assert told in " ".join(compiled_lines)
+        assert told in text

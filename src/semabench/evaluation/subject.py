@@ -16,7 +16,8 @@ from semabench.config import DataConfig, EvalConfig, ModelConfig
 from semabench.errors import SemabenchError
 from semabench.models import build_model, mixer_name, set_window_size
 from semabench.run_name import config_digest
-from semabench.training.checkpoint import CONFIG, DIRECTORY, TrainedModel, load_trained
+from semabench.training.checkpoint import CONFIG, DIRECTORY
+from semabench.training.trained_model import TrainedModel, load_trained
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

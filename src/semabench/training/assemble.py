@@ -16,7 +16,8 @@ from semabench.data.module import ImageDataModule
 from semabench.errors import SemabenchError
 from semabench.models import build_model, model_names, set_resolution
 from semabench.models.resolution import takes_any_size
-from semabench.training.checkpoint import DIRECTORY, read_checkpoint
+from semabench.training.checkpoint import DIRECTORY
+from semabench.training.checkpoint_file import read_checkpoint
 from semabench.training.module import Classifier
 from semabench.training.resume import newest_checkpoint
 

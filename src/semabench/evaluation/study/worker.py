@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
-from multiprocessing.connection import Connection
-from pathlib import Path
 
 import torch
 
 from semabench.data.diagnostics import CELL
-from semabench.evaluation.cost.peer import Peer
-from semabench.evaluation.cost.worker import end_with_parent, serve
 from semabench.evaluation.study.plan import TEST_SEED, Job, Training
 from semabench.evaluation.study.probe import build_probe
 from semabench.evaluation.study.testing import count_correct
 from semabench.evaluation.study.training import Trained, train
 from semabench.models.flops import count_gmacs
 from semabench.results.record import Record, accuracy
-
-
-class StudyPeer(Peer):
-    """The parent's side of a `StudyWorker`; it is told the device."""
-
-    entry = "from semabench.evaluation.study.worker import main; main()"
-
-    def __init__(self, device: str, log: Path, patience: float) -> None:
-        super().__init__(device, log=log, patience=patience)
 
 
 class StudyWorker:
@@ -69,10 +55,3 @@ class StudyWorker:
             train_loss=trained.loss,
             train_seconds=trained.seconds,
         )
-
-
-def main() -> None:
-    """Serve the parent at the file descriptor that is the first argument."""
-    connection = Connection(int(sys.argv[1]))
-    end_with_parent(connection)
-    serve(connection, StudyWorker)

@@ -10,11 +10,12 @@ from typing import Any
 
 from semabench.config_cost import CostConfig
 from semabench.data.workers import worker_count
+from semabench.evaluation.cost.lines import line_of, minutes
 from semabench.evaluation.cost.plan import Job, by_condition, compile_seconds, conditions, waves
-from semabench.evaluation.cost.screen import Screen, line_of, minutes
 from semabench.evaluation.cost.turns import measure_group
 from semabench.evaluation.cost.worker import CostWorker
 from semabench.evaluation.cost.workload import Setting
+from semabench.evaluation.screen import Screen
 from semabench.evaluation.workers.peer import (
     Peer,
     PeerError,

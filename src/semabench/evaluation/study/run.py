@@ -13,7 +13,7 @@ import torch
 
 from semabench.config_study import StudyConfig
 from semabench.errors import SemabenchError
-from semabench.evaluation.cost.screen import Screen
+from semabench.evaluation.screen import Screen
 from semabench.evaluation.study.plan import Job, plan_jobs
 from semabench.evaluation.study.worker import StudyWorker
 from semabench.evaluation.workers.peer import Peer, PeerError, stopped_at_the_end

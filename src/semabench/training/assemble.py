@@ -35,18 +35,9 @@ def create_model(config: TrainConfig, num_classes: int) -> nn.Module:
         SemabenchError: as ``build_model``; no checkpoint; a schedule of resolutions for a model
             that fixes its own.
     """
-    options = {k: v for k, v in config.model.options.items() if v is not None}
     name, resolution = config.model.name, config.data.resolution
     checkpoint = None if config.model.checkpoint is None else weights_file(config.model.checkpoint)
-    recipe = config.recipe
-    constant = recipe.lr == recipe.min_lr == recipe.warmup_lr
-    if constant and checkpoint is None and not config.model.pretrained:
-        log.warning(
-            "recipe.lr stays at %g, as in fine-tuning, but %s starts from random weights: give "
-            "model.checkpoint=PATH or model.pretrained=true.",
-            recipe.lr,
-            name,
-        )
+    _warn_of_a_random_start(config)
     # Our own models load weights of any resolution; timm's are built for theirs, then resampled.
     before = None
     if checkpoint is not None and name not in model_names():
@@ -60,7 +51,7 @@ def create_model(config: TrainConfig, num_classes: int) -> nn.Module:
         pretrained=config.model.pretrained,
         mixer=config.model.mixer,
         fused_attention=config.model.fused_attention,
-        options=options,
+        options=config.model.options,
     )
     if before not in (None, resolution):
         set_resolution(model, resolution)
@@ -85,6 +76,19 @@ def weights_file(path: str) -> Path:
             f"model.checkpoint={path} is no run's directory: it has no checkpoint."
         )
     return found
+
+
+def _warn_of_a_random_start(config: TrainConfig) -> None:
+    """Say so if the recipe is one of fine-tuning, and there is nothing to fine-tune."""
+    recipe, model = config.recipe, config.model
+    constant = recipe.lr == recipe.min_lr == recipe.warmup_lr
+    if constant and model.checkpoint is None and not model.pretrained:
+        log.warning(
+            "recipe.lr stays at %g, as in fine-tuning, but %s starts from random weights: give "
+            "model.checkpoint=PATH or model.pretrained=true.",
+            recipe.lr,
+            model.name,
+        )
 
 
 def _trained_resolution(path: Path) -> int | None:

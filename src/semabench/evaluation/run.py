@@ -14,6 +14,7 @@ from semabench.data.about import require_eval_files
 from semabench.data.loaders import EvalLoader, create_eval_loader
 from semabench.data.normalize import Normalize
 from semabench.errors import SemabenchError
+from semabench.evaluation.labels import device_label, execution_suffix
 from semabench.evaluation.log import log_rows
 from semabench.evaluation.measure import Measurement, measure
 from semabench.evaluation.subject import Subject, load_subject
@@ -67,15 +68,6 @@ def evaluate(config: EvalConfig) -> list[Record]:
     return rows
 
 
-def _backend(config: EvalConfig, model: nn.Module, device: torch.device) -> str:
-    """Name what computes: the mixer's backend, and whatever else changes the speed."""
-    return (
-        backend_name(model, device)
-        + ("+compile" if config.compile else "")
-        + ("" if config.channels_last else "+nchw")
-    )
-
-
 def _loader(config: EvalConfig, subject: Subject, resolution: int) -> EvalLoader:
     data = subject.data
     loader = create_eval_loader(
@@ -111,8 +103,8 @@ def _plan(
     device: torch.device,
 ) -> Record:
     """Return the row as known before it is measured."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     set_resolution(subject.model, resolution)
+    suffix = execution_suffix(compiled=config.compile, channels_last=config.channels_last)
     return Record(
         **subject.fields,
         dataset=subject.data.name,
@@ -123,8 +115,8 @@ def _plan(
         crop_pct=subject.data.crop_pct,
         interpolation=subject.data.interpolation,
         precision=precision,
-        backend=_backend(config, subject.model, device),
-        device=name,
+        backend=backend_name(subject.model, device) + suffix,
+        device=device_label(device),
         batch_size=config.batch_size,
         params=count_parameters(subject.model),
         gmacs=count_gmacs(subject.model, resolution),

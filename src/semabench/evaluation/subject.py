@@ -14,6 +14,7 @@ from yaml import YAMLError
 
 from semabench.config import DataConfig, EvalConfig, ModelConfig
 from semabench.errors import SemabenchError
+from semabench.evaluation.labels import options_label
 from semabench.models import build_model, mixer_name, set_window_size
 from semabench.run_name import config_digest
 from semabench.training.checkpoint import CONFIG, DIRECTORY
@@ -79,7 +80,7 @@ def _from_run(config: EvalConfig) -> Subject:
     assert config.checkpoint is not None
     trained = load_trained(Path(config.checkpoint))
     told = trained.describe["config"]
-    options = {k: v for k, v in told["model"]["options"].items() if v is not None}
+    options = told["model"]["options"]
     model = build_model(
         told["model"]["name"],
         num_classes=len(trained.describe["classes"]),
@@ -103,7 +104,7 @@ def _from_run(config: EvalConfig) -> Subject:
     fields = {
         "model": told["model"]["name"],
         "mixer": mixer_name(model) or "",
-        "options": ",".join(f"{k}={v}" for k, v in sorted(options.items())),
+        "options": options_label(options),
         "checkpoint": trained.digest,
         "weights": which,
         "recipe": told["recipe"]["name"],
@@ -176,7 +177,6 @@ def _from_name(config: EvalConfig) -> Subject:
             f"model.checkpoint={model_config.checkpoint} is a directory: a run of train.py's is "
             "evaluated with checkpoint=RUN, without model=..."
         )
-    options = {k: v for k, v in model_config.options.items() if v is not None}
     model = build_model(
         model_config.name,
         num_classes=None,
@@ -185,7 +185,7 @@ def _from_name(config: EvalConfig) -> Subject:
         pretrained=model_config.pretrained,
         mixer=model_config.mixer,
         fused_attention=model_config.fused_attention,
-        options=options,
+        options=model_config.options,
     )
     told: dict[str, Any] = getattr(model, "pretrained_cfg", {})
     return Subject(
@@ -193,7 +193,7 @@ def _from_name(config: EvalConfig) -> Subject:
         fields={
             "model": model_config.name,
             "mixer": mixer_name(model) or "",
-            "options": ",".join(f"{k}={v}" for k, v in sorted(options.items())),
+            "options": options_label(model_config.options),
             "checkpoint": _weights_digest(model, model_config),
             "recipe": _published_recipe(model_config),
         },

@@ -67,8 +67,3 @@ def backend_label(model: nn.Module, device: torch.device) -> str:
         if isinstance(getattr(module, "fused_attn", None), bool)
     }
     return "+".join(sorted(fused)) or backend_name(model, device)
-
-
-def options_label(spec: CostModel) -> str:
-    """Return a model's options as a row tells them: ``backend=reference,window_size=14``."""
-    return ",".join(f"{k}={v}" for k, v in sorted(spec.options.items()) if v is not None)

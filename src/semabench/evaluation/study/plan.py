@@ -11,6 +11,7 @@ import torch
 
 from semabench.config_study import StudyCase, StudyConfig, clear_of, study_cases
 from semabench.data.diagnostics import CELL, Task, task_named
+from semabench.evaluation.labels import device_label
 from semabench.evaluation.study.probe import MODEL, build_probe
 from semabench.models import backend_name
 from semabench.models.flops import count_parameters
@@ -89,7 +90,6 @@ def plan_jobs(config: StudyConfig, device: torch.device) -> list[Job]:
 
     So a study that is cut short leaves whole comparisons, of fewer seeds.
     """
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     probes: dict[tuple[object, ...], dict[str, Any]] = {}
     jobs: dict[Training, dict[tuple[object, ...], Record]] = {}
     for case in study_cases(config):
@@ -106,7 +106,7 @@ def plan_jobs(config: StudyConfig, device: torch.device) -> list[Job]:
                         }
                     rows = jobs.setdefault(training, {})
                     for row in _rows(config, case, training):
-                        known = replace(row, device=name, **probes[kind])
+                        known = replace(row, device=device_label(device), **probes[kind])
                         rows.setdefault(known.key, known)
     return [Job(training, tuple(rows.values())) for training, rows in jobs.items()]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 from yaml import YAMLError
 
@@ -19,9 +20,6 @@ from semabench.models import build_model, mixer_name, set_window_size
 from semabench.run_name import config_digest
 from semabench.training.checkpoint import CONFIG, DIRECTORY
 from semabench.training.trained_model import TrainedModel, load_trained
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -200,8 +198,8 @@ def _from_name(config: EvalConfig) -> Subject:
         data=config.data,
         classes=None,
         num_classes=int(getattr(model, "num_classes", 0)),
-        mean=tuple(told.get("mean", IMAGENET_MEAN)),
-        std=tuple(told.get("std", IMAGENET_STD)),
+        mean=tuple(told.get("mean", IMAGENET_DEFAULT_MEAN)),
+        std=tuple(told.get("std", IMAGENET_DEFAULT_STD)),
         output_dir=Path(config.output_dir or f"outputs/eval/{model_config.name}"),
     )
 

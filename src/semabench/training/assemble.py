@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
 from semabench.config import TrainConfig
@@ -103,8 +104,8 @@ def _trained_resolution(path: Path) -> int | None:
 def create_module(config: TrainConfig, model: nn.Module, data: ImageDataModule) -> Classifier:
     """Wrap the model with its recipe; ``data`` is told what its workers have to augment."""
     normalisation: Any = getattr(model, "pretrained_cfg", {})
-    mean = tuple(normalisation.get("mean", (0.485, 0.456, 0.406)))
-    std = tuple(normalisation.get("std", (0.229, 0.224, 0.225)))
+    mean = tuple(normalisation.get("mean", IMAGENET_DEFAULT_MEAN))
+    std = tuple(normalisation.get("std", IMAGENET_DEFAULT_STD))
     if config.trainer.channels_last:
         model.to(memory_format=torch.channels_last)
     pixels = pixel_augment(

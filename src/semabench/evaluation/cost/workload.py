@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
 from semabench.config_cost import CostModel
@@ -19,7 +20,6 @@ from semabench.evaluation.on_device import autocast, peak_memory_mib, reset_peak
 
 WARMUP = 2  # first steps of all, not timed: they choose algorithms and fill caches
 SETTLE = 1  # before each window: allocates again what was given back to the peers
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,8 @@ class Workload:
         shape = (size, 3, self.resolution, self.resolution)
         pictures = torch.randint(0, 256, shape, dtype=torch.uint8, device=self.device)
         layout = torch.channels_last if self.setting.channels_last else torch.contiguous_format
-        images = Normalize(_MEAN, _STD).to(self.device)(pictures.to(memory_format=layout))
+        normalize = Normalize(IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD).to(self.device)
+        images = normalize(pictures.to(memory_format=layout))
         if self.setting.precision == "64-true":
             images = images.double()
         classes = int(getattr(self.model, "num_classes", 1000))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from semabench.config import RecipeConfig
@@ -24,7 +25,6 @@ from semabench.evaluation.study.probe import build_probe
 from semabench.training.optimizer import create_optimizer, learning_rate
 
 BURST = 8  # steps
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ def train(training: Training, device: torch.device, *, graphs: bool = True) -> T
     model = build_probe(training).to(device).train()
     # TF32 rounds matrix products of the training; all sums stay in float32, and so do tests.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    steps = _Steps(training, nn.Sequential(Normalize(MEAN, STD).to(device), model))
+    normalize = Normalize(IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD).to(device)
+    steps = _Steps(training, nn.Sequential(normalize, model))
     begin = time.monotonic()
     sizes = [resolution // CELL for resolution in training.train_resolutions]
     captures = graphs and device.type == "cuda"

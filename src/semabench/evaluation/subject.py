@@ -16,6 +16,7 @@ from yaml import YAMLError
 from semabench.config import DataConfig, EvalConfig, ModelConfig
 from semabench.errors import SemabenchError
 from semabench.evaluation.labels import options_label
+from semabench.files import sha256_file
 from semabench.models import build_model, mixer_name, set_window_size
 from semabench.run_name import config_digest
 from semabench.training.checkpoint import CONFIG, DIRECTORY
@@ -212,7 +213,7 @@ def _published_recipe(config: ModelConfig) -> str:
 def _weights_digest(model: nn.Module, config: ModelConfig) -> str:
     """Hash the file where there is one, otherwise the tensors that timm fetched."""
     if config.checkpoint:
-        return hashlib.sha256(Path(config.checkpoint).read_bytes()).hexdigest()[:12]
+        return sha256_file(Path(config.checkpoint))[:12]
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())

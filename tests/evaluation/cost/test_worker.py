@@ -98,17 +98,15 @@ def test_swin_keeps_its_windows_at_every_resolution():
 @pytest.mark.parametrize(
     ("fused", "variable", "label"),
     [
-        (True, None, "sdpa"),
-        (False, None, "unfused"),
-        (None, None, "unfused"),
-        (None, "2", "sdpa"),
-        (False, "2", "unfused"),
+        (True, 1, "sdpa"),
+        (False, 1, "unfused"),
+        (None, 1, "unfused"),
+        (None, 2, "sdpa"),
+        (False, 2, "unfused"),
     ],
 )
 def test_swins_attention_is_the_one_asked_for(monkeypatch, fused, variable, label):
-    monkeypatch.delenv("TIMM_FUSED_ATTN", raising=False)
-    if variable is not None:
-        monkeypatch.setenv("TIMM_FUSED_ATTN", variable)
+    monkeypatch.setattr("timm.layers.config._USE_FUSED_ATTN", variable)  # TIMM_FUSED_ATTN
     model = build_bare(CostModel("swin_tiny_patch4_window7_224", fused_attention=fused), 224, META)
     assert backend_label(model, META) == label
     deit = build_bare(CostModel("deit_tiny_patch16_224"), 224, META)

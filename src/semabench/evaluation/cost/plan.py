@@ -11,7 +11,6 @@ import torch
 
 from semabench.config_cost import CostConfig, CostModel, cost_models, products
 from semabench.data.workers import worker_count
-from semabench.errors import SemabenchError
 from semabench.evaluation.cost.bare import backend_label, build_bare
 from semabench.evaluation.cost.workload import Setting
 from semabench.evaluation.labels import device_label, execution_suffix, options_label
@@ -100,17 +99,11 @@ def plan_jobs(config: CostConfig, setting: Setting) -> list[Job]:
 def _about(spec: CostModel, resolutions: Iterable[int], device: torch.device) -> dict[str, Any]:
     for resolution in sorted(resolutions):
         model = build_bare(spec, resolution, torch.device("meta"))
-    backend = backend_label(model, device)
-    has_attention = any(hasattr(module, "fused_attn") for module in model.modules())
-    if spec.fused_attention is not None and not has_attention:
-        raise SemabenchError(
-            f"{spec.name} has no attention of timm's: leave its fused_attention out."
-        )
     return {
         "model": spec.name,
         "mixer": mixer_name(model) or "",
         "options": options_label(spec.options),
-        "backend": backend,
+        "backend": backend_label(model, device),
     }
 
 

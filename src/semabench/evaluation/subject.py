@@ -36,6 +36,7 @@ class Subject:
         mean, std: of its normalisation.
         output_dir: where its results.jsonl is.
         run_dir: the run that trained it, if it was one of ours.
+        train_config: of that run, as plain values; empty if there is none.
     """
 
     model: nn.Module

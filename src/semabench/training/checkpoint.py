@@ -90,7 +90,7 @@ class Checkpoints(Callback):
         """Write the last checkpoint; link it as the best if it is.
 
         Raises:
-            SemabenchError: a parameter is not finite; nothing is written.
+            SemabenchError: as ``save``.
         """
         metric = trainer.callback_metrics.get(self.monitor)
         better = metric is not None and float(metric) > self.best

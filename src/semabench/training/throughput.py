@@ -57,7 +57,7 @@ class Waiting(Callback):
         self._left = _mark(pl_module)
 
     def take(self) -> float:
-        """Return the seconds since the last call; the device has done the steps by now."""
+        """Return the seconds waited since the last call; the device has done the steps by now."""
         gaps, self._gaps = self._gaps, []
         return sum(_seconds(start, end) for start, end in gaps)
 

@@ -87,7 +87,7 @@ class Throughput(Callback):
         self._pace: tuple[float, int] | None = None  # time and step of the first look
         self._waited = self._settling = 0.0
         self._warned = False
-        self._flops: dict[int, float] = {}  # of a picture, by resolution
+        self._gmacs: dict[int, float] = {}  # of a picture's forward pass, by resolution
         self._peak: float | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -164,9 +164,9 @@ class Throughput(Callback):
 
     def _flops_per_image(self, trainer: L.Trainer, module: Classifier) -> float:
         resolution: int = trainer.datamodule.resolution_at(trainer.current_epoch)  # type: ignore[attr-defined]
-        if resolution not in self._flops:
-            self._flops[resolution] = flops_per_image(count_gmacs(module.model, resolution), 1)
-        return self._flops[resolution] * (4 if module.mesa_is_on else 3)
+        if resolution not in self._gmacs:
+            self._gmacs[resolution] = count_gmacs(module.model, resolution)
+        return flops_per_image(self._gmacs[resolution], passes=4 if module.mesa_is_on else 3)
 
 
 def _mark(module: L.LightningModule) -> Mark:

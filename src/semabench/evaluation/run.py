@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from torch import nn
 
 from semabench.config import EvalConfig, TrainConfig
 from semabench.data.about import require_eval_files
@@ -58,7 +57,7 @@ def evaluate(config: EvalConfig) -> list[Record]:
         row = _plan(config, subject, loader, resolution, precision, device)
         before = stored.get(row.key)
         if before is None:
-            row = _complete(row, _measure(config, subject.model, row, loader, subject, device))
+            row = _complete(row, _measure(config, subject, row, loader, device))
             append_record(path, row)
         else:
             row = before
@@ -126,17 +125,12 @@ def _plan(
 
 
 def _measure(
-    config: EvalConfig,
-    model: nn.Module,
-    row: Record,
-    loader: EvalLoader,
-    subject: Subject,
-    device: torch.device,
+    config: EvalConfig, subject: Subject, row: Record, loader: EvalLoader, device: torch.device
 ) -> Measurement:
     # Each resolution is compiled by itself, in the first batches, which are not timed.
     if config.compile:
         torch.compiler.reset()
-    run = torch.compile(model, dynamic=False) if config.compile else model
+    run = torch.compile(subject.model, dynamic=False) if config.compile else subject.model
     return measure(
         run,  # type: ignore[arg-type]
         loader,

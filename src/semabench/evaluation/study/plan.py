@@ -75,10 +75,15 @@ class Training:
 
 @dataclass(frozen=True)
 class Job:
-    """One training and the rows that are asked of it, without their numbers."""
+    """One training and the rows that are asked of it, without their numbers.
+
+    Attributes:
+        pictures: to test on, "test" or "calibration".
+    """
 
     training: Training
     rows: tuple[Record, ...]
+    pictures: str
 
     def without(self, stored: set[tuple[object, ...]]) -> Job:
         """Return what is left of it once the rows of these keys are stored."""
@@ -108,7 +113,7 @@ def plan_jobs(config: StudyConfig, device: torch.device) -> list[Job]:
                     for row in _rows(config, case, training):
                         known = replace(row, device=device_label(device), **probes[kind])
                         rows.setdefault(known.key, known)
-    return [Job(training, tuple(rows.values())) for training, rows in jobs.items()]
+    return [Job(training, tuple(rows.values()), config.pictures) for training, rows in jobs.items()]
 
 
 def _training(config: StudyConfig, case: StudyCase, task: str, mixer: str, seed: int) -> Training:

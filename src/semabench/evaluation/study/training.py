@@ -8,6 +8,7 @@ nothing is asked of the host.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -62,7 +63,7 @@ def train(training: Training, device: torch.device, *, graphs: bool = True) -> T
         bursts[sizes[done // BURST % len(sizes)]].run(length)
         done += length
     loss = float(steps.losses[-max(1, len(steps.losses) // 10) :].mean())
-    if loss != loss or loss == float("inf"):
+    if not math.isfinite(loss):
         raise SemabenchError(f"{training.title}: the loss is not finite.")
     return Trained(steps.model.eval(), loss, time.monotonic() - begin)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from semabench.data.diagnostics import CELL
-from semabench.evaluation.study.plan import TEST_SEED, Job, Training
+from semabench.evaluation.study.plan import TEST_SEED, Job
 from semabench.evaluation.study.probe import build_probe
 from semabench.evaluation.study.testing import count_correct
 from semabench.evaluation.study.training import Trained, train
@@ -33,17 +33,16 @@ class StudyWorker:
         sizes = dict.fromkeys(row.resolution for row in job.rows)
         gmacs = {size: count_gmacs(model, size) for size in sizes}
         return [
-            replace(self._test(trained, job.training, row), gmacs=gmacs[row.resolution])
-            for row in job.rows
+            replace(self._test(trained, job, row), gmacs=gmacs[row.resolution]) for row in job.rows
         ]
 
-    def _test(self, trained: Trained, training: Training, row: Record) -> Record:
+    def _test(self, trained: Trained, job: Job, row: Record) -> Record:
         correct = count_correct(
             trained.model,
-            training.drawn(row.pairs),
+            job.training.drawn(row.pairs),
             row.resolution // CELL,
             seed=TEST_SEED,
-            pictures=row.fingerprint.split()[-2],
+            pictures=job.pictures,
             samples=row.n,
             device=self.device,
         )

@@ -89,18 +89,8 @@ def _from_run(config: EvalConfig) -> Subject:
         fused_attention=told["model"]["fused_attention"],
         options=options,
     )
-    which, state = _choose_weights(config.weights, trained)
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise SemabenchError(
-            f"{trained.path} does not fit {told['model']['name']}: "
-            f"{str(error).splitlines()[1].strip()}"
-        ) from error
+    which = _load_weights(model, trained, config.weights)
     run_dir = trained.path.parent.parent if trained.path.parent.name == DIRECTORY else None
-    data = config.data
-    if data is None:
-        data = _data_of_run(run_dir, told)
     fields = {
         "model": told["model"]["name"],
         "mixer": mixer_name(model) or "",
@@ -117,7 +107,7 @@ def _from_run(config: EvalConfig) -> Subject:
     return Subject(
         model=model,
         fields=fields,
-        data=data,
+        data=config.data or _data_of_run(run_dir, told),
         classes=trained.describe["classes"],
         num_classes=len(trained.describe["classes"]),
         mean=tuple(trained.describe["mean"]),
@@ -150,7 +140,8 @@ def _data_of_run(run_dir: Path | None, told: dict[str, Any]) -> DataConfig:
     return data
 
 
-def _choose_weights(wanted: str, trained: TrainedModel) -> tuple[str, dict[str, Any]]:
+def _load_weights(model: nn.Module, trained: TrainedModel, wanted: str) -> str:
+    """Load the plain or the averaged weights; return which."""
     which = wanted
     if wanted == "auto":
         which = "ema" if "ema" in trained.weights else "model"
@@ -159,7 +150,14 @@ def _choose_weights(wanted: str, trained: TrainedModel) -> tuple[str, dict[str, 
             f"{trained.path} has no averaged weights (its recipe has no ema_decay): "
             "use weights=model."
         )
-    return which, trained.weights[which]
+    try:
+        model.load_state_dict(trained.weights[which])
+    except RuntimeError as error:
+        raise SemabenchError(
+            f"{trained.path} does not fit {trained.describe['config']['model']['name']}: "
+            f"{str(error).splitlines()[1].strip()}"
+        ) from error
+    return which
 
 
 def _from_name(config: EvalConfig) -> Subject:
@@ -167,16 +165,7 @@ def _from_name(config: EvalConfig) -> Subject:
     assert model_config is not None
     if config.data is None:
         raise SemabenchError("nothing to evaluate on: give data=NAME, e.g. data=imagenet.")
-    if not (model_config.pretrained or model_config.checkpoint):
-        raise SemabenchError(
-            f"{model_config.name} has no weights: give model.pretrained=true, "
-            "model.checkpoint=PATH of official ones, or checkpoint=RUN of train.py's."
-        )
-    if model_config.checkpoint and Path(model_config.checkpoint).is_dir():
-        raise SemabenchError(
-            f"model.checkpoint={model_config.checkpoint} is a directory: a run of train.py's is "
-            "evaluated with checkpoint=RUN, without model=..."
-        )
+    _require_weights(model_config)
     model = build_model(
         model_config.name,
         num_classes=None,
@@ -204,6 +193,19 @@ def _from_name(config: EvalConfig) -> Subject:
         std=tuple(told.get("std", IMAGENET_DEFAULT_STD)),
         output_dir=Path(config.output_dir or f"outputs/eval/{model_config.name}"),
     )
+
+
+def _require_weights(config: ModelConfig) -> None:
+    if not (config.pretrained or config.checkpoint):
+        raise SemabenchError(
+            f"{config.name} has no weights: give model.pretrained=true, "
+            "model.checkpoint=PATH of official ones, or checkpoint=RUN of train.py's."
+        )
+    if config.checkpoint and Path(config.checkpoint).is_dir():
+        raise SemabenchError(
+            f"model.checkpoint={config.checkpoint} is a directory: a run of train.py's is "
+            "evaluated with checkpoint=RUN, without model=..."
+        )
 
 
 def _published_recipe(config: ModelConfig) -> str:

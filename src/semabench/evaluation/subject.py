@@ -14,7 +14,7 @@ from torch import nn
 from yaml import YAMLError
 
 from semabench.config import DataConfig, EvalConfig, ModelConfig
-from semabench.errors import SemabenchError
+from semabench.errors import SemabenchError, first_line
 from semabench.evaluation.labels import options_label
 from semabench.files import sha256_file
 from semabench.models import build_model, mixer_name, set_window_size
@@ -126,15 +126,14 @@ def _data_of_run(run_dir: Path | None, told: dict[str, Any]) -> DataConfig:
             source = OmegaConf.load(run_dir / CONFIG).data
         except (OmegaConfBaseException, YAMLError, AttributeError, OSError) as error:
             raise SemabenchError(
-                f"{run_dir / CONFIG} cannot be read ({str(error).splitlines()[0]}): mend it, or "
+                f"{run_dir / CONFIG} cannot be read ({first_line(error)}): mend it, or "
                 "remove it to use the config in the checkpoint."
             ) from error
     try:
         data = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(DataConfig), source))
     except (OmegaConfBaseException, ValueError) as error:
         raise SemabenchError(
-            f"the data config of {run_dir or 'the checkpoint'} is not valid: "
-            f"{str(error).splitlines()[0]}"
+            f"the data config of {run_dir or 'the checkpoint'} is not valid: {first_line(error)}"
         ) from error
     assert isinstance(data, DataConfig)
     return data

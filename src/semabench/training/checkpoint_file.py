@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from semabench.errors import SemabenchError
+from semabench.errors import SemabenchError, first_line
 
 OFFICIAL = "official weights are loaded with model=NAME model.checkpoint=PATH"
 
@@ -36,7 +36,7 @@ def read_checkpoint(path: Path, digest: hashlib._Hash | None = None) -> dict[str
     except FileNotFoundError as error:
         raise SemabenchError(f"there is no checkpoint {path}.") from error
     except Exception as error:  # damage shows as nearly any of them
-        reason = (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0][:100]
+        reason = first_line(error).split(". ")[0][:100]
         if isinstance(error, pickle.UnpicklingError):
             reason = f"or no checkpoint of train.py's; {OFFICIAL}"
         raise SemabenchError(f"checkpoint {path} is damaged ({reason}).") from error

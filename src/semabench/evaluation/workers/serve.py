@@ -9,6 +9,7 @@ import threading
 import traceback
 from multiprocessing.connection import Connection
 
+from semabench.errors import first_line
 from semabench.evaluation.on_device import free_memory
 
 
@@ -27,7 +28,7 @@ def serve(connection: Connection) -> None:
                 answer = True, getattr(worker, method)(*arguments)
             except Exception as error:
                 traceback.print_exc()
-                answer = False, _one_line(error)
+                answer = False, first_line(error)
             free_memory()
             connection.send(answer)
     except (EOFError, ConnectionError, KeyboardInterrupt):
@@ -48,11 +49,6 @@ def end_with_parent(connection: Connection) -> None:
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
-
-
-def _one_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
 
 
 def main() -> None:

@@ -141,17 +141,13 @@ class Workload:
         return max(self.setting.min_steps, wanted)
 
     def held_bytes(self) -> int:
-        """Return what the model and its optimiser hold between two windows."""
+        """Return what the model and its optimiser hold on the device between two windows."""
         tensors = [*self.model.parameters(), *self.model.buffers()]
         if self.optimizer is not None:
             for state in self.optimizer.state.values():
                 tensors += [value for value in state.values() if isinstance(value, Tensor)]
-        on_device = {t.untyped_storage().data_ptr(): t for t in tensors if t.device == self._own}
-        return sum(t.untyped_storage().nbytes() for t in on_device.values())
-
-    @property
-    def _own(self) -> torch.device:
-        return next(self.model.parameters()).device
+        storages = [t.untyped_storage() for t in tensors if t.device.type == self.device.type]
+        return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
     def _run(
         self, run: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, count: int

@@ -37,7 +37,7 @@ def create_model(config: TrainConfig, num_classes: int) -> nn.Module:
             that fixes its own.
     """
     name, resolution = config.model.name, config.data.resolution
-    checkpoint = None if config.model.checkpoint is None else weights_file(config.model.checkpoint)
+    checkpoint = None if config.model.checkpoint is None else _resolve(config.model.checkpoint)
     _warn_of_a_random_start(config)
     # Our own models load weights of any resolution; timm's are built for theirs, then resampled.
     before = None
@@ -63,7 +63,7 @@ def create_model(config: TrainConfig, num_classes: int) -> nn.Module:
     return model
 
 
-def weights_file(path: str) -> Path:
+def _resolve(path: str) -> Path:
     """Return the file that ``model.checkpoint`` means: itself, or a run's newest sound checkpoint.
 
     Raises:

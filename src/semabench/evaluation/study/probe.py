@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import nn
 
+from semabench.evaluation.study.spec import Training
 from semabench.models import build_model
-
-if TYPE_CHECKING:
-    from semabench.evaluation.study.plan import Training
 
 MODEL = "probe_nano"
 

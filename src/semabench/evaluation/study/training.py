@@ -21,8 +21,8 @@ from semabench.config import RecipeConfig
 from semabench.data.diagnostics import CELL, draw
 from semabench.data.normalize import Normalize
 from semabench.errors import SemabenchError
-from semabench.evaluation.study.plan import Training
 from semabench.evaluation.study.probe import build_probe
+from semabench.evaluation.study.spec import Training
 from semabench.training.optimizer import create_optimizer, learning_rate
 
 BURST = 8  # steps

@@ -9,6 +9,7 @@ import torch
 
 from semabench.config_study import StudyCase, StudyConfig, clear_of, study_cases
 from semabench.data.diagnostics import CELL
+from semabench.data.diagnostics.tasks import CLASSES
 from semabench.evaluation.labels import device_label
 from semabench.evaluation.study.probe import MODEL, build_probe
 from semabench.evaluation.study.spec import Recipe, Training
@@ -109,7 +110,7 @@ def _rows(config: StudyConfig, case: StudyCase, training: Training) -> list[Reco
             train_batch_size=training.recipe.batch_size,
             dataset=training.task,
             fingerprint=f"{training.drawn(m).fingerprint}, {config.pictures} {TEST_SEED}",
-            classes=8,
+            classes=CLASSES,
             pairs=m,
             n=config.samples,
             resolution=resolution,

@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from semabench.errors import SemabenchError, nearest
+from semabench.errors import SemabenchError
 from semabench.files import PARTIAL_SUFFIX, atomic_path, atomic_write, sha256_file
 
 
@@ -63,8 +63,3 @@ def test_sha256_reports_what_it_reads(tmp_path):
     read = []
     assert sha256_file(path, read.append) == hashlib.sha256(path.read_bytes()).hexdigest()
     assert sum(read) == path.stat().st_size
-
-
-def test_nearest_suggests_or_lists():
-    assert nearest("widow_size", ["window_size", "shift"]) == " Did you mean 'window_size'?"
-    assert nearest("qqq", ["b", "a"]) == " Choose one of: a, b."

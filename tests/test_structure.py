@@ -18,22 +18,20 @@ ALLOWED = {
     "mixers": {"ops"},
     "models": {"ops", "mixers"},
 }
+MEASURES = ["cost", "dispersion", "study"]  # rooms within evaluation
 
 
-def imported_rooms(path: Path) -> set[str]:
-    rooms = set()
+def imported_rooms(path: Path, house: Path = SOURCE) -> set[str]:
+    names = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        names = []
         if isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module]
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        for name in names:
-            parts = name.split(".")
-            if parts[0] == "semabench" and len(parts) > 1 and (SOURCE / parts[1]).is_dir():
-                rooms.add(parts[1])
-            assert name != "semabench.cli", path
-    return rooms
+            names |= {alias.name for alias in node.names}
+    assert not any(f"{name}.".startswith("semabench.cli.") for name in names), path
+    prefix = ".".join(house.relative_to(SOURCE.parent).parts) + "."
+    inside = {name.removeprefix(prefix).split(".")[0] for name in names if name.startswith(prefix)}
+    return {name for name in inside if (house / name).is_dir()}
 
 
 @pytest.mark.parametrize("room", ALLOWED)
@@ -42,6 +40,16 @@ def test_arrows_point_down(room):
     assert files
     for path in files:
         assert imported_rooms(path) - {room} <= ALLOWED[room], path
+
+
+@pytest.mark.parametrize("room", [*MEASURES, "workers"])
+def test_measures_know_nothing_of_each_other(room):
+    house = SOURCE / "evaluation"
+    files = list((house / room).rglob("*.py"))
+    assert files
+    for path in files:
+        others = imported_rooms(path, house) - {room}
+        assert others.isdisjoint(MEASURES), path
 
 
 def test_files_are_short():

@@ -24,3 +24,14 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     if close:
         return f" Did you mean '{close[0]}'?"
     return f" Choose one of: {', '.join(choices)}." if choices else ""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says; the name of its type where it says nothing.
+
+    >>> first_line(ValueError("\\n no such thing\\n  at all"))
+    'no such thing'
+    >>> first_line(KeyboardInterrupt())
+    'KeyboardInterrupt'
+    """
+    return next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)

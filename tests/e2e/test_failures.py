@@ -18,7 +18,7 @@ import torch
 from apps import REPOSITORY, TINY, environment, run_here, start
 
 from semabench.errors import SemabenchError
-from semabench.training.checkpoint import read_checkpoint
+from semabench.training.checkpoint_file import read_checkpoint
 from semabench.training.lock import run_lock
 from semabench.training.module import Classifier
 

@@ -5,14 +5,10 @@ from __future__ import annotations
 import os
 
 import pytest
+from checkpoint_makers import save
 
 from semabench.errors import SemabenchError
-from semabench.training.checkpoint import AtomicCheckpointIO
 from semabench.training.resume import check_same_run, resume_path
-
-
-def save(path, **content):
-    AtomicCheckpointIO().save_checkpoint({"state_dict": {}, "epoch": 0, **content}, path)
 
 
 def test_resuming_takes_the_newest_sound_checkpoint(tmp_path, caplog):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 import sys
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from semabench.data.normalize import Normalize
 from semabench.evaluation.on_device import autocast, peak_memory_mib, reset_peak_memory
 from semabench.training.counts import Counts
+from semabench.training.marks import Mark, mark, seconds_between
 
 WARMUP = 2  # batches not timed: they allocate, compile and fill caches
 
@@ -95,33 +95,23 @@ def _prepare(images: Tensor, normalize: Normalize, precision: str) -> Tensor:
 
 
 class _Clock:
-    """Times forward passes: CUDA events, read at the end; wall time on a CPU."""
+    """Times forward passes; the times are read at the end."""
 
     def __init__(self, device: torch.device) -> None:
-        self.cuda = device.type == "cuda"
-        self.marks: list[tuple] = []
+        self.device = device
+        self.marks: list[tuple[Mark, Mark]] = []
 
     def __enter__(self) -> None:
-        self.start = self._mark()
+        self.start = mark(self.device)
 
     def __exit__(self, *_: object) -> None:
-        self.marks.append((self.start, self._mark()))
-
-    def _mark(self) -> float | torch.cuda.Event:
-        if not self.cuda:
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
+        self.marks.append((self.start, mark(self.device)))
 
     def images_per_second(self, batch_size: int) -> tuple[float | None, float | None]:
         """Return the median and half the interquartile range, or None twice."""
-        if self.cuda:
+        if self.device.type == "cuda":
             torch.cuda.synchronize()
-            seconds = [start.elapsed_time(end) / 1e3 for start, end in self.marks]
-        else:
-            seconds = [end - start for start, end in self.marks]
-        speeds = [batch_size / s for s in seconds[WARMUP:]]
+        speeds = [batch_size / seconds_between(*marks) for marks in self.marks[WARMUP:]]
         if len(speeds) < 3:
             return None, None
         low, middle, high = statistics.quantiles(speeds, n=4)

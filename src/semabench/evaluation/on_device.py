@@ -1,8 +1,9 @@
-"""What accuracy and cost share on a device: its precision, and the memory it took."""
+"""What all measures share on a device: precision, the memory it took, giving it back."""
 
 from __future__ import annotations
 
 import contextlib
+import gc
 from pathlib import Path
 
 import torch
@@ -37,3 +38,10 @@ def peak_memory_mib(device: torch.device) -> float | None:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) / 2**10
     return None
+
+
+def free_memory() -> None:
+    """Return to the device what nothing in this process uses, so that others can have it."""
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()

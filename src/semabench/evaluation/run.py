@@ -7,13 +7,13 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from torch import nn
 
 from semabench.config import EvalConfig, TrainConfig
 from semabench.data.about import require_eval_files
 from semabench.data.loaders import EvalLoader, create_eval_loader
 from semabench.data.normalize import Normalize
 from semabench.errors import SemabenchError
+from semabench.evaluation.labels import device_label, execution_suffix
 from semabench.evaluation.log import log_rows
 from semabench.evaluation.measure import Measurement, measure
 from semabench.evaluation.subject import Subject, load_subject
@@ -57,7 +57,7 @@ def evaluate(config: EvalConfig) -> list[Record]:
         row = _plan(config, subject, loader, resolution, precision, device)
         before = stored.get(row.key)
         if before is None:
-            row = _complete(row, _measure(config, subject.model, row, loader, subject, device))
+            row = _complete(row, _measure(config, subject, row, loader, device))
             append_record(path, row)
         else:
             row = before
@@ -65,15 +65,6 @@ def evaluate(config: EvalConfig) -> list[Record]:
         rows.append(row)
     log_rows(read_rows(path), config, subject)
     return rows
-
-
-def _backend(config: EvalConfig, model: nn.Module, device: torch.device) -> str:
-    """Name what computes: the mixer's backend, and whatever else changes the speed."""
-    return (
-        backend_name(model, device)
-        + ("+compile" if config.compile else "")
-        + ("" if config.channels_last else "+nchw")
-    )
 
 
 def _loader(config: EvalConfig, subject: Subject, resolution: int) -> EvalLoader:
@@ -111,8 +102,8 @@ def _plan(
     device: torch.device,
 ) -> Record:
     """Return the row as known before it is measured."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     set_resolution(subject.model, resolution)
+    suffix = execution_suffix(compiled=config.compile, channels_last=config.channels_last)
     return Record(
         **subject.fields,
         dataset=subject.data.name,
@@ -123,8 +114,8 @@ def _plan(
         crop_pct=subject.data.crop_pct,
         interpolation=subject.data.interpolation,
         precision=precision,
-        backend=_backend(config, subject.model, device),
-        device=name,
+        backend=backend_name(subject.model, device) + suffix,
+        device=device_label(device),
         batch_size=config.batch_size,
         params=count_parameters(subject.model),
         gmacs=count_gmacs(subject.model, resolution),
@@ -134,17 +125,12 @@ def _plan(
 
 
 def _measure(
-    config: EvalConfig,
-    model: nn.Module,
-    row: Record,
-    loader: EvalLoader,
-    subject: Subject,
-    device: torch.device,
+    config: EvalConfig, subject: Subject, row: Record, loader: EvalLoader, device: torch.device
 ) -> Measurement:
     # Each resolution is compiled by itself, in the first batches, which are not timed.
     if config.compile:
         torch.compiler.reset()
-    run = torch.compile(model, dynamic=False) if config.compile else model
+    run = torch.compile(subject.model, dynamic=False) if config.compile else subject.model
     return measure(
         run,  # type: ignore[arg-type]
         loader,

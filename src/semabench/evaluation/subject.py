@@ -9,17 +9,18 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 from yaml import YAMLError
 
 from semabench.config import DataConfig, EvalConfig, ModelConfig
-from semabench.errors import SemabenchError
+from semabench.errors import SemabenchError, first_line
+from semabench.evaluation.labels import options_label
+from semabench.files import sha256_file
 from semabench.models import build_model, mixer_name, set_window_size
 from semabench.run_name import config_digest
-from semabench.training.checkpoint import CONFIG, DIRECTORY, TrainedModel, load_trained
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from semabench.training.checkpoint import CONFIG, DIRECTORY
+from semabench.training.trained_model import TrainedModel, load_trained
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Subject:
         mean, std: of its normalisation.
         output_dir: where its results.jsonl is.
         run_dir: the run that trained it, if it was one of ours.
+        train_config: of that run, as plain values; empty if there is none.
     """
 
     model: nn.Module
@@ -78,7 +80,7 @@ def _from_run(config: EvalConfig) -> Subject:
     assert config.checkpoint is not None
     trained = load_trained(Path(config.checkpoint))
     told = trained.describe["config"]
-    options = {k: v for k, v in told["model"]["options"].items() if v is not None}
+    options = told["model"]["options"]
     model = build_model(
         told["model"]["name"],
         num_classes=len(trained.describe["classes"]),
@@ -87,22 +89,12 @@ def _from_run(config: EvalConfig) -> Subject:
         fused_attention=told["model"]["fused_attention"],
         options=options,
     )
-    which, state = _choose_weights(config.weights, trained)
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise SemabenchError(
-            f"{trained.path} does not fit {told['model']['name']}: "
-            f"{str(error).splitlines()[1].strip()}"
-        ) from error
+    which = _load_weights(model, trained, config.weights)
     run_dir = trained.path.parent.parent if trained.path.parent.name == DIRECTORY else None
-    data = config.data
-    if data is None:
-        data = _data_of_run(run_dir, told)
     fields = {
         "model": told["model"]["name"],
         "mixer": mixer_name(model) or "",
-        "options": ",".join(f"{k}={v}" for k, v in sorted(options.items())),
+        "options": options_label(options),
         "checkpoint": trained.digest,
         "weights": which,
         "recipe": told["recipe"]["name"],
@@ -115,7 +107,7 @@ def _from_run(config: EvalConfig) -> Subject:
     return Subject(
         model=model,
         fields=fields,
-        data=data,
+        data=config.data or _data_of_run(run_dir, told),
         classes=trained.describe["classes"],
         num_classes=len(trained.describe["classes"]),
         mean=tuple(trained.describe["mean"]),
@@ -134,21 +126,21 @@ def _data_of_run(run_dir: Path | None, told: dict[str, Any]) -> DataConfig:
             source = OmegaConf.load(run_dir / CONFIG).data
         except (OmegaConfBaseException, YAMLError, AttributeError, OSError) as error:
             raise SemabenchError(
-                f"{run_dir / CONFIG} cannot be read ({str(error).splitlines()[0]}): mend it, or "
+                f"{run_dir / CONFIG} cannot be read ({first_line(error)}): mend it, or "
                 "remove it to use the config in the checkpoint."
             ) from error
     try:
         data = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(DataConfig), source))
     except (OmegaConfBaseException, ValueError) as error:
         raise SemabenchError(
-            f"the data config of {run_dir or 'the checkpoint'} is not valid: "
-            f"{str(error).splitlines()[0]}"
+            f"the data config of {run_dir or 'the checkpoint'} is not valid: {first_line(error)}"
         ) from error
     assert isinstance(data, DataConfig)
     return data
 
 
-def _choose_weights(wanted: str, trained: TrainedModel) -> tuple[str, dict[str, Any]]:
+def _load_weights(model: nn.Module, trained: TrainedModel, wanted: str) -> str:
+    """Load the plain or the averaged weights; return which."""
     which = wanted
     if wanted == "auto":
         which = "ema" if "ema" in trained.weights else "model"
@@ -157,7 +149,14 @@ def _choose_weights(wanted: str, trained: TrainedModel) -> tuple[str, dict[str, 
             f"{trained.path} has no averaged weights (its recipe has no ema_decay): "
             "use weights=model."
         )
-    return which, trained.weights[which]
+    try:
+        model.load_state_dict(trained.weights[which])
+    except RuntimeError as error:
+        raise SemabenchError(
+            f"{trained.path} does not fit {trained.describe['config']['model']['name']}: "
+            f"{str(error).splitlines()[1].strip()}"
+        ) from error
+    return which
 
 
 def _from_name(config: EvalConfig) -> Subject:
@@ -165,17 +164,7 @@ def _from_name(config: EvalConfig) -> Subject:
     assert model_config is not None
     if config.data is None:
         raise SemabenchError("nothing to evaluate on: give data=NAME, e.g. data=imagenet.")
-    if not (model_config.pretrained or model_config.checkpoint):
-        raise SemabenchError(
-            f"{model_config.name} has no weights: give model.pretrained=true, "
-            "model.checkpoint=PATH of official ones, or checkpoint=RUN of train.py's."
-        )
-    if model_config.checkpoint and Path(model_config.checkpoint).is_dir():
-        raise SemabenchError(
-            f"model.checkpoint={model_config.checkpoint} is a directory: a run of train.py's is "
-            "evaluated with checkpoint=RUN, without model=..."
-        )
-    options = {k: v for k, v in model_config.options.items() if v is not None}
+    _require_weights(model_config)
     model = build_model(
         model_config.name,
         num_classes=None,
@@ -184,7 +173,7 @@ def _from_name(config: EvalConfig) -> Subject:
         pretrained=model_config.pretrained,
         mixer=model_config.mixer,
         fused_attention=model_config.fused_attention,
-        options=options,
+        options=model_config.options,
     )
     told: dict[str, Any] = getattr(model, "pretrained_cfg", {})
     return Subject(
@@ -192,17 +181,30 @@ def _from_name(config: EvalConfig) -> Subject:
         fields={
             "model": model_config.name,
             "mixer": mixer_name(model) or "",
-            "options": ",".join(f"{k}={v}" for k, v in sorted(options.items())),
+            "options": options_label(model_config.options),
             "checkpoint": _weights_digest(model, model_config),
             "recipe": _published_recipe(model_config),
         },
         data=config.data,
         classes=None,
         num_classes=int(getattr(model, "num_classes", 0)),
-        mean=tuple(told.get("mean", IMAGENET_MEAN)),
-        std=tuple(told.get("std", IMAGENET_STD)),
+        mean=tuple(told.get("mean", IMAGENET_DEFAULT_MEAN)),
+        std=tuple(told.get("std", IMAGENET_DEFAULT_STD)),
         output_dir=Path(config.output_dir or f"outputs/eval/{model_config.name}"),
     )
+
+
+def _require_weights(config: ModelConfig) -> None:
+    if not (config.pretrained or config.checkpoint):
+        raise SemabenchError(
+            f"{config.name} has no weights: give model.pretrained=true, "
+            "model.checkpoint=PATH of official ones, or checkpoint=RUN of train.py's."
+        )
+    if config.checkpoint and Path(config.checkpoint).is_dir():
+        raise SemabenchError(
+            f"model.checkpoint={config.checkpoint} is a directory: a run of train.py's is "
+            "evaluated with checkpoint=RUN, without model=..."
+        )
 
 
 def _published_recipe(config: ModelConfig) -> str:
@@ -213,7 +215,7 @@ def _published_recipe(config: ModelConfig) -> str:
 def _weights_digest(model: nn.Module, config: ModelConfig) -> str:
     """Hash the file where there is one, otherwise the tensors that timm fetched."""
     if config.checkpoint:
-        return hashlib.sha256(Path(config.checkpoint).read_bytes()).hexdigest()[:12]
+        return sha256_file(Path(config.checkpoint))[:12]
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())

@@ -13,7 +13,7 @@ import timm
 from timm.models import get_pretrained_cfg
 from torch import nn
 
-from semabench.errors import SemabenchError, nearest
+from semabench.errors import SemabenchError, first_line, nearest
 from semabench.models import probe, variants, vim_variants, vmamba_variants
 from semabench.models.checkpoints import load_checkpoint
 
@@ -134,6 +134,6 @@ def _explain(name: str, error: Exception, pretrained: bool) -> str:
     unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
     if unknown:
         return f"{name} has no option '{unknown[1]}'."
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    reason = first_line(error)
     advice = " Weights are fetched from the network." if pretrained else ""
     return f"{name} cannot be built: {reason}{advice}"

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from semabench.errors import SemabenchError
+from semabench.errors import SemabenchError, first_line
 from semabench.models.staged import StagedModel
 from semabench.models.vim import Vim
 
@@ -38,7 +38,7 @@ def set_resolution(model: nn.Module, resolution: int) -> None:
         elif config.get("fixed_input_size"):
             _try_forward(model, resolution)
     except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise SemabenchError(f"{name} cannot be run at {resolution} px: {reason}") from error
 
 

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from semabench.errors import SemabenchError
+from semabench.errors import SemabenchError, first_line
 
 # Where training scripts put weights, the averaged ones (timm's habit) before the plain ones.
 _CONTAINERS = ("state_dict_ema", "model_ema", "state_dict", "model")
@@ -43,7 +43,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         ValueError,
         pickle.UnpicklingError,
     ) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise SemabenchError(f"The checkpoint {path} is damaged ({reason}).") from error
     return _unwrap(content, path)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
 from semabench.config import TrainConfig
@@ -16,7 +17,8 @@ from semabench.data.module import ImageDataModule
 from semabench.errors import SemabenchError
 from semabench.models import build_model, model_names, set_resolution
 from semabench.models.resolution import takes_any_size
-from semabench.training.checkpoint import DIRECTORY, read_checkpoint
+from semabench.training.checkpoint import DIRECTORY
+from semabench.training.checkpoint_file import read_checkpoint
 from semabench.training.module import Classifier
 from semabench.training.resume import newest_checkpoint
 
@@ -34,18 +36,9 @@ def create_model(config: TrainConfig, num_classes: int) -> nn.Module:
         SemabenchError: as ``build_model``; no checkpoint; a schedule of resolutions for a model
             that fixes its own.
     """
-    options = {k: v for k, v in config.model.options.items() if v is not None}
     name, resolution = config.model.name, config.data.resolution
-    checkpoint = None if config.model.checkpoint is None else weights_file(config.model.checkpoint)
-    recipe = config.recipe
-    constant = recipe.lr == recipe.min_lr == recipe.warmup_lr
-    if constant and checkpoint is None and not config.model.pretrained:
-        log.warning(
-            "recipe.lr stays at %g, as in fine-tuning, but %s starts from random weights: give "
-            "model.checkpoint=PATH or model.pretrained=true.",
-            recipe.lr,
-            name,
-        )
+    checkpoint = None if config.model.checkpoint is None else _resolve(config.model.checkpoint)
+    _warn_of_a_random_start(config)
     # Our own models load weights of any resolution; timm's are built for theirs, then resampled.
     before = None
     if checkpoint is not None and name not in model_names():
@@ -59,7 +52,7 @@ def create_model(config: TrainConfig, num_classes: int) -> nn.Module:
         pretrained=config.model.pretrained,
         mixer=config.model.mixer,
         fused_attention=config.model.fused_attention,
-        options=options,
+        options=config.model.options,
     )
     if before not in (None, resolution):
         set_resolution(model, resolution)
@@ -70,7 +63,7 @@ def create_model(config: TrainConfig, num_classes: int) -> nn.Module:
     return model
 
 
-def weights_file(path: str) -> Path:
+def _resolve(path: str) -> Path:
     """Return the file that ``model.checkpoint`` means: itself, or a run's newest sound checkpoint.
 
     Raises:
@@ -86,6 +79,19 @@ def weights_file(path: str) -> Path:
     return found
 
 
+def _warn_of_a_random_start(config: TrainConfig) -> None:
+    """Say so if the recipe is one of fine-tuning, and there is nothing to fine-tune."""
+    recipe, model = config.recipe, config.model
+    constant = recipe.lr == recipe.min_lr == recipe.warmup_lr
+    if constant and model.checkpoint is None and not model.pretrained:
+        log.warning(
+            "recipe.lr stays at %g, as in fine-tuning, but %s starts from random weights: give "
+            "model.checkpoint=PATH or model.pretrained=true.",
+            recipe.lr,
+            model.name,
+        )
+
+
 def _trained_resolution(path: Path) -> int | None:
     """Return the resolution that a checkpoint of ours was trained at; None of any other file."""
     try:
@@ -98,8 +104,8 @@ def _trained_resolution(path: Path) -> int | None:
 def create_module(config: TrainConfig, model: nn.Module, data: ImageDataModule) -> Classifier:
     """Wrap the model with its recipe; ``data`` is told what its workers have to augment."""
     normalisation: Any = getattr(model, "pretrained_cfg", {})
-    mean = tuple(normalisation.get("mean", (0.485, 0.456, 0.406)))
-    std = tuple(normalisation.get("std", (0.229, 0.224, 0.225)))
+    mean = tuple(normalisation.get("mean", IMAGENET_DEFAULT_MEAN))
+    std = tuple(normalisation.get("std", IMAGENET_DEFAULT_STD))
     if config.trainer.channels_last:
         model.to(memory_format=torch.channels_last)
     pixels = pixel_augment(

@@ -1,25 +1,21 @@
-"""Checkpoints: written whole or not at all, read with an error that says what is wrong."""
+"""The checkpoints that a run keeps, each written whole or not at all."""
 
 from __future__ import annotations
 
-import hashlib
 import io
-import pickle
 import shutil
-import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.io import CheckpointIO
-from torch import Tensor
 
 from semabench.errors import SemabenchError
 from semabench.files import atomic_path, atomic_write
+from semabench.training.checkpoint_file import read_checkpoint
 
 CONFIG = "config.yaml"  # of the run, beside the directory of its checkpoints
 DIRECTORY = "checkpoints"
@@ -27,7 +23,6 @@ LAST = "last.ckpt"
 PREVIOUS = "previous.ckpt"  # what was the last before it, should that prove damaged
 BEST = "best.ckpt"
 SET_ASIDE = "checkpoints.before"  # those of the run that this one has taken the place of
-_OFFICIAL = "official weights are loaded with model=NAME model.checkpoint=PATH"
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -95,7 +90,7 @@ class Checkpoints(Callback):
         """Write the last checkpoint; link it as the best if it is.
 
         Raises:
-            SemabenchError: a parameter is not finite; nothing is written.
+            SemabenchError: as ``save``.
         """
         metric = trainer.callback_metrics.get(self.monitor)
         better = metric is not None and float(metric) > self.best
@@ -171,78 +166,3 @@ def set_aside(directory: Path) -> Path | None:
             f"cannot move {directory} to {target}: {error.strerror or error}."
         ) from error
     return target
-
-
-def read_checkpoint(path: Path, digest: hashlib._Hash | None = None) -> dict[str, Any]:
-    """Load a checkpoint file on the CPU.
-
-    Args:
-        path: of the file. A training may put another in its place at any moment.
-        digest: is updated with the bytes of the file that is loaded.
-
-    Raises:
-        SemabenchError: no such file, or damaged.
-    """
-    try:
-        with open(path, "rb") as file:
-            _check_sums(file)
-            checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-            if digest is not None:
-                file.seek(0)
-                hashlib.file_digest(file, lambda: digest)
-            return checkpoint
-    except FileNotFoundError as error:
-        raise SemabenchError(f"there is no checkpoint {path}.") from error
-    except Exception as error:  # damage shows as nearly any of them
-        reason = (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0][:100]
-        if isinstance(error, pickle.UnpicklingError):
-            reason = f"or no checkpoint of train.py's; {_OFFICIAL}"
-        raise SemabenchError(f"checkpoint {path} is damaged ({reason}).") from error
-
-
-def _check_sums(file: BinaryIO) -> None:
-    """Compare the file's own sums with its bytes, which torch.load does not."""
-    if zipfile.is_zipfile(file) and (damaged := zipfile.ZipFile(file).testzip()) is not None:
-        raise ValueError(f"the sum of {damaged} differs")
-    file.seek(0)
-
-
-@dataclass(frozen=True)
-class TrainedModel:
-    """What a checkpoint of ours holds for an evaluation."""
-
-    path: Path
-    digest: str  # first 12 hex digits of the file's SHA-256
-    describe: dict[str, Any]  # model, data, recipe, seed, classes, mean, std
-    epochs: int  # trained to their end so far
-    weights: dict[str, dict[str, Tensor]]  # "model", and "ema" where there is one
-
-
-def load_trained(path: Path) -> TrainedModel:
-    """Read a checkpoint, or the last one of a run directory.
-
-    Raises:
-        SemabenchError: missing, damaged, or not one of ours.
-    """
-    if path.is_dir():
-        runs = [last.parents[1] for last in sorted(path.glob(f"*/{DIRECTORY}/{LAST}"))]
-        path = path / DIRECTORY / LAST
-        if runs and not path.exists():
-            raise SemabenchError(f"there is no checkpoint {path}: name a run, e.g. {runs[0]}.")
-    digest = hashlib.sha256()
-    checkpoint = read_checkpoint(path, digest)
-    if "semabench" not in checkpoint:
-        raise SemabenchError(f"{path} is not a checkpoint of train.py's; {_OFFICIAL}.")
-    state = checkpoint["state_dict"]
-    weights = {"model": _under(state, "model."), "ema": _under(state, "ema.module.")}
-    return TrainedModel(
-        path=path,
-        digest=digest.hexdigest()[:12],
-        describe=checkpoint["semabench"],
-        epochs=checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"],
-        weights={name: tensors for name, tensors in weights.items() if tensors},
-    )
-
-
-def _under(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}

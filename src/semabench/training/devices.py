@@ -30,7 +30,11 @@ def choose_accelerator(requested: str) -> str:
 
 
 def choose_precision(requested: str | None, accelerator: str) -> str:
-    """Return Lightning's name of the precision: bf16-mixed on a GPU, 32-true on a CPU."""
+    """Return Lightning's name of the precision; by default bf16-mixed on a GPU, 32-true on a CPU.
+
+    Raises:
+        SemabenchError: another name.
+    """
     if requested is None:
         return "bf16-mixed" if accelerator == "gpu" else "32-true"
     if requested not in PRECISIONS:

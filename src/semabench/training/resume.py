@@ -8,7 +8,8 @@ from typing import Any
 
 from semabench.errors import SemabenchError
 from semabench.run_name import identity
-from semabench.training.checkpoint import BEST, DIRECTORY, LAST, PREVIOUS, read_checkpoint
+from semabench.training.checkpoint import BEST, DIRECTORY, LAST, PREVIOUS
+from semabench.training.checkpoint_file import read_checkpoint
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from semabench.config import TrainConfig
 from semabench.data.module import ImageDataModule
-from semabench.errors import SemabenchError
+from semabench.errors import SemabenchError, first_line
 from semabench.files import atomic_write
 from semabench.run_id import forget_run_id
 from semabench.run_name import run_dir as run_dir_of
@@ -127,7 +127,7 @@ def _fit(
         if not str(error).startswith("DataLoader worker"):
             raise
         raise SemabenchError(
-            f"a worker of the folder loader failed: {str(error).splitlines()[0]} (if memory ran "
+            f"a worker of the folder loader failed: {first_line(error)} (if memory ran "
             "out, set fewer data.num_workers); the same command goes on from the last checkpoint."
         ) from error
     except SystemExit as interrupted:

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Callback
 
 from semabench.models.flops import count_gmacs
 from semabench.training.host_values import log_values
+from semabench.training.marks import Mark, mark, seconds_between
 from semabench.training.module import Classifier
 from semabench.training.utilisation import flops_per_image, peak_flops
 
@@ -18,8 +19,6 @@ log = logging.getLogger(__name__)
 
 STARVED = 0.2  # share of the time spent waiting for data that is worth a warning
 SETTLED = 30.0  # seconds of training over which that share is taken
-
-Mark = float | torch.cuda.Event
 
 
 class Waiting(Callback):
@@ -36,14 +35,14 @@ class Waiting(Callback):
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Wait for the epoch's first batch."""
-        self._left = _mark(pl_module)
+        self._left = mark(pl_module.device)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: object, batch_idx: int
     ) -> None:
         """The batch is here."""
         if self._left is not None:
-            self._gaps.append((self._left, _mark(pl_module)))
+            self._gaps.append((self._left, mark(pl_module.device)))
 
     def on_train_batch_end(
         self,
@@ -54,12 +53,12 @@ class Waiting(Callback):
         batch_idx: int,
     ) -> None:
         """Wait for the next."""
-        self._left = _mark(pl_module)
+        self._left = mark(pl_module.device)
 
     def take(self) -> float:
-        """Return the seconds since the last call; the device has done the steps by now."""
+        """Return the seconds waited since the last call; the device has done the steps by now."""
         gaps, self._gaps = self._gaps, []
-        return sum(_seconds(start, end) for start, end in gaps)
+        return sum(seconds_between(start, end) for start, end in gaps)
 
 
 class Throughput(Callback):
@@ -87,7 +86,7 @@ class Throughput(Callback):
         self._pace: tuple[float, int] | None = None  # time and step of the first look
         self._waited = self._settling = 0.0
         self._warned = False
-        self._flops: dict[int, float] = {}  # of a picture, by resolution
+        self._gmacs: dict[int, float] = {}  # of a picture's forward pass, by resolution
         self._peak: float | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -164,22 +163,6 @@ class Throughput(Callback):
 
     def _flops_per_image(self, trainer: L.Trainer, module: Classifier) -> float:
         resolution: int = trainer.datamodule.resolution_at(trainer.current_epoch)  # type: ignore[attr-defined]
-        if resolution not in self._flops:
-            self._flops[resolution] = flops_per_image(count_gmacs(module.model, resolution), 1)
-        return self._flops[resolution] * (4 if module.mesa_is_on else 3)
-
-
-def _mark(module: L.LightningModule) -> Mark:
-    if module.device.type != "cuda":
-        return time.perf_counter()
-    event = torch.cuda.Event(enable_timing=True)
-    event.record()
-    return event
-
-
-def _seconds(start: Mark, end: Mark) -> float:
-    if isinstance(start, torch.cuda.Event):
-        assert isinstance(end, torch.cuda.Event)
-        return start.elapsed_time(end) / 1e3
-    assert not isinstance(end, torch.cuda.Event)
-    return end - start
+        if resolution not in self._gmacs:
+            self._gmacs[resolution] = count_gmacs(module.model, resolution)
+        return flops_per_image(self._gmacs[resolution], passes=4 if module.mesa_is_on else 3)

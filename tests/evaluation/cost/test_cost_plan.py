@@ -188,7 +188,10 @@ def test_bad_input_is_one_line(overrides, message):
         ("sema_nanno", "Did you mean 'sema_nano'"),
         ("{name: sema_nano,mixer: semma}", "semma"),
         ("{name: resnet18,options: {depht: 3}}", "no option 'depht'"),
-        ("{name: resnet18,fused_attention: true}", "leave its fused_attention out"),
+        (
+            "{name: resnet18,fused_attention: true}",
+            "leave fused_attention out",
+        ),
     ],
 )
 def test_a_model_that_cannot_be_built_is_refused_beforehand(models, message):

@@ -3,11 +3,11 @@
 import pytest
 
 from semabench.config_cost import CostModel
-from semabench.evaluation.cost.peer import PeerError
 from semabench.evaluation.cost.plan import Condition, Job
 from semabench.evaluation.cost.turns import complete, interleave, measure_group, middle
 from semabench.evaluation.cost.worker import Prepared
 from semabench.evaluation.cost.workload import Window
+from semabench.evaluation.workers.peer import PeerError
 from semabench.results.record import Record
 
 

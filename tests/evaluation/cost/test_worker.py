@@ -6,9 +6,9 @@ import torch
 from semabench.config_cost import CostModel
 from semabench.errors import SemabenchError
 from semabench.evaluation.cost.bare import backend_label, build_bare
-from semabench.evaluation.cost.memory import free_memory
-from semabench.evaluation.cost.worker import Worker
+from semabench.evaluation.cost.worker import CostWorker
 from semabench.evaluation.cost.workload import Setting, Workload
+from semabench.evaluation.on_device import free_memory
 
 META = torch.device("meta")
 
@@ -19,7 +19,7 @@ def setting(**changes):
 
 
 def test_a_window_times_the_steps_it_is_told():
-    worker = Worker(CostModel("sema_nano"), "infer", setting())
+    worker = CostWorker(CostModel("sema_nano"), "infer", setting())
     prepared = worker.prepare(32, "eager", 2)
     assert (prepared.batch_size, prepared.steps) == (2, 2)
     window = worker.window(32, "eager", 2, prepared.steps)
@@ -62,7 +62,7 @@ def test_windows_are_long_enough_in_steps_and_in_time():
 
 
 def test_out_of_memory_halves_the_batch(monkeypatch):
-    worker = Worker(CostModel("sema_nano"), "train", setting())
+    worker = CostWorker(CostModel("sema_nano"), "train", setting())
     forward = Workload.forward
 
     def limited(self, execution):
@@ -98,17 +98,15 @@ def test_swin_keeps_its_windows_at_every_resolution():
 @pytest.mark.parametrize(
     ("fused", "variable", "label"),
     [
-        (True, None, "sdpa"),
-        (False, None, "unfused"),
-        (None, None, "unfused"),
-        (None, "2", "sdpa"),
-        (False, "2", "unfused"),
+        (True, 1, "sdpa"),
+        (False, 1, "unfused"),
+        (None, 1, "unfused"),
+        (None, 2, "sdpa"),
+        (False, 2, "unfused"),
     ],
 )
 def test_swins_attention_is_the_one_asked_for(monkeypatch, fused, variable, label):
-    monkeypatch.delenv("TIMM_FUSED_ATTN", raising=False)
-    if variable is not None:
-        monkeypatch.setenv("TIMM_FUSED_ATTN", variable)
+    monkeypatch.setattr("timm.layers.config._USE_FUSED_ATTN", variable)  # TIMM_FUSED_ATTN
     model = build_bare(CostModel("swin_tiny_patch4_window7_224", fused_attention=fused), 224, META)
     assert backend_label(model, META) == label
     deit = build_bare(CostModel("deit_tiny_patch16_224"), 224, META)
@@ -124,8 +122,8 @@ def test_an_unknown_model_is_one_line():
 @pytest.mark.parametrize("mode", ["infer", "train"])
 def test_on_a_gpu_memory_is_the_models_own_and_energy_is_counted(mode):
     told = setting(device="cuda", precision="bf16-mixed", min_seconds=0.3)
-    alone = Worker(CostModel("sema_nano"), mode, told)
-    beside = Worker(CostModel("sema_nano"), mode, told)
+    alone = CostWorker(CostModel("sema_nano"), mode, told)
+    beside = CostWorker(CostModel("sema_nano"), mode, told)
     beside.prepare(256, "eager", 4)
     found = {}
     for name, worker in (("alone", alone), ("beside", beside)):
@@ -141,7 +139,7 @@ def test_on_a_gpu_memory_is_the_models_own_and_energy_is_counted(mode):
 @pytest.mark.gpu
 def test_on_a_gpu_compiled_shapes_do_not_disturb_each_other():
     told = setting(device="cuda", precision="bf16-mixed")
-    worker = Worker(CostModel("sema_nano"), "train", told)
+    worker = CostWorker(CostModel("sema_nano"), "train", told)
     shapes = [(64, 4), (64, 8), (96, 4)]
     assert all(worker.compile(*shape) for shape in shapes)
     for resolution, size in shapes:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from semabench.evaluation.study.plan import Recipe, Training
+from semabench.evaluation.study.spec import Recipe, Training
 from semabench.evaluation.study.training import train
 from semabench.mixers import list_mixers
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
-from timm.layers import set_fused_attn
 from torch import nn
 
 from semabench.config_cost import CostModel
@@ -27,7 +24,6 @@ def build_bare(spec: CostModel, resolution: int, device: torch.device) -> nn.Mod
     Raises:
         SemabenchError: unknown model, mixer or option, or one that cannot take this resolution.
     """
-    _choose_attention(spec.fused_attention)
     try:
         with torch.device(device):  # drawing the weights is slow on a CPU
             return _build(spec, resolution)
@@ -41,18 +37,9 @@ def _build(spec: CostModel, resolution: int) -> nn.Module:
         num_classes=None,
         resolution=resolution,
         mixer=spec.mixer,
+        fused_attention=spec.fused_attention,
         options=spec.options,
     )
-
-
-def _choose_attention(fused: bool | None) -> None:
-    """Set what timm's models built from here on do; None: what its environment variable says.
-
-    Swin and some others are fused at level 2 only, which timm calls experimental.
-    """
-    asked = os.environ.get("TIMM_FUSED_ATTN", "1")
-    level = (int(asked) if asked.isdigit() else 1) if fused is None else 2 * fused
-    set_fused_attn(enable=level > 0, experimental=level > 1)
 
 
 def backend_label(model: nn.Module, device: torch.device) -> str:
@@ -67,8 +54,3 @@ def backend_label(model: nn.Module, device: torch.device) -> str:
         if isinstance(getattr(module, "fused_attn", None), bool)
     }
     return "+".join(sorted(fused)) or backend_name(model, device)
-
-
-def options_label(spec: CostModel) -> str:
-    """Return a model's options as a row tells them: ``backend=reference,window_size=14``."""
-    return ",".join(f"{k}={v}" for k, v in sorted(spec.options.items()) if v is not None)

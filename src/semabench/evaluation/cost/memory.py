@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 from typing import TypeVar
 
 import torch
 
 from semabench.errors import SemabenchError
+from semabench.evaluation.on_device import free_memory
 
 Result = TypeVar("Result")
 
@@ -25,13 +25,6 @@ def ran_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS)
-
-
-def free_memory() -> None:
-    """Return to the device what nothing in this process uses, so that peers can have it."""
-    gc.collect()
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
 
 
 def halve_until_it_fits(attempt: Callable[[int], Result], size: int) -> tuple[int, Result]:

@@ -11,9 +11,9 @@ import torch
 
 from semabench.config_cost import CostConfig, CostModel, cost_models, products
 from semabench.data.workers import worker_count
-from semabench.errors import SemabenchError
-from semabench.evaluation.cost.bare import backend_label, build_bare, options_label
+from semabench.evaluation.cost.bare import backend_label, build_bare
 from semabench.evaluation.cost.workload import Setting
+from semabench.evaluation.labels import device_label, execution_suffix, options_label
 from semabench.models import mixer_name
 from semabench.results.provenance import git_commit, software_versions
 from semabench.results.record import Record
@@ -73,20 +73,22 @@ def plan_jobs(config: CostConfig, setting: Setting) -> list[Job]:
     """
     wanted = conditions(config)
     device = torch.device(setting.device)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     jobs = []
     for place, spec in enumerate(cost_models(config)):
         about = _about(spec, {c.resolution for c in wanted}, device)
         for condition in wanted:
+            suffix = execution_suffix(
+                compiled=condition.execution == "compiled", channels_last=setting.channels_last
+            )
             row = Record(
                 measure="cost",
-                **{**about, "backend": about["backend"] + _suffix(condition, setting)},
+                **{**about, "backend": about["backend"] + suffix},
                 resolution=condition.resolution,
                 mode=condition.mode,
                 execution=condition.execution,
                 batch_size=condition.batch_size,
                 precision=setting.precision,
-                device=name,
+                device=device_label(device),
                 versions=software_versions(),
                 commit=git_commit(),
             )
@@ -97,24 +99,12 @@ def plan_jobs(config: CostConfig, setting: Setting) -> list[Job]:
 def _about(spec: CostModel, resolutions: Iterable[int], device: torch.device) -> dict[str, Any]:
     for resolution in sorted(resolutions):
         model = build_bare(spec, resolution, torch.device("meta"))
-    backend = backend_label(model, device)
-    has_attention = any(hasattr(module, "fused_attn") for module in model.modules())
-    if spec.fused_attention is not None and not has_attention:
-        raise SemabenchError(
-            f"{spec.name} has no attention of timm's: leave its fused_attention out."
-        )
     return {
         "model": spec.name,
         "mixer": mixer_name(model) or "",
-        "options": options_label(spec),
-        "backend": backend,
+        "options": options_label(spec.options),
+        "backend": backend_label(model, device),
     }
-
-
-def _suffix(condition: Condition, setting: Setting) -> str:
-    """Return what else changes the speed, as rows of accuracy tell it."""
-    compiled = "+compile" if condition.execution == "compiled" else ""
-    return compiled + ("" if setting.channels_last else "+nchw")
 
 
 def in_turn(jobs: Sequence[Job], peers: int) -> Iterator[list[Job]]:

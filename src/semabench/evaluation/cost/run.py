@@ -8,10 +8,11 @@ from pathlib import Path
 
 from semabench.config_cost import CostConfig
 from semabench.errors import SemabenchError
+from semabench.evaluation.cost.lines import minutes
 from semabench.evaluation.cost.plan import Job, estimate_seconds, in_turn, plan_jobs
-from semabench.evaluation.cost.screen import Screen, minutes
 from semabench.evaluation.cost.session import Session
 from semabench.evaluation.cost.workload import Setting
+from semabench.evaluation.screen import Screen
 from semabench.files import make_directory
 from semabench.results.record import Record
 from semabench.results.report import tell_report

@@ -10,17 +10,19 @@ from typing import Any
 
 from semabench.config_cost import CostConfig
 from semabench.data.workers import worker_count
-from semabench.evaluation.cost.peer import (
+from semabench.evaluation.cost.lines import line_of, minutes
+from semabench.evaluation.cost.plan import Job, by_condition, compile_seconds, conditions, waves
+from semabench.evaluation.cost.turns import measure_group
+from semabench.evaluation.cost.worker import CostWorker
+from semabench.evaluation.cost.workload import Setting
+from semabench.evaluation.screen import Screen
+from semabench.evaluation.workers.peer import (
     Peer,
     PeerError,
     Request,
     ask_at_once,
     stopped_at_the_end,
 )
-from semabench.evaluation.cost.plan import Job, by_condition, compile_seconds, conditions, waves
-from semabench.evaluation.cost.screen import Screen, line_of, minutes
-from semabench.evaluation.cost.turns import measure_group
-from semabench.evaluation.cost.workload import Setting
 from semabench.results.store import RESULTS_NAME, append_record
 
 LOGS = "logs"
@@ -79,6 +81,7 @@ class Session:
             name = spec.name.replace("/", "_").replace(":", "_")
             log = self.out_dir / LOGS / f"{name}-{mode}.log"
             peers[place, mode] = Peer(
+                CostWorker,
                 spec,
                 mode,
                 self.setting,

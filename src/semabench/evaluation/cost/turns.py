@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from semabench.evaluation.cost.peer import PeerError
 from semabench.evaluation.cost.plan import Job
 from semabench.evaluation.cost.worker import Prepared
 from semabench.evaluation.cost.workload import Window
+from semabench.evaluation.workers.peer import PeerError
 from semabench.results.record import Record
 
 Item = TypeVar("Item")

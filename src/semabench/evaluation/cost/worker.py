@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import select
-import sys
-import threading
 import time
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
-from typing import Any
 
 import torch
 from torch._dynamo.utils import compile_times
 
 from semabench.config_cost import CostModel
 from semabench.evaluation.cost.bare import build_bare
-from semabench.evaluation.cost.memory import free_memory, halve_until_it_fits, ran_out_of_memory
+from semabench.evaluation.cost.memory import halve_until_it_fits, ran_out_of_memory
 from semabench.evaluation.cost.workload import WARMUP, Setting, Window, Workload
 from semabench.models.flops import count_gmacs, count_parameters
 
@@ -32,7 +25,7 @@ class Prepared:
     steps: int  # of a window
 
 
-class Worker:
+class CostWorker:
     """What one process can be asked. Between two calls it keeps weights and graphs alone.
 
     Args:
@@ -97,44 +90,6 @@ class Worker:
         return self.workloads[resolution]
 
 
-def serve(connection: Connection, kind: Callable[..., Any] = Worker) -> None:
-    """Answer requests until the parent hangs up.
-
-    The first message is the arguments of ``kind``, here (spec, mode, setting); then each is
-    (method, arguments), answered by (True, result) or (False, one line). The parent's end is
-    closed by its death, too.
-    """
-    try:
-        worker = kind(*connection.recv())
-        while True:
-            method, arguments = connection.recv()
-            try:
-                answer = True, getattr(worker, method)(*arguments)
-            except Exception as error:
-                traceback.print_exc()
-                answer = False, _one_line(error)
-            free_memory()
-            connection.send(answer)
-    except (EOFError, ConnectionError, KeyboardInterrupt):
-        return
-
-
-def end_with_parent(connection: Connection) -> None:
-    """End this process once the parent's end of the pipe is closed, also amid an answer.
-
-    Else, after kill -9 of the parent, a compilation or a training would go on to its end. The
-    thread sleeps in the kernel until then: it takes no time from what is measured.
-    """
-
-    def wait() -> None:
-        hangup = select.poll()
-        hangup.register(connection.fileno(), 0)  # 0: nothing but the hang-up itself
-        hangup.poll()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
 @contextlib.contextmanager
 def _untimed_algorithms() -> Iterator[None]:
     """Have cuDNN choose by rule, in a block that runs beside busy peers, not by timing.
@@ -149,15 +104,3 @@ def _untimed_algorithms() -> Iterator[None]:
         yield
     finally:
         cudnn.benchmark, cudnn.deterministic = before
-
-
-def _one_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
-
-
-def main() -> None:
-    """Serve the parent at the file descriptor that is the first argument."""
-    connection = Connection(int(sys.argv[1]))
-    end_with_parent(connection)
-    serve(connection)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
 from semabench.config_cost import CostModel
@@ -19,7 +20,6 @@ from semabench.evaluation.on_device import autocast, peak_memory_mib, reset_peak
 
 WARMUP = 2  # first steps of all, not timed: they choose algorithms and fill caches
 SETTLE = 1  # before each window: allocates again what was given back to the peers
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,8 @@ class Workload:
         shape = (size, 3, self.resolution, self.resolution)
         pictures = torch.randint(0, 256, shape, dtype=torch.uint8, device=self.device)
         layout = torch.channels_last if self.setting.channels_last else torch.contiguous_format
-        images = Normalize(_MEAN, _STD).to(self.device)(pictures.to(memory_format=layout))
+        normalize = Normalize(IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD).to(self.device)
+        images = normalize(pictures.to(memory_format=layout))
         if self.setting.precision == "64-true":
             images = images.double()
         classes = int(getattr(self.model, "num_classes", 1000))
@@ -140,17 +141,13 @@ class Workload:
         return max(self.setting.min_steps, wanted)
 
     def held_bytes(self) -> int:
-        """Return what the model and its optimiser hold between two windows."""
+        """Return what the model and its optimiser hold on the device between two windows."""
         tensors = [*self.model.parameters(), *self.model.buffers()]
         if self.optimizer is not None:
             for state in self.optimizer.state.values():
                 tensors += [value for value in state.values() if isinstance(value, Tensor)]
-        on_device = {t.untyped_storage().data_ptr(): t for t in tensors if t.device == self._own}
-        return sum(t.untyped_storage().nbytes() for t in on_device.values())
-
-    @property
-    def _own(self) -> torch.device:
-        return next(self.model.parameters()).device
+        storages = [t.untyped_storage() for t in tensors if t.device.type == self.device.type]
+        return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
     def _run(
         self, run: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, count: int

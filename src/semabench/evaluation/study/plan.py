@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from semabench.config_study import StudyCase, StudyConfig, clear_of, study_cases
-from semabench.data.diagnostics import CELL, Task, task_named
+from semabench.data.diagnostics import CELL
+from semabench.data.diagnostics.tasks import CLASSES
+from semabench.evaluation.labels import device_label
 from semabench.evaluation.study.probe import MODEL, build_probe
+from semabench.evaluation.study.spec import Recipe, Training
 from semabench.models import backend_name
 from semabench.models.flops import count_parameters
 from semabench.results.provenance import git_commit, software_versions
@@ -21,63 +22,16 @@ TEST_SEED = 0  # of the pictures tested on: the same for all mixers and seeds
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How long and how a training learns."""
-
-    steps: int
-    batch_size: int
-    lr: float
-    warmup_steps: int
-    weight_decay: float
-    clip_grad: float
-
-
-@dataclass(frozen=True)
-class Training:
-    """One training, and all that its weights depend on but for device and versions."""
-
-    task: str
-    clear: int
-    pairs: tuple[int, ...]
-    mixer: str
-    seed: int
-    train_resolutions: tuple[int, ...]
-    readout: str
-    depth: int
-    embed_dim: int
-    num_heads: int
-    recipe: Recipe
-
-    @property
-    def config(self) -> str:
-        """Six hex digits that name its settings but for task, mixer and seed."""
-        told = asdict(self)
-        for name in ("task", "mixer", "seed", "clear"):
-            del told[name]
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:6]
-
-    @property
-    def title(self) -> str:
-        """Name it on a screen."""
-        sizes = ",".join(map(str, self.train_resolutions))
-        extra = "" if self.readout == "query" else f", {self.readout}"
-        extra += "" if self.depth == 1 else f", {self.depth} blocks"
-        return f"{self.task} {self.mixer}, {sizes} px{extra}, seed {self.seed}"
-
-    def drawn(self, pairs: int | None = None) -> Task:
-        """Return its task, of recall with one m alone if that is given."""
-        if self.task != "recall":
-            return task_named(self.task, clear=self.clear)
-        choices = self.pairs if pairs is None else (pairs,)
-        return task_named(self.task, clear=self.clear, pairs=choices)
-
-
-@dataclass(frozen=True)
 class Job:
-    """One training and the rows that are asked of it, without their numbers."""
+    """One training and the rows that are asked of it, without their numbers.
+
+    Attributes:
+        pictures: to test on, "test" or "calibration".
+    """
 
     training: Training
     rows: tuple[Record, ...]
+    pictures: str
 
     def without(self, stored: set[tuple[object, ...]]) -> Job:
         """Return what is left of it once the rows of these keys are stored."""
@@ -89,7 +43,6 @@ def plan_jobs(config: StudyConfig, device: torch.device) -> list[Job]:
 
     So a study that is cut short leaves whole comparisons, of fewer seeds.
     """
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     probes: dict[tuple[object, ...], dict[str, Any]] = {}
     jobs: dict[Training, dict[tuple[object, ...], Record]] = {}
     for case in study_cases(config):
@@ -106,9 +59,9 @@ def plan_jobs(config: StudyConfig, device: torch.device) -> list[Job]:
                         }
                     rows = jobs.setdefault(training, {})
                     for row in _rows(config, case, training):
-                        known = replace(row, device=name, **probes[kind])
+                        known = replace(row, device=device_label(device), **probes[kind])
                         rows.setdefault(known.key, known)
-    return [Job(training, tuple(rows.values())) for training, rows in jobs.items()]
+    return [Job(training, tuple(rows.values()), config.pictures) for training, rows in jobs.items()]
 
 
 def _training(config: StudyConfig, case: StudyCase, task: str, mixer: str, seed: int) -> Training:
@@ -157,7 +110,7 @@ def _rows(config: StudyConfig, case: StudyCase, training: Training) -> list[Reco
             train_batch_size=training.recipe.batch_size,
             dataset=training.task,
             fingerprint=f"{training.drawn(m).fingerprint}, {config.pictures} {TEST_SEED}",
-            classes=8,
+            classes=CLASSES,
             pairs=m,
             n=config.samples,
             resolution=resolution,

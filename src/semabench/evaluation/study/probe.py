@@ -1,16 +1,13 @@
-"""The model of a training, before it is trained, and what a row says of it."""
+"""The model of a training, before it is trained."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
+from semabench.data.diagnostics.tasks import CLASSES
+from semabench.evaluation.study.spec import Training
 from semabench.models import build_model
-
-if TYPE_CHECKING:
-    from semabench.evaluation.study.plan import Training
 
 MODEL = "probe_nano"
 
@@ -20,7 +17,7 @@ def build_probe(training: Training) -> nn.Module:
     torch.manual_seed(training.seed)
     return build_model(
         MODEL,
-        num_classes=8,
+        num_classes=CLASSES,
         resolution=training.train_resolutions[0],
         mixer=training.mixer,
         options={

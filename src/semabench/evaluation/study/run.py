@@ -13,10 +13,10 @@ import torch
 
 from semabench.config_study import StudyConfig
 from semabench.errors import SemabenchError
-from semabench.evaluation.cost.peer import PeerError, stopped_at_the_end
-from semabench.evaluation.cost.screen import Screen
+from semabench.evaluation.screen import Screen
 from semabench.evaluation.study.plan import Job, plan_jobs
-from semabench.evaluation.study.worker import StudyPeer
+from semabench.evaluation.study.worker import StudyWorker
+from semabench.evaluation.workers.peer import Peer, PeerError, stopped_at_the_end
 from semabench.files import make_directory
 from semabench.results.record import Record
 from semabench.results.report import tell_report
@@ -82,7 +82,7 @@ class Crew:
         self._lock = threading.Lock()
         logs = path.parent / LOGS
         self.peers = [
-            StudyPeer(device, logs / f"worker-{number}.log", config.patience)
+            Peer(StudyWorker, device, log=logs / f"worker-{number}.log", patience=config.patience)
             for number in range(config.workers or (4 if device == "cuda" else 1))
         ]
 
@@ -103,7 +103,7 @@ class Crew:
                 raise
         self.left = self._drain()
 
-    def _serve(self, peer: StudyPeer) -> None:
+    def _serve(self, peer: Peer) -> None:
         while not self._late():
             try:
                 job = self.todo.get_nowait()

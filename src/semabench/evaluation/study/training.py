@@ -8,23 +8,24 @@ nothing is asked of the host.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from semabench.config import RecipeConfig
 from semabench.data.diagnostics import CELL, draw
 from semabench.data.normalize import Normalize
 from semabench.errors import SemabenchError
-from semabench.evaluation.study.plan import Training
 from semabench.evaluation.study.probe import build_probe
+from semabench.evaluation.study.spec import Training
 from semabench.training.optimizer import create_optimizer, learning_rate
 
 BURST = 8  # steps
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ def train(training: Training, device: torch.device, *, graphs: bool = True) -> T
     model = build_probe(training).to(device).train()
     # TF32 rounds matrix products of the training; all sums stay in float32, and so do tests.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    steps = _Steps(training, nn.Sequential(Normalize(MEAN, STD).to(device), model))
+    normalize = Normalize(IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD).to(device)
+    steps = _Steps(training, nn.Sequential(normalize, model))
     begin = time.monotonic()
     sizes = [resolution // CELL for resolution in training.train_resolutions]
     captures = graphs and device.type == "cuda"
@@ -61,7 +63,7 @@ def train(training: Training, device: torch.device, *, graphs: bool = True) -> T
         bursts[sizes[done // BURST % len(sizes)]].run(length)
         done += length
     loss = float(steps.losses[-max(1, len(steps.losses) // 10) :].mean())
-    if loss != loss or loss == float("inf"):
+    if not math.isfinite(loss):
         raise SemabenchError(f"{training.title}: the loss is not finite.")
     return Trained(steps.model.eval(), loss, time.monotonic() - begin)
 

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
-from multiprocessing.connection import Connection
-from pathlib import Path
 
 import torch
 
 from semabench.data.diagnostics import CELL
-from semabench.evaluation.cost.peer import Peer
-from semabench.evaluation.cost.worker import end_with_parent, serve
-from semabench.evaluation.study.plan import TEST_SEED, Job, Training
+from semabench.evaluation.study.plan import TEST_SEED, Job
 from semabench.evaluation.study.probe import build_probe
 from semabench.evaluation.study.testing import count_correct
 from semabench.evaluation.study.training import Trained, train
 from semabench.models.flops import count_gmacs
 from semabench.results.record import Record, accuracy
-
-
-class StudyPeer(Peer):
-    """The parent's side of a `StudyWorker`; it is told the device."""
-
-    entry = "from semabench.evaluation.study.worker import main; main()"
-
-    def __init__(self, device: str, log: Path, patience: float) -> None:
-        super().__init__(device, log=log, patience=patience)
 
 
 class StudyWorker:
@@ -47,17 +33,16 @@ class StudyWorker:
         sizes = dict.fromkeys(row.resolution for row in job.rows)
         gmacs = {size: count_gmacs(model, size) for size in sizes}
         return [
-            replace(self._test(trained, job.training, row), gmacs=gmacs[row.resolution])
-            for row in job.rows
+            replace(self._test(trained, job, row), gmacs=gmacs[row.resolution]) for row in job.rows
         ]
 
-    def _test(self, trained: Trained, training: Training, row: Record) -> Record:
+    def _test(self, trained: Trained, job: Job, row: Record) -> Record:
         correct = count_correct(
             trained.model,
-            training.drawn(row.pairs),
+            job.training.drawn(row.pairs),
             row.resolution // CELL,
             seed=TEST_SEED,
-            pictures=row.fingerprint.split()[-2],
+            pictures=job.pictures,
             samples=row.n,
             device=self.device,
         )
@@ -69,10 +54,3 @@ class StudyWorker:
             train_loss=trained.loss,
             train_seconds=trained.seconds,
         )
-
-
-def main() -> None:
-    """Serve the parent at the file descriptor that is the first argument."""
-    connection = Connection(int(sys.argv[1]))
-    end_with_parent(connection)
-    serve(connection, StudyWorker)

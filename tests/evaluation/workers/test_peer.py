@@ -1,15 +1,18 @@
 """Worker processes: asked, killed, hung."""
 
-import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 
-from semabench.evaluation.cost.peer import Peer, PeerError, Request, ask_at_once, stopped_at_the_end
+from semabench.evaluation.workers.peer import (
+    Peer,
+    PeerError,
+    Request,
+    ask_at_once,
+    stopped_at_the_end,
+)
 
 # A stand-in for the worker, told nothing: without torch to import it starts at once.
 ENTRY = """
@@ -33,7 +36,7 @@ except EOFError:
 @pytest.fixture
 def peers(tmp_path, monkeypatch):
     monkeypatch.setattr(Peer, "entry", ENTRY)
-    made = [Peer(None, "infer", None, log=tmp_path / f"{name}.log") for name in "ab"]
+    made = [Peer(dict, log=tmp_path / f"{name}.log") for name in "ab"]
     with stopped_at_the_end(made):
         yield made
 
@@ -104,26 +107,3 @@ def test_requests_of_one_peer_queue_those_of_two_do_not(peers):
     )
     tags = [tag for tag, _ in answers]
     assert tags.index(0) < tags.index("dies") < tags.index("again")
-
-
-def test_a_process_ends_with_its_parent_amid_an_answer():
-    code = (
-        "import sys, time; from multiprocessing.connection import Connection;"
-        "from semabench.evaluation.cost.worker import end_with_parent;"
-        "connection = Connection(int(sys.argv[1])); end_with_parent(connection);"
-        "connection.send('busy'); time.sleep(600)"
-    )
-    ours, theirs = multiprocessing.Pipe()
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(theirs.fileno())], pass_fds=[theirs.fileno()]
-    )
-    theirs.close()
-    try:
-        assert ours.recv() == "busy"
-        ours.send("a message is no hang-up")
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(0.2)
-        ours.close()  # as the kernel does when the parent dies
-        assert process.wait(30) == 1
-    finally:
-        process.kill()

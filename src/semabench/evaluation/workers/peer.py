@@ -28,21 +28,24 @@ class Peer:
     A process that has died, or does not answer, is replaced at the next request.
 
     Args:
-        told: arguments of the worker, as `worker.Worker`'s spec, mode and setting.
+        kind: class of the worker, which the process imports by its name.
+        told: arguments of ``kind``.
         log: file for what the process prints.
         patience: seconds without an answer after which it is taken for hung.
         threads: processes that it may compile kernels with.
     """
 
-    entry = "from semabench.evaluation.cost.worker import main; main()"
+    entry = "from semabench.evaluation.workers.serve import main; main()"
 
     def __init__(
         self,
+        kind: type,
         *told: Any,
         log: Path,
         patience: float = 600,
         threads: int = 1,
     ) -> None:
+        self.kind = kind
         self.told = told
         self.log = log
         self.patience = patience
@@ -105,7 +108,7 @@ class Peer:
         theirs.close()  # the worker's copy alone: its death is then the end of the pipe
         self.connection = ours
         with contextlib.suppress(BrokenPipeError):  # `ask` will find it dead
-            ours.send(self.told)
+            ours.send((self.kind, self.told))
 
     def _obituary(self) -> str:
         process = self.process

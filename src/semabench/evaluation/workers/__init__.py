@@ -1,0 +1,1 @@
+"""Worker processes: a model or a training in each, told by one parent what to do."""

@@ -1,0 +1,17 @@
+"""How rows tell options and execution: one spelling, so that equal measurements have equal keys."""
+
+import torch
+
+from semabench.evaluation.labels import device_label, execution_suffix, options_label
+
+
+def test_options_are_sorted_and_those_not_given_left_out():
+    given = {"window_size": 14, "backend": "reference", "shift": None, "rope": False}
+    assert options_label(given) == "backend=reference,rope=False,window_size=14"
+    assert options_label({}) == ""
+
+
+def test_what_changes_the_speed_is_told_and_the_usual_is_not():
+    assert execution_suffix(compiled=False, channels_last=True) == ""
+    assert execution_suffix(compiled=True, channels_last=False) == "+compile+nchw"
+    assert device_label(torch.device("cpu")) == "cpu"

@@ -6,7 +6,14 @@ import math
 import re
 from typing import Any
 
-from semabench.config import MIN_RESOLUTION, DataConfig, EvalConfig, RecipeConfig, TrainConfig
+from semabench.config import (
+    MIN_RESOLUTION,
+    DataConfig,
+    EvalConfig,
+    ModelConfig,
+    RecipeConfig,
+    TrainConfig,
+)
 from semabench.data.augment.policy import parse_rand_augment
 from semabench.data.diagnostics.tasks import task_named
 from semabench.errors import SemabenchError, nearest
@@ -23,6 +30,17 @@ def _resolutions(key: str, values: list[int]) -> None:
             raise SemabenchError(
                 f"{key}={value} is too small: the smallest resolution is {MIN_RESOLUTION} pixels."
             )
+
+
+def check_model_and_data(model: ModelConfig | None, data: DataConfig | None) -> None:
+    """Raise a SemabenchError that names the first key of either whose value cannot be used."""
+    if model is not None and model.pretrained and model.checkpoint is not None:
+        raise SemabenchError(
+            "model.pretrained=true has no effect beside model.checkpoint=PATH, whose weights are "
+            "taken: give one of them."
+        )
+    if data is not None:
+        _check_data(data)
 
 
 def _check_data(data: DataConfig) -> None:
@@ -142,6 +160,11 @@ def _check_names(config: TrainConfig) -> None:
 def _check_recipe(recipe: RecipeConfig) -> None:
     if recipe.rand_augment is not None:
         parse_rand_augment(recipe.rand_augment)
+        if recipe.color_jitter > 0:
+            raise SemabenchError(
+                f"recipe.color_jitter={recipe.color_jitter:g} has no effect beside RandAugment, as "
+                "in timm: leave it at 0, or set recipe.rand_augment=null."
+            )
     if recipe.mesa > 0 and recipe.ema_decay is None:
         raise SemabenchError(
             f"recipe.mesa={recipe.mesa:g} learns from averaged weights: set recipe.ema_decay, too."
@@ -181,8 +204,7 @@ def check_values(config: TrainConfig | EvalConfig) -> None:
     _check_ranges(config)
     _choice("logger.name", config.logger.name, ("wandb", "csv"))
     _choice("logger.mode", config.logger.mode, ("auto", "online", "offline", "disabled"))
-    if config.data is not None:
-        _check_data(config.data)
+    check_model_and_data(config.model, config.data)
     if isinstance(config, EvalConfig):
         _choice("accelerator", config.accelerator, ("auto", "cpu", "gpu"))
         _choice("weights", config.weights, ("auto", "model", "ema"))

@@ -155,8 +155,11 @@ def _hydra_message(error: Exception, keys: list[str]) -> str:
     text = str(error)
     if match := re.search(r"Could not (?:override|append|delete)[^']*'([^']+)'", text):
         key = match[1].lstrip("+~")
+        inner = re.search(r"Key '([^']+)'", str(error.__cause__))
+        group = key.partition(".")[0]
+        if inner and inner[1] == group != key and group in keys:  # an option of it is to be chosen
+            return f"{key} needs {group}=NAME, too."
         if key in keys:  # what is in it is wrong; Hydra's cause, if any, has the name
-            inner = re.search(r"Key '([^']+)'", str(error.__cause__))
             return f"{key} has no '{inner[1]}'." if inner else f"{key} cannot have that value."
         return unknown_key(key, keys)
     if match := re.search(r"Error locating target '(optuna[^']*)'", text):

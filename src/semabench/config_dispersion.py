@@ -64,7 +64,10 @@ def check_dispersion(config: DispersionConfig) -> None:
     _among("weights", [config.weights], ("auto", "model", "ema"))
     check_model_and_data(config.model, config.data)
     if not config.resolutions:
-        raise SemabenchError("no resolutions: give e.g. 'resolutions=[128,160,224]'.")
+        raise SemabenchError(
+            "no resolutions (with a model they stand in for tokens): give e.g. "
+            "'resolutions=[128,160,224]'."
+        )
     for value in config.resolutions:
         if value < MIN_RESOLUTION:
             raise SemabenchError(

@@ -62,6 +62,7 @@ def test_the_folder_loader_measures_the_same(copied, monkeypatch):
         (("checkpoint=RUN", "resolutions=[32]", "accelerator=gpu"), "a GPU is asked for"),
         (("checkpoint=RUN", "resolutions=[32]", "model=sema_nano"), "brings its own model"),
         (("checkpoint=RUN", "resolution=[32]"), "Did you mean 'resolutions'"),
+        (("checkpoint=RUN", "data.source=x"), "data.source needs data=NAME"),
         (("checkpoint=RUN", "data=shapes", "data.resolution=32"), "give resolutions=[...]"),
         (("model=timm", "model.name=x", "model.pretrained=true", "model.checkpoint=x",
           "data=shapes"), "give one of them"),

@@ -118,7 +118,7 @@ def _of_logger(logger: LoggerConfig) -> Iterator[Idle]:
 def _of_heads(key: str, mixers: Sequence[str | None]) -> Iterator[Idle]:
     from semabench.mixers import headless_mixers
 
-    if all(mixer in headless_mixers() for mixer in mixers):
+    if mixers and all(mixer in headless_mixers() for mixer in mixers):
         names = ", ".join(map(str, mixers))
         yield Idle(key, f"on a mixer without heads ({names})")
 

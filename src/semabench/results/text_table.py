@@ -68,7 +68,7 @@ def _folded(table: TextTable, console: Console) -> TextTable:
     lengths = [max((len(row[i]) for row in table.rows), default=0) for i in range(table.words)]
     surplus = _width(_rich(table, table.words, len(table.header), *_WAYS[-1]), console)
     surplus -= console.width
-    limit = max(lengths) - surplus
+    limit = max(lengths, default=0) - surplus
     if surplus <= 0 or limit < _LEAST:
         return table
     widest = lengths.index(max(lengths))

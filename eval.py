@@ -5,13 +5,13 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from semabench.app import run_app, run_job
+from semabench.app import asked_for, run_app, run_job
 from semabench.config import known_keys, to_config
-from semabench.config_checks import check_values
-from semabench.config_cost import CostConfig, check_cost
-from semabench.config_dispersion import DispersionConfig, check_dispersion
-from semabench.config_measures import schema_asked_for, schema_of
-from semabench.config_study import StudyConfig, check_study
+from semabench.config_cost import CostConfig
+from semabench.config_dispersion import DispersionConfig
+from semabench.config_idle import check_asked
+from semabench.config_measures import check_measure, schema_asked_for, schema_of
+from semabench.config_study import StudyConfig
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="eval")
@@ -22,23 +22,21 @@ def main(composed: DictConfig) -> None:
 
 def _evaluate(composed: DictConfig) -> None:
     config = to_config(composed, schema_of(composed))
+    check_measure(config)
+    check_asked(config, asked_for())
     if isinstance(config, CostConfig):
-        check_cost(config)
         from semabench.evaluation.cost.run import measure_cost
 
         measure_cost(config)
     elif isinstance(config, DispersionConfig):
-        check_dispersion(config)
         from semabench.evaluation.dispersion.run import measure_dispersion
 
         measure_dispersion(config)
     elif isinstance(config, StudyConfig):
-        check_study(config)
         from semabench.evaluation.study.run import measure_study
 
         measure_study(config)
     else:
-        check_values(config)
         from semabench.evaluation.run import evaluate
 
         evaluate(config)

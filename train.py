@@ -3,9 +3,10 @@
 import hydra
 from omegaconf import DictConfig
 
-from semabench.app import run_app, run_job
+from semabench.app import asked_for, run_app, run_job
 from semabench.config import TrainConfig, known_keys, to_config
 from semabench.config_checks import check_values
+from semabench.config_idle import check_asked
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
@@ -17,6 +18,7 @@ def main(composed: DictConfig) -> float | None:
 def _train(composed: DictConfig) -> float | None:
     config = to_config(composed, TrainConfig)
     check_values(config)
+    check_asked(config, asked_for())
     from semabench.evaluation.run import evaluate_trained
     from semabench.training.objective import objective
     from semabench.training.run import train

@@ -57,6 +57,13 @@ def test_a_key_within_a_mapping_is_the_one_that_is_told():
     assert _hydra_message(error, ["steps"]) == "steps has no 'neddle'."
 
 
+def test_a_key_of_a_group_of_which_nothing_is_chosen_asks_for_a_choice():
+    error = Exception("Could not override 'data.source'.\nTo append use +data.source=X")
+    error.__cause__ = Exception("Key 'data' is not in struct")
+    assert _hydra_message(error, ["data", "data.source"]) == "data.source needs data=NAME, too."
+    assert "unknown config key" in _hydra_message(error, ["models"])
+
+
 @pytest.mark.parametrize(
     ("key", "message"),
     [

@@ -118,6 +118,8 @@ def test_an_unknown_key_names_the_nearest():
         ("data.augment_on=cpu", "set data.loader=folder"),
         ("recipe.rand_augment=rand-m9-mmax20", "'mmax20' is not supported"),
         ("recipe.random_erase=1.5", "at most 1, not 1.5"),
+        ("recipe.color_jitter=0.4", "no effect beside RandAugment"),
+        (["model.pretrained=true", "model.checkpoint=x"], "give one of them"),
         ("recipe.repeated_augmentation=0", "at least 1"),
         ("logger.mode=onlin", "Did you mean 'online'"),
         ("recipe.epochs=0", r"recipe\.epochs must be at least 1"),

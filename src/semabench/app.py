@@ -88,6 +88,7 @@ def run_job(job: Callable[[Any], float | None], composed: Any) -> float | None:
     """
     if not _in_sweep():
         with one_line_errors():
+            _refuse_sweep_options()
             result = job(composed)
             if path := os.environ.get(RESULT_FILE):
                 atomic_write(Path(path), json.dumps(result))
@@ -101,6 +102,26 @@ def run_job(job: Callable[[Any], float | None], composed: Any) -> float | None:
         traceback.print_exc()
         reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     raise JobFailed(reason)
+
+
+def asked_for() -> list[str]:
+    """Return the overrides of this job: what the command line asks for, or a sweep for it."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return list(HydraConfig.get().overrides.task)
+
+
+def _refuse_sweep_options() -> None:
+    """Refuse a launcher or sweeper that is asked for without a sweep: Hydra does not look at it."""
+    from hydra.core.hydra_config import HydraConfig
+
+    words = HydraConfig.get().overrides.hydra if HydraConfig.initialized() else []
+    for word in words:
+        if re.match(r"hydra[/.](launcher|sweeper)\b", word):
+            raise SemabenchError(
+                f"{word} has no effect on a single job: add -m, which makes it a sweep (of one job "
+                "or many), or leave it out."
+            )
 
 
 def _in_sweep() -> bool:
@@ -134,8 +155,11 @@ def _hydra_message(error: Exception, keys: list[str]) -> str:
     text = str(error)
     if match := re.search(r"Could not (?:override|append|delete)[^']*'([^']+)'", text):
         key = match[1].lstrip("+~")
+        inner = re.search(r"Key '([^']+)'", str(error.__cause__))
+        group = key.partition(".")[0]
+        if inner and inner[1] == group != key and group in keys:  # an option of it is to be chosen
+            return f"{key} needs {group}=NAME, too."
         if key in keys:  # what is in it is wrong; Hydra's cause, if any, has the name
-            inner = re.search(r"Key '([^']+)'", str(error.__cause__))
             return f"{key} has no '{inner[1]}'." if inner else f"{key} cannot have that value."
         return unknown_key(key, keys)
     if match := re.search(r"Error locating target '(optuna[^']*)'", text):

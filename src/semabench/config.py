@@ -77,7 +77,7 @@ class RecipeConfig:
     clip_grad: float | None = 5.0  # norm
     label_smoothing: float = 0.1
     rand_augment: str | None = None  # in timm's words: rand-m9-mstd0.5-inc1; null: off
-    color_jitter: float = 0.0  # of brightness, contrast, saturation; as in timm, rand_augment rules
+    color_jitter: float = 0.0  # of brightness, contrast, saturation; not beside rand_augment
     random_erase: float = 0.0  # probability that a rectangle becomes noise
     repeated_augmentation: int = 1  # times a picture comes in an epoch, which stays as long
     mixup: float = 0.8  # alpha; 0: off
@@ -111,7 +111,7 @@ class TrainerConfig:
     accumulate: int = 1  # parts in which a device takes its share of a batch, to save memory
     channels_last: bool = True
     val_every_n_epochs: int = 1
-    log_every_n_steps: int = 50
+    log_every_n_steps: int = 50  # or an epoch, where that is shorter
     save_every_n_steps: int | None = None  # besides each epoch's end; null: only there
     progress_bar: bool | None = None  # null: on a terminal
     val_batch_size: int | None = None  # per device; null: as in training

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import re
-from typing import Any
 
 from semabench.config import (
     MIN_RESOLUTION,
     DataConfig,
     EvalConfig,
+    ModelConfig,
     RecipeConfig,
     TrainConfig,
     TrainerConfig,
 )
+from semabench.config_ranges import check_ranges
 from semabench.data.augment.policy import parse_rand_augment
 from semabench.data.diagnostics.tasks import task_named
 from semabench.errors import SemabenchError, nearest
@@ -30,6 +30,17 @@ def _resolutions(key: str, values: list[int]) -> None:
             raise SemabenchError(
                 f"{key}={value} is too small: the smallest resolution is {MIN_RESOLUTION} pixels."
             )
+
+
+def check_model_and_data(model: ModelConfig | None, data: DataConfig | None) -> None:
+    """Raise a SemabenchError that names the first key of either whose value cannot be used."""
+    if model is not None and model.pretrained and model.checkpoint is not None:
+        raise SemabenchError(
+            "model.pretrained=true has no effect beside model.checkpoint=PATH, whose weights are "
+            "taken: give one of them."
+        )
+    if data is not None:
+        _check_data(data)
 
 
 def _check_data(data: DataConfig) -> None:
@@ -62,66 +73,6 @@ def _check_drawn(data: DataConfig) -> None:
                 f"data.{key}={getattr(data, key)}: drawn pictures are shown whole, as they are; "
                 f"leave it at {value}."
             )
-
-
-# Inclusive bounds; None: unbounded. An option that is null is not checked.
-_RANGES: dict[str, tuple[float | None, float | None]] = {
-    "seed": (0, 2**63 - 1),
-    "batch_size": (1, None),
-    "window_size": (1, None),
-    "data.num_workers": (1, 1024),
-    "model.drop_path_rate": (0, 0.99),
-    "data.crop_pct": (1e-3, 1),
-    "data.hflip": (0, 1),
-    "data.holdout": (1e-6, 0.99),
-    "recipe.epochs": (1, None),
-    "recipe.warmup_epochs": (0, None),
-    "recipe.cooldown_epochs": (0, None),
-    "recipe.batch_size": (1, None),
-    "recipe.lr": (1e-30, None),
-    "recipe.lr_batch_size": (1, None),
-    "recipe.layer_decay": (1e-3, 1),
-    "recipe.min_lr": (0, None),
-    "recipe.warmup_lr": (0, None),
-    "recipe.weight_decay": (0, None),
-    "recipe.eps": (0, None),
-    "recipe.clip_grad": (1e-30, None),
-    "recipe.label_smoothing": (0, 1),
-    "recipe.color_jitter": (0, None),
-    "recipe.random_erase": (0, 1),
-    "recipe.repeated_augmentation": (1, None),
-    "recipe.mixup": (0, None),
-    "recipe.cutmix": (0, None),
-    "recipe.mix_prob": (0, 1),
-    "recipe.mix_switch_prob": (0, 1),
-    "recipe.ema_decay": (0, 1),
-    "recipe.ema_batch_size": (1, None),
-    "recipe.mesa": (0, None),
-    "recipe.mesa_start": (0, 1),
-    "trainer.devices": (1, None),
-    "trainer.num_nodes": (1, None),
-    "trainer.val_every_n_epochs": (1, None),
-    "trainer.log_every_n_steps": (1, None),
-    "trainer.save_every_n_steps": (1, None),
-    "trainer.val_batch_size": (1, None),
-    "trainer.compile_min_steps": (0, None),
-    "trainer.accumulate": (1, None),
-    "trainer.profile_steps": (1, None),
-}
-
-
-def _check_ranges(config: TrainConfig | EvalConfig) -> None:
-    for key, (low, high) in _RANGES.items():
-        value: Any = config
-        for name in key.split("."):
-            value = getattr(value, name, None)
-        if value is None:
-            continue
-        if not math.isfinite(value):
-            raise SemabenchError(f"{key} must be a finite number, not {value}.")
-        if not ((low is None or value >= low) and (high is None or value <= high)):
-            bounds = f"at least {low:g}" + ("" if high is None else f" and at most {high:g}")
-            raise SemabenchError(f"{key} must be {bounds}, not {value}.")
 
 
 def _check_pairs(config: TrainConfig) -> None:
@@ -164,6 +115,11 @@ def _check_names(config: TrainConfig) -> None:
 def _check_recipe(recipe: RecipeConfig) -> None:
     if recipe.rand_augment is not None:
         parse_rand_augment(recipe.rand_augment)
+        if recipe.color_jitter > 0:
+            raise SemabenchError(
+                f"recipe.color_jitter={recipe.color_jitter:g} has no effect beside RandAugment, as "
+                "in timm: leave it at 0, or set recipe.rand_augment=null."
+            )
     if recipe.mesa > 0 and recipe.ema_decay is None:
         raise SemabenchError(
             f"recipe.mesa={recipe.mesa:g} learns from averaged weights: set recipe.ema_decay, too."
@@ -200,11 +156,10 @@ def _check_schedule(config: TrainConfig) -> None:
 
 def check_values(config: TrainConfig | EvalConfig) -> None:
     """Raise a SemabenchError that names the first key whose value cannot be used."""
-    _check_ranges(config)
+    check_ranges(config)
     _choice("logger.name", config.logger.name, ("wandb", "csv"))
     _choice("logger.mode", config.logger.mode, ("auto", "online", "offline", "disabled"))
-    if config.data is not None:
-        _check_data(config.data)
+    check_model_and_data(config.model, config.data)
     if isinstance(config, EvalConfig):
         _choice("accelerator", config.accelerator, ("auto", "cpu", "gpu"))
         _choice("weights", config.weights, ("auto", "model", "ema"))

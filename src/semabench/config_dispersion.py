@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from semabench.config import MIN_RESOLUTION, DataConfig, EvalConfig, ModelConfig
+from semabench.config_checks import check_model_and_data
 from semabench.errors import SemabenchError, nearest
 
 KERNELS = ("softmax", "linear", "focused", "mila", "window")
@@ -61,8 +62,12 @@ def check_dispersion(config: DispersionConfig) -> None:
         _check_random(config)
         return
     _among("weights", [config.weights], ("auto", "model", "ema"))
+    check_model_and_data(config.model, config.data)
     if not config.resolutions:
-        raise SemabenchError("no resolutions: give e.g. 'resolutions=[128,160,224]'.")
+        raise SemabenchError(
+            "no resolutions (with a model they stand in for tokens): give e.g. "
+            "'resolutions=[128,160,224]'."
+        )
     for value in config.resolutions:
         if value < MIN_RESOLUTION:
             raise SemabenchError(

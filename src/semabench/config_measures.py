@@ -1,4 +1,4 @@
-"""What eval.py can measure, and the schema of each."""
+"""What eval.py can measure, and the schema and the checks of each."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from omegaconf import DictConfig
 
 from semabench.config import EvalConfig
-from semabench.config_cost import CostConfig
-from semabench.config_dispersion import DispersionConfig
-from semabench.config_study import StudyConfig
+from semabench.config_checks import check_values
+from semabench.config_cost import CostConfig, check_cost
+from semabench.config_dispersion import DispersionConfig, check_dispersion
+from semabench.config_study import StudyConfig, check_study
 from semabench.errors import SemabenchError, nearest
 
 Schema = type[EvalConfig] | type[CostConfig] | type[DispersionConfig] | type[StudyConfig]
@@ -32,6 +33,18 @@ def schema_of(composed: DictConfig) -> Schema:
     if measure not in SCHEMAS:
         raise SemabenchError(f"measure={measure} is not known.{nearest(measure, SCHEMAS)}")
     return SCHEMAS[measure]
+
+
+def check_measure(config: EvalConfig | CostConfig | DispersionConfig | StudyConfig) -> None:
+    """Raise a SemabenchError that names the first key whose value cannot be used."""
+    if isinstance(config, CostConfig):
+        check_cost(config)
+    elif isinstance(config, DispersionConfig):
+        check_dispersion(config)
+    elif isinstance(config, StudyConfig):
+        check_study(config)
+    else:
+        check_values(config)
 
 
 def schema_asked_for(words: Iterable[str]) -> Schema:

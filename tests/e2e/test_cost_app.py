@@ -126,6 +126,7 @@ def test_when_the_time_is_over_what_is_left_is_said(tmp_path, monkeypatch, capfd
         (("resolutions=[32]", "batch_size=[2]"), "Did you mean 'batch_sizes'"),
         (("resolutions=[32]", "checkpoint=RUN"), "unknown config key 'checkpoint'"),
         (("resolutions=[32]", "measure=csot"), "Did you mean 'cost'"),
+        (("resolutions=[32]", "cases=[{resolutions:[64]}]"), "resolutions has no effect beside"),
     ],
 )
 def test_wrong_arguments_are_one_line(tmp_path, monkeypatch, capfd, arguments, message):

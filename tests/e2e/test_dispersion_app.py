@@ -75,16 +75,22 @@ def test_a_trained_run_tells_each_head_of_each_layer(copied, monkeypatch, capfd)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("tokens=[50]",), "49 is near"),
-        (("kernels=[sofmax]",), "Did you mean 'softmax'"),
-        (("kernel=[softmax]",), "Did you mean 'kernels'"),
-        (("checkpoint=nowhere", "resolutions=[32]"), "no checkpoint nowhere"),
-        (("model=convnext_tiny", "data=shapes", "resolutions=[32]"), "has no weights"),
-        (("measure=dispertion",), "Did you mean 'dispersion'"),
+        ((*RANDOM, "tokens=[50]"), "49 is near"),
+        ((*RANDOM, "kernels=[sofmax]"), "Did you mean 'softmax'"),
+        ((*RANDOM, "kernel=[softmax]"), "Did you mean 'kernels'"),
+        ((*RANDOM, "measure=dispertion"), "Did you mean 'dispersion'"),
+        ((*RANDOM, "checkpoint=RUN", "resolutions=[32]"), "tokens has no effect beside checkpoint"),
+        ((*RANDOM, "pictures=9"), "pictures has no effect on random inputs"),
+        ((*MODEL, "checkpoint=nowhere", "resolutions=[32]"), "no checkpoint nowhere"),
+        ((*MODEL, "model=convnext_tiny", "data=shapes", "resolutions=[32]"), "has no weights"),
+        ((*MODEL, "checkpoint=RUN", "data=shapes", "data.hflip=0.1", "resolutions=[32]"),
+         "data.hflip has no effect in an evaluation"),
+        ((*MODEL, "checkpoint=RUN", "data=needle", "data.crop_pct=0.9", "resolutions=[72]"),
+         "shown whole"),
     ],
-)
+)  # fmt: skip
 def test_wrong_arguments_are_one_line(tmp_path, monkeypatch, capfd, arguments, message):
-    code = run_here("eval.py", *RANDOM, *arguments, cwd=tmp_path, patch=monkeypatch)
+    code = run_here("eval.py", *arguments, cwd=tmp_path, patch=monkeypatch)
     errors = [line for line in capfd.readouterr().err.splitlines() if line.strip()]
     assert code == 2
     assert len(errors) == 1

@@ -69,6 +69,7 @@ def test_a_study_is_trained_once_and_goes_on_after_kill_9_and_failures(
         (("resolutions=[100]",), "multiples of 8"),
         (("precision=bf16-mixed",), "leave precision"),
         (("measure=studdy",), "Did you mean 'study'"),
+        (("tasks=[needle]",), "pairs has no effect without recall"),
     ],
 )
 def test_wrong_arguments_are_one_line(tmp_path, monkeypatch, capfd, arguments, message):

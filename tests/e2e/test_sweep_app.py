@@ -116,6 +116,7 @@ def test_a_search_sees_only_held_out_training_pictures(workplace, tmp_path, monk
         (("hydra/launcher=processes", "hydra.launcher.n_jobs=0"), "must be at least 1"),
         (("hydra/launcher=slrum",), "Did you mean"),
         (("seed=0,1", "hydra/launcher=slurm"), "Slurm takes no jobs here"),
+        (("seed=0,1", "recipe.mesa_start=0.5"), "recipe.mesa_start has no effect without MESA"),
     ],
 )
 def test_wrong_arguments_are_told(workplace, tmp_path, monkeypatch, capfd, arguments, message):
@@ -124,6 +125,17 @@ def test_wrong_arguments_are_told(workplace, tmp_path, monkeypatch, capfd, argum
     assert code in (1, 2)
     assert message in capfd.readouterr().err
     assert not list(tmp_path.rglob("checkpoints"))
+
+
+@pytest.mark.parametrize(
+    "argument", ["hydra/launcher=slurm", "hydra.launcher.n_jobs=2", "hydra/sweeper=tune"]
+)
+def test_what_only_a_sweep_looks_at_asks_for_a_sweep(tmp_path, monkeypatch, capfd, argument):
+    words = ("experiment=stress", *(["hydra/launcher=processes"] * ("n_jobs" in argument)))
+    assert run_here("train.py", *words, argument, cwd=tmp_path, patch=monkeypatch) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "has no effect on a single job: add -m" in line
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

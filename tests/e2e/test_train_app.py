@@ -168,7 +168,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(
     workplace, tmp_path, monkeypatch, capfd
 ):
     arguments = (*TINY, f"output_root={tmp_path}", "logger=csv", "recipe.lr=1e30")
-    arguments += ("recipe.clip_grad=null", "recipe.warmup_epochs=0", "recipe.warmup_lr=1e30")
+    arguments += ("recipe.clip_grad=null", "recipe.warmup_epochs=0")
     assert run_here("train.py", *arguments, cwd=workplace, patch=monkeypatch) == 2
     (line,) = [x for x in capfd.readouterr().err.splitlines() if x.startswith("error:")]
     assert re.search(r"not finite since step \d+ \(epoch 1, learning rate [\d.]+e\+\d+\)", line)

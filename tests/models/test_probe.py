@@ -71,6 +71,13 @@ def test_timms_habits():
     assert "stages.0.blocks.0.mixer.A_logs" in model.no_weight_decay()
 
 
+def test_a_single_block_has_no_stochastic_depth():
+    with pytest.raises(SemabenchError, match="no effect on a single block"):
+        timm.create_model("probe_nano", drop_path_rate=0.1)
+    model = timm.create_model("probe_nano", depth=2, drop_path_rate=0.1)
+    assert model.stages[0].blocks[1].drop_path1.drop_prob == 0.1
+
+
 def test_read_outs():
     x = torch.randn(2, 3, 128, 128, dtype=torch.float64)
     model = probe("none")

@@ -54,6 +54,38 @@ def test_terminal_shows_every_number_at_80_columns(sizes):
     assert found == list(sizes)
 
 
+LONG = "vit_so150m2_patch16_reg1_gap_448.sbb_e200_in12k_ft_in1k"
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "lines"),
+    [
+        ("swin_tiny_patch4_window7_224", 80, 1),
+        ("swin_base_patch4_window7_224.ms_in1k", 80, 2),
+        (LONG, 80, 2),
+        (LONG, 120, 1),
+    ],
+)
+def test_a_long_name_goes_on_in_a_second_line_rather_than_its_numbers_in_a_second_table(
+    name, width, lines
+):
+    console = Console(width=width, file=io.StringIO(), record=True)
+    header = ["model", "mixer", "params (M)", "GMACs", "published top-1", "by recipe"]
+    rows = [
+        [name, "-", "136.01", "27.917", "83.5", "mila_small"],
+        ["vim", "-", "1.0", "2.0", "", ""],
+    ]
+    print_table(TextTable("t", header, rows, words=2), console)
+    text = console.export_text()
+    assert "(continued)" not in text
+    shown = [line for line in text.splitlines() if line.strip()]
+    place = next(i for i, line in enumerate(shown) if "136.01" in line)
+    assert shown[place].split()[1:] == ["-", "136.01", "27.917", "83.5", "mila_small"]
+    of_name = [shown[place].split()[0], *(line.strip() for line in shown[place + 1 : -1])]
+    assert "".join(of_name) == name
+    assert len(of_name) == lines
+
+
 def test_a_column_too_wide_for_the_terminal_ends():
     console = Console(width=20, file=io.StringIO(), record=True)
     table = TextTable("t", ["a", "b", "c"], [["word" * 6, "1" * 30, "2" * 30]])

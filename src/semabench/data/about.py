@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from semabench.config import DataConfig
 from semabench.data.diagnostics.loader import NAMES, TRAIN_SAMPLES, fingerprint
-from semabench.data.diagnostics.tasks import task_named
+from semabench.data.diagnostics.tasks import require_pixels, task_named
 from semabench.data.holdout import require_holdout
 from semabench.data.loaders import eval_file, resolve_source, train_file
 from semabench.data.sidecar import read_sidecar
@@ -53,11 +53,14 @@ def describe_training_set(
 
 
 def require_eval_files(config: DataConfig, resolutions: list[int]) -> None:
-    """Check that the validation set has been rendered at all these resolutions.
+    """Check that the validation set has been rendered, or can be drawn, at all these resolutions.
 
     Raises:
-        SemabenchError: it has not; the message holds the command that does.
+        SemabenchError: it has not, and the message holds the command that does; or it cannot.
     """
+    if config.loader == "drawn":
+        for resolution in resolutions:
+            require_pixels(task_named(config.name), resolution)
     if config.loader != "ffcv" or resolve_source(config.loader, config.source) is not None:
         return
     missing = [str(r) for r in resolutions if not eval_file(config.packed, r).is_file()]

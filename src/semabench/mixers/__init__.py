@@ -6,7 +6,13 @@ from semabench.mixers.linear import Linear
 from semabench.mixers.mean import Mean
 from semabench.mixers.mila import Mila
 from semabench.mixers.none import NoMixing
-from semabench.mixers.registry import create_mixer, list_mixers, mixer_options, register_mixer
+from semabench.mixers.registry import (
+    create_mixer,
+    headless_mixers,
+    list_mixers,
+    mixer_options,
+    register_mixer,
+)
 from semabench.mixers.sema import SEMA
 from semabench.mixers.softmax import Softmax
 from semabench.mixers.ssm import SSM
@@ -26,6 +32,7 @@ __all__ = [
     "Window",
     "WindowedMixer",
     "create_mixer",
+    "headless_mixers",
     "list_mixers",
     "mixer_options",
     "register_mixer",

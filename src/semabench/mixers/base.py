@@ -29,6 +29,7 @@ class Mixer(nn.Module):
 
     name: str  # set by register_mixer
     undecayed: tuple[str, ...] = ()  # parameters that weight decay must spare
+    has_heads = True  # whether num_heads makes a difference
 
     def __init__(
         self, dim: int, num_heads: int, *, value_projection: bool, lepe: bool, rope: bool

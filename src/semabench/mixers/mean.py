@@ -17,6 +17,8 @@ class Mean(Mixer):
     no difference to a mean.
     """
 
+    has_heads = False
+
     def __init__(
         self, dim: int, num_heads: int, *, value_projection: bool = True, lepe: bool = True
     ) -> None:

@@ -15,6 +15,8 @@ class NoMixing(Mixer):
     It has no weights and no options; heads make no difference.
     """
 
+    has_heads = False
+
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__(dim, num_heads, value_projection=False, lepe=False, rope=False)
 

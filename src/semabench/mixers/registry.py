@@ -31,6 +31,11 @@ def list_mixers() -> list[str]:
     return list(_MIXERS)
 
 
+def headless_mixers() -> list[str]:
+    """Return the names of the mixers to which ``num_heads`` makes no difference."""
+    return [name for name, mixer in _MIXERS.items() if not mixer.has_heads]
+
+
 def mixer_options(name: str) -> dict[str, Any]:
     """Return the options of a mixer with their defaults.
 

@@ -44,6 +44,7 @@ class SSM(Mixer):
     """
 
     undecayed = ("A_logs", "Ds")
+    has_heads = False
 
     def __init__(
         self,

@@ -14,6 +14,7 @@ from timm.layers.weight_init import trunc_normal_
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
+from semabench.errors import SemabenchError
 from semabench.mixers import Mixer, NoMixing, WindowedMixer, mixer_options
 from semabench.models.backbone import check_options
 from semabench.models.block import Block, create_stage
@@ -44,7 +45,8 @@ class Probe(StagedModel):
         **options: its options; LePE and FLatten's convolution are off unless asked for.
 
     Raises:
-        SemabenchError: the mixer's name or one of its options does not fit.
+        SemabenchError: the mixer's name or one of its options does not fit, or a rate of
+            stochastic depth is given to a single block.
     """
 
     def __init__(
@@ -63,6 +65,11 @@ class Probe(StagedModel):
         **options: Any,
     ) -> None:
         check_options(mixer, options)
+        if depth == 1 and drop_path_rate > 0:
+            raise SemabenchError(
+                f"drop_path_rate={drop_path_rate:g} has no effect on a single block, as it grows "
+                "from 0 at the first: leave it out, or set depth."
+            )
         off = {key: value for key, value in LOCAL_TERMS.items() if key in mixer_options(mixer)}
         stage = create_stage(
             embed_dim,

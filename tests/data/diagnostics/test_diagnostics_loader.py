@@ -1,10 +1,14 @@
 """Diagnostic tasks through the loaders of the usual training."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
 
-from semabench.data.about import describe_training_set
+from semabench.config import DataConfig
+from semabench.data.about import describe_training_set, require_eval_files
+from semabench.data.diagnostics import TASKS
 from semabench.data.loaders import create_eval_loader, create_train_loader
 from semabench.errors import SemabenchError
 
@@ -58,14 +62,29 @@ def test_what_is_known_before_anything_is_drawn():
 @pytest.mark.parametrize(
     ("name", "resolution", "message"),
     [
-        ("needle", 100, "multiple of"),
-        ("needle", 64, "at least 9 cells a side, not 8"),
+        ("needle", 100, "multiples of 8 px, .*; 104 is the nearest"),
+        ("needle", 64, "needle cannot be drawn at 64 px: .* at least 72 px; 72 is the nearest"),
         ("nedle", 128, "Did you mean 'needle'"),
     ],
 )
-def test_mistakes(name, resolution, message):
+def test_mistakes_are_told_in_pixels(name, resolution, message):
     with pytest.raises(SemabenchError, match=message):
         create_eval_loader(**WHERE, name=name, resolution=resolution, batch_size=4)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_resolution_that_is_told_works_and_none_below(name):
+    config = DataConfig(name=name, loader="drawn", packed="")
+    with pytest.raises(SemabenchError) as told:
+        require_eval_files(config, [128, 32])
+    least = int(re.search(r"at least (\d+) px", str(told.value))[1])
+    require_eval_files(config, [least])
+    (images, _), *_ = batches(
+        create_eval_loader(**WHERE, name=name, resolution=least, batch_size=2), 1
+    )
+    assert images.shape == (2, 3, least, least)
+    with pytest.raises(SemabenchError, match=f"at least {least} px"):
+        require_eval_files(config, [least - 8])
 
 
 def test_drawn_pictures_grow_by_the_schedule():
@@ -76,5 +95,5 @@ def test_drawn_pictures_grow_by_the_schedule():
         loader.set_epoch(epoch)
         sizes.append(next(iter(loader))[0].shape[-1])
     assert sizes == [96, 128]
-    with pytest.raises(SemabenchError, match="cells of 8 px: resolution=100"):
+    with pytest.raises(SemabenchError, match="drawn at 100 px"):
         create_train_loader(**options, schedule=[[0, 100], [1, 128]])

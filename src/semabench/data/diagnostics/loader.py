@@ -10,10 +10,9 @@ import torch
 
 from semabench.data.diagnostics.draw import draw
 from semabench.data.diagnostics.glyphs import CELL
-from semabench.data.diagnostics.tasks import CLASSES, Task, require_room, task_named
+from semabench.data.diagnostics.tasks import CLASSES, Task, require_pixels, task_named
 from semabench.data.diagnostics.words import TEST_EPOCH
 from semabench.data.epoch import Batch, EpochLoader
-from semabench.errors import SemabenchError
 
 TRAIN_SAMPLES = 16384  # an epoch; each epoch has new ones
 TEST_SAMPLES = 1024
@@ -26,7 +25,7 @@ class DiagnosticsLoader(EpochLoader):
 
     Args:
         task: its name.
-        resolution: R of the batches, a multiple of 8.
+        resolution: R of the batches, a multiple of 8 with room for the task.
         train: whether to draw new pictures in every epoch.
         options: see ``EpochLoader``.
 
@@ -46,12 +45,7 @@ class DiagnosticsLoader(EpochLoader):
             **options,
         )
         for pixels in [resolution, *(pixels for _, pixels in self.schedule)]:
-            if pixels % CELL:
-                raise SemabenchError(
-                    f"{task} is drawn in cells of {CELL} px: resolution={pixels} must be a "
-                    "multiple of that."
-                )
-            require_room(self.task, pixels // CELL)
+            require_pixels(self.task, pixels)
 
     def _load(self, order: np.ndarray, epoch: int, first: int) -> Generator[Batch, None, None]:
         cells = self.resolution_at(epoch) // CELL

@@ -24,7 +24,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from semabench.data.diagnostics.glyphs import BLANK, KINDS, cells_of
+from semabench.data.diagnostics.glyphs import BLANK, CELL, KINDS, cells_of
 from semabench.data.diagnostics.words import WORD, below, random_order, sample_words
 from semabench.errors import SemabenchError, nearest
 
@@ -103,6 +103,17 @@ def require_room(task: Task, size: int) -> None:
     if not _has_room(task, size):
         raise SemabenchError(
             f"{task.name} needs at least {smallest_size(task)} cells a side, not {size}."
+        )
+
+
+def require_pixels(task: Task, resolution: int) -> None:
+    """Raise a SemabenchError if a task cannot be drawn at this resolution, in pixels."""
+    least = smallest_size(task) * CELL
+    if resolution % CELL or resolution < least:
+        near = max(least, (resolution + CELL // 2) // CELL * CELL)
+        raise SemabenchError(
+            f"{task.name} cannot be drawn at {resolution} px: its pictures are multiples of {CELL} "
+            f"px, and at least {least} px; {near} is the nearest."
         )
 
 

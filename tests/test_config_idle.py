@@ -1,0 +1,124 @@
+"""Options of the command line that would have no effect are told; those of YAML files may rest."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from semabench.config import TrainConfig, known_keys, to_config
+from semabench.config_idle import check_asked, idle_options
+from semabench.config_measures import SCHEMAS, schema_of
+from semabench.errors import SemabenchError
+
+CONF = str(Path(__file__).resolve().parents[1] / "conf")
+RUN = "measure=dispersion checkpoint=RUN"
+EACH = "measure=cost cases=[{resolutions:[32]},{resolutions:[64],batch_sizes:[2]}]"
+
+
+def composed(app: str, words: list[str]):
+    with initialize_config_dir(CONF, version_base="1.3"):
+        config = compose(app, overrides=words)
+    return to_config(config, TrainConfig if app == "train" else schema_of(config))
+
+
+def ask(line: str) -> None:
+    app, *words = line.split()
+    check_asked(composed(app, words), words)
+
+
+@pytest.mark.parametrize(
+    ("line", "needed"),
+    [
+        ("train recipe.mixup=0 recipe.cutmix=0 recipe.mix_prob=0.5", "recipe.cutmix=1"),
+        ("train recipe.cutmix=0 recipe.mix_switch_prob=0.3", "recipe.cutmix=1"),
+        ("train recipe.ema_decay=null recipe.ema_batch_size=64", "recipe.ema_decay=0.9"),
+        ("train recipe.mesa_start=0.5", "recipe.mesa=1"),
+        ("train recipe=finetune30 recipe.warmup_lr=1e-7", "recipe.warmup_epochs=2"),
+        ("train recipe.weight_decay=0 recipe.decay_state_matrix=true", "recipe.weight_decay=0.1"),
+        ("train trainer.compile=true trainer.compile_min_steps=9", "trainer.compile=null"),
+        (
+            "train recipe.epochs=4 trainer.val_every_n_epochs=5 data.val_resolution=96",
+            "recipe.epochs=5",
+        ),
+        ("train recipe=demo data.loader=folder data.augment_on=cpu", "recipe.color_jitter=0.4"),
+        ("train data=needle recipe=demo data.interpolation=area", "recipe.rand_augment=rand-m9"),
+        ("train data.loader=folder data.packed=elsewhere", "data.loader=ffcv"),
+        ("train data=needle data.source=elsewhere", "data=shapes"),
+        ("train logger=csv logger.mode=online", "logger=wandb"),
+        ("train logger.mode=disabled logger.project=mine", "logger.mode=offline"),
+        ("train model.mixer=mean model.options.num_heads=[1,1,1,1]", "model.mixer=sema"),
+        ("eval model=swin_tiny data=imagenet weights=ema", "~model checkpoint=RUN"),
+        ("eval checkpoint=RUN data=shapes data.resolution=64", None),
+        ("eval model=swin_tiny data=imagenet model.drop_path_rate=0.3", None),
+        ("eval logger.name=csv logger.project=mine", "~logger.name"),
+        (f"eval {RUN} tokens=[49]", "~checkpoint"),
+        ("eval measure=dispersion model=deit_small bound=2", "~model"),
+        ("eval measure=dispersion pictures=4", "checkpoint=RUN"),
+        ("eval measure=dispersion channels_last=false", "checkpoint=RUN"),
+        ("eval measure=dispersion data=shapes", "checkpoint=RUN"),
+        ("eval measure=dispersion kernels=[softmax] window_size=9", "kernels=[window]"),
+        ("eval measure=cost_baselines resolutions=[384]", "cases=[]"),
+        (f"eval {EACH} resolutions=[96]", "cases=[]"),
+        ("eval measure=study tasks=[needle] pairs=[4]", "tasks=[recall]"),
+        ("eval measure=study tasks=[needle] steps.recall=9", "tasks=[recall]"),
+        ("eval measure=study mixers=[mean,none] num_heads=4", "mixers=[mean,sema]"),
+    ],
+)
+def test_what_would_have_no_effect_is_told_and_what_gives_it_one_helps(line, needed):
+    key = line.split()[-1].split("=")[0]
+    with pytest.raises(SemabenchError, match=f"^{re.escape(key)} has no effect .*leave it out"):
+        ask(line)
+    if needed is not None:
+        *before, last = line.split()
+        ask(" ".join([*before, needed, last]) if "~" not in needed else _without(line, needed))
+
+
+def _without(line: str, needed: str) -> str:
+    """Return the line with other words in the place of those of a key: ``~model x=1``."""
+    gone, *instead = needed.split()
+    kept = [word for word in line.split() if not word.startswith(f"{gone[1:]}=")]
+    return " ".join([*kept, *instead])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "train experiment=demo recipe.lr=0.1",  # whose recipe states mix_prob, mesa_start, ...
+        "train recipe=demo recipe.mesa_start=0 recipe.ema_batch_size=null",
+        "train model=mila_tiny model.options.num_heads=[1,1,1,1]",
+        "eval checkpoint=RUN data=shapes data.packed=elsewhere weights=ema",
+        "eval model=deit_small data=imagenet data.resolution=384",  # it is built for that size
+        f"eval {RUN} data=shapes pictures=4 queries=9 window_size=5",
+        "eval measure=dispersion tokens=[49] queries=9 window_size=5",
+        f"eval {EACH} batch_sizes=[1]",  # of the first case
+        "eval measure=study_each mixers=[sema] pictures=calibration",
+    ],
+)
+def test_what_has_an_effect_or_asks_for_nothing_is_let_be(line):
+    ask(line)
+
+
+@pytest.mark.parametrize(
+    ("app", "words"),
+    [
+        ("train", "recipe=demo data=needle logger=csv trainer.compile=true model.mixer=none"),
+        ("train", "recipe=finetune30 recipe.mixup=0 recipe.ema_decay=null data.loader=folder"),
+        ("eval", "checkpoint=RUN data=shapes data.loader=folder model=sema_nano model.mixer=mean"),
+        ("eval", "measure=dispersion kernels=[softmax]"),
+        ("eval", "measure=cost_baselines"),
+        ("eval", "measure=study_readouts mixers=[none]"),
+    ],
+)
+def test_only_options_that_there_are_can_be_without_effect(app, words):
+    config = composed(app, words.split())
+    schema = TrainConfig if app == "train" else SCHEMAS[config.measure]
+    found = {option.key for option in idle_options(config)}
+    beyond = {
+        "model.options.num_heads",
+        *(f"steps.{task}" for task in getattr(config, "steps", ())),
+    }
+    assert found
+    assert found <= set(known_keys(schema)) | beyond

@@ -31,6 +31,21 @@ from semabench.data.augment.transfer import send
 _TABLES = (FIXED, ("AutoContrast",), ("Equalize",), ("Contrast",))
 _BLENDS = (("Color",), ("Sharpness",))
 _MOVES = ((*ALONG_X, *ALONG_Y), ("Rotate",))
+_GROUPS = (*_TABLES, *_BLENDS, *_MOVES)
+
+
+def _groups() -> np.ndarray:
+    """Return each operation's place in ``_GROUPS``; those that do nothing come after all groups.
+
+    NONE, which is -1, finds the last entry.
+    """
+    of = np.full(len(OPS) + 1, len(_GROUPS))
+    for place, names in enumerate(_GROUPS):
+        of[[OPS.index(name) for name in names]] = place
+    return of
+
+
+_GROUP_OF = _groups()
 
 
 def apply_layer(pixels: Tensor, layer: Layer, fill: Tensor, interpolation: str) -> None:
@@ -42,11 +57,11 @@ def apply_layer(pixels: Tensor, layer: Layer, fill: Tensor, interpolation: str) 
         fill: uint8 (3,), where rotation, shear and translation uncover nothing.
         interpolation: of those: bicubic or bilinear.
     """
-    groups = [_slots(layer, names) for names in (*_TABLES, *_BLENDS, *_MOVES)]
-    order = np.concatenate(groups)
-    if not len(order):
+    groups = _GROUP_OF[layer.ops]
+    sizes = np.bincount(groups, minlength=len(_GROUPS) + 1)[:-1].tolist()
+    if not any(sizes):
         return
-    sizes = [len(group) for group in groups]
+    order = np.argsort(groups, kind="stable")[: sum(sizes)]
     of_tables, of_blends, of_moves = sizes[:4], sizes[4:6], sizes[6:]
     ops, values = layer.ops[order], layer.values[order]
     tabled, blended = sum(of_tables), sum(of_blends)
@@ -69,10 +84,6 @@ def apply_layer(pixels: Tensor, layer: Layer, fill: Tensor, interpolation: str) 
         made.append(enhance(chosen[blends], factors, of_blends[0]))
     made += move(chosen[moved], of_moves, terms, fill, interpolation)
     pixels.index_copy_(0, places, torch.cat(made))
-
-
-def _slots(layer: Layer, names: tuple[str, ...]) -> np.ndarray:
-    return np.flatnonzero(np.isin(layer.ops, [OPS.index(name) for name in names]))
 
 
 def _tables(

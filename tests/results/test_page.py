@@ -170,7 +170,7 @@ def test_a_new_family_of_rows_is_one_entry(tmp_path):
 
 
 def test_a_study_has_a_panel_for_each_task_and_way_of_training(tmp_path):
-    shared = {"measure": "study", "train_resolutions": "96-112-128", "readout": "query", "depth": 1}
+    shared = {"measure": "study", "train_resolutions": "96,112,128", "readout": "query", "depth": 1}
     shared |= {"classes": 8, "tokens": 256}
     made = [
         row("probe", 128, 50 + seed, mixer="sema", dataset=task, pairs=pairs, seed=seed, **shared)
@@ -178,11 +178,10 @@ def test_a_study_has_a_panel_for_each_task_and_way_of_training(tmp_path):
         for seed in (0, 1)
     ]
     made.append(row("probe", 128, 90, mixer="sema", dataset="needle", **shared | {"depth": 2}))
-    titles = [
-        figure["title"].partition(": ")[2]
-        for figure in figures_of(content(tmp_path, made)).values()
-    ]
-    way = "trained at 96-112-128 px"
+    text = content(tmp_path, made)
+    titles = [figure["title"].partition(": ")[2] for figure in figures_of(text).values()]
+    way = "trained at 96, 112, 128 px"
+    assert "<dt>trained at</dt><dd>96, 112, 128 px</dd>" in text
     assert titles == [
         f"needle, {way}, chance 12.5 %",
         f"recall, 4 pairs, {way}, chance 12.5 %",

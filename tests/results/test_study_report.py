@@ -14,6 +14,7 @@ from semabench.results import Record, append_record, read_rows
 from semabench.results.csv_file import compact_csv
 from semabench.results.report import print_report, report
 from semabench.results.study_plot import look_of, plot_pairs
+from semabench.results.study_report import describe_study
 from semabench.results.study_summary import study_ways, trained_at_each
 from semabench.results.study_table import study_tables
 
@@ -132,6 +133,10 @@ def test_a_study_that_was_cut_is_drawn_as_far_as_it_goes(tmp_path):
     rows = [study_row("recall", pairs=4), study_row("recall", "none", pairs=8, resolution=256)]
     (way,) = study_ways(rows)
     assert len(plot_pairs(way, [], tmp_path / "pairs")) == 2
+
+
+def test_one_seed_is_one_and_its_error_binomial():
+    assert "1 seed, 512 pictures each; ± is binomial." in describe_study(study_ways([study_row()]))
 
 
 def test_without_two_values_of_m_there_is_no_plot_against_m(tmp_path):

@@ -89,4 +89,5 @@ def _captions(ways: Sequence[Way]) -> list[str]:
         error = "binomial" if counts == [1] else f"{error}, of a single one binomial"
     samples = sorted({row.n for row in rows})
     n = f"{samples[0]:,}" if len(samples) == 1 else f"{samples[0]:,} to {samples[-1]:,}"
-    return [", ".join(filter(None, shared)), f"{seeds} seeds, {n} pictures each; ± is {error}"]
+    word = "seed" if seeds == "1" else "seeds"
+    return [", ".join(filter(None, shared)), f"{seeds} {word}, {n} pictures each; ± is {error}"]

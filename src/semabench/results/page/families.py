@@ -18,7 +18,7 @@ def _study_panel(row: Record) -> str:
     parts = (
         row.dataset,
         f"{row.pairs} pairs" if row.pairs else "",
-        f"trained at {row.train_resolutions} px",
+        f"trained at {row.trained_at}",
         "" if row.readout == "query" else f"read-out {row.readout}",
         "" if row.depth == 1 else f"{row.depth} blocks",
         "calibration" if CALIBRATION in row.fingerprint else "",

@@ -96,6 +96,24 @@ def test_cost_and_dispersion_have_a_figure_a_panel_with_their_own_errors(tmp_pat
     assert "Energy of an image against resolution" not in " ".join(titles)  # nobody measured it
 
 
+def test_cost_has_exponents_and_crossings_that_sort_by_their_numbers(tmp_path):
+    text = content(tmp_path, rows())
+    header, *fits = table_of(text, "Cost of an image ∝ tokens^k")
+    assert header[-2:] == ["k, time", "k, memory"]
+    assert [[line[0], line[4]] for line in fits] == [
+        ["sema_nano", "1.00 ±0.00"],
+        ["vit_nano", "2.00 ±0.00"],
+    ]
+    header, crossing = table_of(text, "Where time per image crosses")
+    assert (header[4], header[5]) == ("note", "crossing, px")
+    assert crossing == ["vit_nano", "sema_nano", "infer", "eager", "", "181"]
+    assert '<td class="number" data-value="181.0">181</td>' in text
+    assert '<td class="number" data-value="2.0">2.00 ±0.00</td>' in text
+    alone = content(tmp_path, [r for r in grid() if r.resolution < 256])
+    assert "tokens^k" not in alone  # two sizes tell no law
+    assert "Where time per image crosses" not in alone
+
+
 def test_a_mixer_has_one_colour_all_over_the_page_and_lines_differ_by_more(tmp_path):
     many = [row(f"model{i}_nano", mixer=f"mixer{i}") for i in range(20)]
     twins = [row("sema_nano", mixer="sema"), row("sema_tiny", mixer="sema")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from semabench.results.page.family import Family, Figure
+from semabench.results.page.growth import growth_of_cost
 from semabench.results.page.lines import of_cost, of_dispersion, over_seeds
 from semabench.results.record import Record
 from semabench.results.study_summary import CALIBRATION
@@ -91,6 +92,7 @@ FAMILIES: tuple[Family, ...] = (
                 "Lower is better. Energy of the whole device, idle power included.",
             ),
         ),
+        more=growth_of_cost,
     ),
     Family(
         measure="dispersion",

@@ -96,8 +96,11 @@ def test_cost_and_dispersion_have_a_figure_a_panel_with_their_own_errors(tmp_pat
     assert "Energy of an image against resolution" not in " ".join(titles)  # nobody measured it
 
 
-def test_cost_has_exponents_and_crossings_that_sort_by_their_numbers(tmp_path):
-    text = content(tmp_path, rows())
+def test_cost_has_every_batch_exponents_and_crossings_that_sort_by_their_numbers(tmp_path):
+    text = content(tmp_path, [*rows(), *grid(batch_size=8)])
+    header, *speeds = table_of(text, "Images per second, eager")
+    assert header[2:] == [f"infer {r} px batch {b}" for r in (64, 128, 256) for b in (8, 64)]
+    assert all(all(line) for line in speeds)
     header, *fits = table_of(text, "Cost of an image ∝ tokens^k")
     assert header[-2:] == ["k, time", "k, memory"]
     assert [[line[0], line[4]] for line in fits] == [

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from semabench.results.page.cost import tables_of_cost
 from semabench.results.page.family import Family, Figure
-from semabench.results.page.growth import growth_of_cost
 from semabench.results.page.lines import of_cost, of_dispersion, over_seeds
 from semabench.results.record import Record
-from semabench.results.study_summary import CALIBRATION
+from semabench.results.study_summary import CALIBRATION, by_mixer
 
 _POWER = (
     "Both axes are logarithmic, so a power law is a straight line: when the side doubles, a cost "
@@ -70,29 +70,33 @@ FAMILIES: tuple[Family, ...] = (
         measure="cost",
         title="Cost",
         about="Random pictures, weights at random: medians over timed windows, the models in turn, "
-        "each in a process of its own.",
+        "each in a process of its own. Figures show the largest batch that all resolutions share, "
+        "or the largest of each; tables show all.",
         lines=of_cost,
         figures=(
-            Figure("resolution", "images_per_second", f"Higher is better. {_POWER}"),
+            Figure("resolution", "images_per_second", f"Higher is better. {_POWER}", table=False),
             Figure(
                 "resolution",
                 "latency_ms",
                 "Lower is better. Time of one whole batch: compare models at equal batch sizes, "
                 "which the points tell.",
+                table=False,
             ),
             Figure(
                 "resolution",
                 "peak_memory_mib",
                 "Lower is better, and only comparable at equal batch sizes. On a GPU the model's "
                 "own allocations, on a CPU the whole process.",
+                table=False,
             ),
             Figure(
                 "resolution",
                 "joules_per_image",
                 "Lower is better. Energy of the whole device, idle power included.",
+                table=False,
             ),
         ),
-        more=growth_of_cost,
+        more=tables_of_cost,
     ),
     Family(
         measure="dispersion",
@@ -142,7 +146,7 @@ FAMILIES: tuple[Family, ...] = (
         title="Study",
         about="Drawn tasks that isolate one ability each; a model is trained on small pictures and "
         "tested as they, and so the number of tokens n, grow (docs/study.md).",
-        lines=over_seeds(panel=_study_panel),
+        lines=over_seeds(panel=_study_panel, order=lambda row: by_mixer(row.mixer)),
         figures=(
             Figure(
                 "tokens",

@@ -75,7 +75,7 @@ def _render(
                 "tables": tables(family, lines) + (family.more(rows) if family.more else []),
                 "shared": shared,
                 "differing": differing,
-                "rows": len({id(row) for line in lines for row in line.records}),
+                "rows": len(rows),
             }
         )
     style = style_sheet() + _asset("page.css")

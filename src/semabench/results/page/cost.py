@@ -1,4 +1,4 @@
-"""How cost grows with the tokens, and where two models change places: the report's own tables."""
+"""The report's own tables of cost, of every batch size: a figure shows one, and fits none."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import contextlib
 from collections.abc import Sequence
 
 from semabench.results.cost_summary import subjects
-from semabench.results.cost_table import scaling_tables
+from semabench.results.cost_table import cost_tables
 from semabench.results.page.tables import Cell, Row, Table
 from semabench.results.record import Record
 from semabench.results.text_table import TextTable
 
 
-def growth_of_cost(records: Sequence[Record]) -> list[Table]:
-    """Return the exponents of cost ∝ tokens^k and the crossings, as far as there are any.
+def tables_of_cost(records: Sequence[Record]) -> list[Table]:
+    """Return what `cost_table.cost_tables` does, with what its cells are sorted by.
 
     A crossing is filtered with the model that is cheaper below it.
     """
     chosen = subjects(records)
     first = {subject.name: next(iter(subject.rows.values())) for subject in chosen}
-    return [_table(text, first) for text in scaling_tables(chosen)]
+    return [_table(text, first) for text in cost_tables(chosen)]
 
 
 def _table(text: TextTable, first: dict[str, Record]) -> Table:

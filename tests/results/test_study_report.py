@@ -148,17 +148,21 @@ def test_the_committed_rows_give_the_numbers_in_the_text():
     rows = read_rows(REPOSITORY / "results/study-h200.csv")
     assert len({row.key for row in rows}) == len(rows) == 760
     way = next(way for way in study_ways(rows) if len(way.sizes) == 3)
-    (needle,) = (panel for panel in way.panels if panel.task == "needle")
+    curves = {(panel.task, panel.pairs): panel.curves for panel in way.panels}
     text = (REPOSITORY / "docs/study.md").read_text()
-    for mixer, points in needle.curves.items():
-        told = [
-            f"{e.mean:.1f} ± {e.stderr:.1f}".replace("100.0 ± 0.0", "100") for e in points.values()
-        ]
+
+    def told(task, mixer, pairs=None):
+        points = curves[task, pairs][mixer].values()
+        return [f"{e.mean:.1f} ± {e.stderr:.1f}".replace("100.0 ± 0.0", "100") for e in points]
+
+    for mixer in curves["needle", None]:
         (line,) = (line for line in text.splitlines() if line.startswith(f"| {mixer} |"))
-        found = [cell.strip() for cell in line.split("|")[3:7]]
-        if mixer == "none":
-            told, found = told[:1], found[:1]
-        assert found == told
+        majority, *needle, few, many = [cell.strip() for cell in line.split("|")[2:-1]]
+        assert needle == told("needle", mixer)
+        ends = (("majority", None, majority), ("recall", 4, few), ("recall", 32, many))
+        for task, pairs, found in ends:
+            points = told(task, mixer, pairs)
+            assert found.replace("100.0", "100") == f"{points[0]} → {points[-1]}"
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,8 @@ def test_window_size_of_a_built_model():
     [
         ("sema_tyni", {}, "No model is named 'sema_tyni'. Did you mean 'sema_tiny'"),
         ("resnet81", {}, "Did you mean 'resnet"),
+        ("swin_tiny", {}, "Did you mean 'swin_tiny_patch4_window7_224'"),
+        ("deit_small", {}, "Did you mean 'deit_small_patch16_224'"),
         ("???", {}, "Choose one of sema_nano"),
         ("sema_nano", {"mixer": "softmaks"}, "Did you mean 'softmax'"),
         ("resnet18", {"mixer": "sema"}, "resnet18 has no exchangeable mixer"),

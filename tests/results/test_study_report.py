@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from semabench.results import Record, append_record, read_rows
 from semabench.results.csv_file import compact_csv
 from semabench.results.report import print_report, report
 from semabench.results.study_plot import look_of, plot_pairs
-from semabench.results.study_report import describe_study
+from semabench.results.study_report import describe_study, write_study
 from semabench.results.study_summary import study_ways, trained_at_each
 from semabench.results.study_table import study_tables
 
@@ -133,6 +134,25 @@ def test_a_study_that_was_cut_is_drawn_as_far_as_it_goes(tmp_path):
     rows = [study_row("recall", pairs=4), study_row("recall", "none", pairs=8, resolution=256)]
     (way,) = study_ways(rows)
     assert len(plot_pairs(way, [], tmp_path / "pairs")) == 2
+
+
+MIXERS = ("sema", "window", "mean", "softmax", "linear", "mila", "focused", "ssm", "none")
+
+
+def test_trained_at_each_size_there_is_one_figure_with_every_mixer_named(tmp_path):
+    rows = [
+        study_row("needle", mixer, train_resolutions=str(size), resolution=size)
+        for size in (128, 256)
+        for mixer in MIXERS
+    ]
+    ways = study_ways(rows)
+    names = {path.name for path in write_study(rows, ways, tmp_path)}
+    assert names == {"study.csv", "study-each.png", "study-each.svg"}
+    drawing = (tmp_path / "study-each.svg").read_text()
+    width = float(re.search(r'viewBox="0 0 ([\d.]+)', drawing)[1])
+    found = re.findall(r'<text [^>]* x="([-\d.]+)"[^>]*>(\w+)</text>', drawing)
+    places = {name: float(x) for x, name in found}
+    assert all(0 < places[mixer] < width - 20 for mixer in MIXERS)
 
 
 def test_one_seed_is_one_and_its_error_binomial():

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def write_study(records: Sequence[Record], ways: Sequence[Way], out_dir: Path) -> tuple[Path, ...]:
     """Write ``study.csv``, and for each way of training ``study-<way>.{png,svg}``.
 
-    With recall, ``study-pairs-<way>.{png,svg}``, too; with models trained at several single sizes,
-    ``study-each.{png,svg}``.
+    A way that was tested at one size has a table alone. With recall, ``study-pairs-<way>``,
+    too; with models trained at several single sizes, ``study-each.{png,svg}``.
 
     Args:
         records: rows of a study, at least one.
@@ -37,7 +37,8 @@ def write_study(records: Sequence[Record], ways: Sequence[Way], out_dir: Path) -
     plots: list[Path] = []
     for way in ways:
         captions = _captions([way])
-        plots += plot_way(way, captions, out_dir / f"study-{way.name}")
+        if any(len(points) > 1 for panel in way.panels for points in panel.curves.values()):
+            plots += plot_way(way, captions, out_dir / f"study-{way.name}")
         plots += plot_pairs(way, captions, out_dir / f"study-pairs-{way.name}")
     singles = [way for way in ways if len(way.sizes) == 1 and way.usual]
     if len(singles) > 1:

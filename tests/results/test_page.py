@@ -211,6 +211,34 @@ def test_a_study_has_a_panel_for_each_task_and_way_of_training(tmp_path):
     ]
 
 
+def test_models_trained_at_each_size_are_one_line(tmp_path):
+    shared = {"measure": "study", "readout": "query", "depth": 1, "classes": 8, "dataset": "needle"}
+
+    def trained(size, config, tested=None, seed=0):
+        told = {"train_resolutions": str(size), "train_resolution": size, "config": config}
+        tokens = ((tested or size) // 8) ** 2
+        return row(
+            "probe", tested or size, 50, mixer="sema", seed=seed, tokens=tokens, **shared | told
+        )
+
+    pair = [trained(size, f"c{size}", seed=seed) for size in (128, 256) for seed in (0, 1)]
+    (figure,) = figures_of(content(tmp_path, pair)).values()
+    assert figure["title"].endswith("needle, trained at each size, chance 12.5 %")
+    (line,) = figure["lines"]
+    assert [(point["x"], point["seeds"]) for point in line["points"]] == [(256, 2), (1024, 2)]
+
+    def panels(records):
+        titles = [figure["title"] for figure in figures_of(content(tmp_path, records)).values()]
+        return [title.split(", ")[1] for title in titles]
+
+    assert panels([*pair, trained(128, "c128", 512)]) == [
+        "trained at 128 px",
+        "trained at each size",
+    ]
+    assert panels(pair[:2]) == ["trained at 128 px"]
+    assert panels([*pair, trained(128, "other")]) == ["trained at 128 px", "trained at 256 px"]
+
+
 def test_every_figure_is_explained():
     for family in FAMILIES:
         for figure in family.figures:

@@ -42,6 +42,53 @@ def test_any_model_at_two_resolutions(name, options):
         assert model(torch.randn(1, 3, 160, 160)).shape == (1, 10)
 
 
+def with_tables(name, options):
+    torch.manual_seed(0)
+    model = build(name, 128, options=options).eval()
+    tables = [p for n, p in model.named_parameters() if "bias_table" in n or "pos_embed" in n]
+    assert tables
+    for table in tables:
+        torch.nn.init.normal_(table)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("swin_tiny_patch4_window7_224", TINY_SWIN), ("deit_small_patch16_224", TINY_VIT)],
+)
+@torch.no_grad()
+def test_the_way_to_a_resolution_makes_no_difference(name, options):
+    model, x = with_tables(name, options), torch.randn(1, 3, 192, 192)
+    as_built = model(x[..., :128, :128])
+    set_resolution(model, 192)
+    straight = model(x)
+    for resolution in (64, 96, 192):
+        set_resolution(model, resolution)
+    assert torch.equal(model(x), straight)
+    set_resolution(model, 128)
+    assert torch.equal(model(x[..., :128, :128]), as_built)
+
+
+@torch.no_grad()
+def test_weights_that_were_trained_since_are_resampled_not_the_old_ones():
+    model = with_tables("deit_small_patch16_224", TINY_VIT)
+    set_resolution(model, 64)
+    model.pos_embed.fill_(3.0)
+    set_resolution(model, 96)
+    torch.testing.assert_close(model.pos_embed[:, 1:], torch.full_like(model.pos_embed, 3.0)[:, 1:])
+
+
+def test_swins_windows_do_not_grow_with_the_picture():
+    model = build("swin_tiny_patch4_window7_224", 224, options=TINY_SWIN)
+    blocks = [block for stage in model.layers for block in stage.blocks]
+    for resolution in (96, 512):  # at 96 px the last stage has 3 × 3 tokens
+        set_resolution(model, resolution)
+        assert blocks[0].window_size == (7, 7)
+        built = build("swin_tiny_patch4_window7_224", resolution, options=TINY_SWIN)
+        same = [block.window_size for stage in built.layers for block in stage.blocks]
+        assert [block.window_size for block in blocks] == same
+
+
 def test_a_model_of_one_size_says_so():
     model = build("mixer_s32_224", 64)
     set_resolution(model, 64)
@@ -105,6 +152,8 @@ def test_window_size_of_a_built_model():
     [
         ("sema_tyni", {}, "No model is named 'sema_tyni'. Did you mean 'sema_tiny'"),
         ("resnet81", {}, "Did you mean 'resnet"),
+        ("swin_tiny", {}, "Did you mean 'swin_tiny_patch4_window7_224'"),
+        ("deit_small", {}, "Did you mean 'deit_small_patch16_224'"),
         ("???", {}, "Choose one of sema_nano"),
         ("sema_nano", {"mixer": "softmaks"}, "Did you mean 'softmax'"),
         ("resnet18", {"mixer": "sema"}, "resnet18 has no exchangeable mixer"),

@@ -18,24 +18,12 @@ def build(name, **kwargs):
 
 
 @pytest.mark.parametrize(
-    ("name", "gmacs", "tolerance"),
-    [
-        ("mila_tiny", 4.2, 0.02),
-        ("mila_small", 7.3, 0.02),
-        ("mila_base", 16.2, 0.02),
-        ("sema_tiny", 4.4, 0.01),
-        ("sema_small", 7.8, 0.01),
-        ("sema_base", 17.3, 0.01),
-        ("vmamba_tiny_s1l8", 4.9, 0.02),
-        ("vmamba_tiny_s2l5", 4.9, 0.02),
-        ("vmamba_small_s2l15", 8.7, 0.02),
-        ("vmamba_base_s2l15", 15.4, 0.02),
-        ("swin_tiny_patch4_window7_224", 4.5, 0.01),
-        ("resnet18", 1.82, 0.01),
-    ],
+    ("name", "gmacs"),
+    [("sema_tiny", 4.4), ("sema_small", 7.8), ("sema_base", 17.3), ("resnet18", 1.82)],
 )
-def test_published_and_predicted(name, gmacs, tolerance):
-    assert count_gmacs(build(name), 224) == pytest.approx(gmacs, rel=tolerance)
+def test_predicted_and_well_known(name, gmacs):
+    """Published ones: test_published.py."""
+    assert count_gmacs(build(name), 224) == pytest.approx(gmacs, rel=0.01)
 
 
 # Vim's, per layer, token and inner channel: widths of the projections to Δ, B and C, and the taps.
@@ -51,6 +39,9 @@ def test_vim_by_hand_and_what_the_published_numbers_leave_out(name, dim, publish
     rest = 196 * 3 * 16 * 16 * dim + dim * 1000
     ours = depth * (in_and_out + 2 * one_way + 2 * 9 * state) + rest
     assert count_gmacs(build(name), 224) * 1e9 == pytest.approx(ours)
+    linear = depth * tokens * (3 * inner * dim + 2 * inner * (2 * rank + 2 * d_state))
+    if name == "vim_base":  # no such reading explains 17.5
+        assert linear / 1e9 == pytest.approx(18.6, abs=0.05)
     if published:
         theirs = depth * (in_and_out + one_way + 2 * 5 * state) + rest
         assert theirs / 1e9 == pytest.approx(published, rel=0.03)

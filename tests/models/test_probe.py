@@ -4,6 +4,7 @@ import pytest
 import timm
 import torch
 
+from semabench.data.diagnostics import draw, task_named
 from semabench.data.diagnostics.tasks import open_cells
 from semabench.errors import SemabenchError
 from semabench.mixers import list_mixers
@@ -52,6 +53,21 @@ def test_convolutions_alone_reach_three_tokens_a_block(depth):
     region = reach(probe("none", depth=depth), 31, 31)
     assert region.sum() == (6 * depth + 1) ** 2
     assert region[15 - 3 * depth : 16 + 3 * depth, 15 - 3 * depth : 16 + 3 * depth].all()
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize("task", ["majority", "needle", "recall"])
+def test_without_mixing_the_answer_does_not_depend_on_the_picture(task, depth):
+    """The control `none` is at chance whatever it learns; softmax's answers differ."""
+    drawn = task_named(task, clear=3 * depth)
+    index = torch.arange(24)
+    images, labels = draw(drawn, 20, seed=0, epoch=0, index=index)
+    asked = images[:, 0, 80:88, 80:88].flatten(1)  # recall's query shows one of the keys
+    assert len(labels.unique()) > 4
+    for mixer, distinct in (("none", len(asked.unique(dim=0))), ("softmax", len(index))):
+        with torch.no_grad():
+            logits = probe(mixer, depth=depth)(images.double())
+        assert len((logits * 1e9).round().unique(dim=0)) == distinct
 
 
 @pytest.mark.parametrize("mixer", list_mixers())

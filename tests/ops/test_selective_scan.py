@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from semabench.errors import SemabenchError
 from semabench.ops import selective_scan, selective_scan_backend
@@ -188,6 +189,29 @@ def test_backward_is_linear_in_length():
 
     seconds(64)
     assert min(seconds(8192) for _ in range(3)) < 8 * min(seconds(2048) for _ in range(3))
+
+
+def test_memory_is_linear_in_length():
+    """All that both passes ever allocate, so their peak is, too; a loop under autograd is not."""
+
+    class Allocated(TorchDispatchMode):
+        entries = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            out = function(*args, **(kwargs or {}))
+            known = {x.untyped_storage().data_ptr() for x in args if isinstance(x, torch.Tensor)}
+            if isinstance(out, torch.Tensor) and out.untyped_storage().data_ptr() not in known:
+                self.entries += out.numel()
+            return out
+
+    def entries(L, backend):
+        tensors = scan_inputs(groups=1, channels=2, N=1, L=L, dtype=torch.float32)
+        with Allocated() as allocated:
+            with_gradients(tensors, backend=backend)
+        return allocated.entries
+
+    assert entries(512, "torch") < 4.1 * entries(128, "torch")
+    assert entries(512, "reference") > 8 * entries(128, "reference")
 
 
 def test_mamba_ssm_gets_everything_forwards(monkeypatch):

@@ -112,6 +112,7 @@ def test_a_report_keeps_the_three_measures_apart(tmp_path):
     assert text.index("## Cost") < text.index("## Dispersion")
     assert "dispersion-random.png" in text
     assert "dispersion-pictures.png" in text
+    assert "one seed, no bars" in (tmp_path / "out/dispersion-random.svg").read_text()
     console = Console(width=100, file=io.StringIO(), record=True)
     print_report(made, console)
     assert "Effective number of keys" in console.export_text()

@@ -96,6 +96,27 @@ def test_cost_and_dispersion_have_a_figure_a_panel_with_their_own_errors(tmp_pat
     assert "Energy of an image against resolution" not in " ".join(titles)  # nobody measured it
 
 
+def test_cost_has_every_batch_exponents_and_crossings_that_sort_by_their_numbers(tmp_path):
+    text = content(tmp_path, [*rows(), *grid(batch_size=8)])
+    header, *speeds = table_of(text, "Images per second, eager")
+    assert header[2:] == [f"infer {r} px batch {b}" for r in (64, 128, 256) for b in (8, 64)]
+    assert all(all(line) for line in speeds)
+    header, *fits = table_of(text, "Cost of an image ∝ tokens^k")
+    assert header[-2:] == ["k, time", "k, memory"]
+    assert [[line[0], line[4]] for line in fits] == [
+        ["sema_nano", "1.00 ±0.00"],
+        ["vit_nano", "2.00 ±0.00"],
+    ]
+    header, crossing = table_of(text, "Where time per image crosses")
+    assert (header[4], header[5]) == ("note", "crossing, px")
+    assert crossing == ["vit_nano", "sema_nano", "infer", "eager", "", "181"]
+    assert '<td class="number" data-value="181.0">181</td>' in text
+    assert '<td class="number" data-value="2.0">2.00 ±0.00</td>' in text
+    alone = content(tmp_path, [r for r in grid() if r.resolution < 256])
+    assert "tokens^k" not in alone  # two sizes tell no law
+    assert "Where time per image crosses" not in alone
+
+
 def test_a_mixer_has_one_colour_all_over_the_page_and_lines_differ_by_more(tmp_path):
     many = [row(f"model{i}_nano", mixer=f"mixer{i}") for i in range(20)]
     twins = [row("sema_nano", mixer="sema"), row("sema_tiny", mixer="sema")]
@@ -170,7 +191,7 @@ def test_a_new_family_of_rows_is_one_entry(tmp_path):
 
 
 def test_a_study_has_a_panel_for_each_task_and_way_of_training(tmp_path):
-    shared = {"measure": "study", "train_resolutions": "96-112-128", "readout": "query", "depth": 1}
+    shared = {"measure": "study", "train_resolutions": "96,112,128", "readout": "query", "depth": 1}
     shared |= {"classes": 8, "tokens": 256}
     made = [
         row("probe", 128, 50 + seed, mixer="sema", dataset=task, pairs=pairs, seed=seed, **shared)
@@ -178,17 +199,44 @@ def test_a_study_has_a_panel_for_each_task_and_way_of_training(tmp_path):
         for seed in (0, 1)
     ]
     made.append(row("probe", 128, 90, mixer="sema", dataset="needle", **shared | {"depth": 2}))
-    titles = [
-        figure["title"].partition(": ")[2]
-        for figure in figures_of(content(tmp_path, made)).values()
-    ]
-    way = "trained at 96-112-128 px"
+    text = content(tmp_path, made)
+    titles = [figure["title"].partition(": ")[2] for figure in figures_of(text).values()]
+    way = "trained at 96, 112, 128 px"
+    assert "<dt>trained at</dt><dd>96, 112, 128 px</dd>" in text
     assert titles == [
         f"needle, {way}, chance 12.5 %",
         f"recall, 4 pairs, {way}, chance 12.5 %",
         f"recall, 32 pairs, {way}, chance 12.5 %",
         f"needle, {way}, 2 blocks, chance 12.5 %",
     ]
+
+
+def test_models_trained_at_each_size_are_one_line(tmp_path):
+    shared = {"measure": "study", "readout": "query", "depth": 1, "classes": 8, "dataset": "needle"}
+
+    def trained(size, config, tested=None, seed=0):
+        told = {"train_resolutions": str(size), "train_resolution": size, "config": config}
+        tokens = ((tested or size) // 8) ** 2
+        return row(
+            "probe", tested or size, 50, mixer="sema", seed=seed, tokens=tokens, **shared | told
+        )
+
+    pair = [trained(size, f"c{size}", seed=seed) for size in (128, 256) for seed in (0, 1)]
+    (figure,) = figures_of(content(tmp_path, pair)).values()
+    assert figure["title"].endswith("needle, trained at each size, chance 12.5 %")
+    (line,) = figure["lines"]
+    assert [(point["x"], point["seeds"]) for point in line["points"]] == [(256, 2), (1024, 2)]
+
+    def panels(records):
+        titles = [figure["title"] for figure in figures_of(content(tmp_path, records)).values()]
+        return [title.split(", ")[1] for title in titles]
+
+    assert panels([*pair, trained(128, "c128", 512)]) == [
+        "trained at 128 px",
+        "trained at each size",
+    ]
+    assert panels(pair[:2]) == ["trained at 128 px"]
+    assert panels([*pair, trained(128, "other")]) == ["trained at 128 px", "trained at 256 px"]
 
 
 def test_every_figure_is_explained():

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from semabench.results import Record, append_record, read_rows
 from semabench.results.csv_file import compact_csv
 from semabench.results.report import print_report, report
 from semabench.results.study_plot import look_of, plot_pairs
+from semabench.results.study_report import describe_study, write_study
 from semabench.results.study_summary import study_ways, trained_at_each
 from semabench.results.study_table import study_tables
 
@@ -134,6 +136,29 @@ def test_a_study_that_was_cut_is_drawn_as_far_as_it_goes(tmp_path):
     assert len(plot_pairs(way, [], tmp_path / "pairs")) == 2
 
 
+MIXERS = ("sema", "window", "mean", "softmax", "linear", "mila", "focused", "ssm", "none")
+
+
+def test_trained_at_each_size_there_is_one_figure_with_every_mixer_named(tmp_path):
+    rows = [
+        study_row("needle", mixer, train_resolutions=str(size), resolution=size)
+        for size in (128, 256)
+        for mixer in MIXERS
+    ]
+    ways = study_ways(rows)
+    names = {path.name for path in write_study(rows, ways, tmp_path)}
+    assert names == {"study.csv", "study-each.png", "study-each.svg"}
+    drawing = (tmp_path / "study-each.svg").read_text()
+    width = float(re.search(r'viewBox="0 0 ([\d.]+)', drawing)[1])
+    found = re.findall(r'<text [^>]* x="([-\d.]+)"[^>]*>(\w+)</text>', drawing)
+    places = {name: float(x) for x, name in found}
+    assert all(0 < places[mixer] < width - 20 for mixer in MIXERS)
+
+
+def test_one_seed_is_one_and_its_error_binomial():
+    assert "1 seed, 512 pictures each; ± is binomial." in describe_study(study_ways([study_row()]))
+
+
 def test_without_two_values_of_m_there_is_no_plot_against_m(tmp_path):
     (way,) = study_ways([study_row("recall", pairs=4), study_row()])
     assert plot_pairs(way, [], tmp_path / "pairs") == []
@@ -143,17 +168,21 @@ def test_the_committed_rows_give_the_numbers_in_the_text():
     rows = read_rows(REPOSITORY / "results/study-h200.csv")
     assert len({row.key for row in rows}) == len(rows) == 760
     way = next(way for way in study_ways(rows) if len(way.sizes) == 3)
-    (needle,) = (panel for panel in way.panels if panel.task == "needle")
+    curves = {(panel.task, panel.pairs): panel.curves for panel in way.panels}
     text = (REPOSITORY / "docs/study.md").read_text()
-    for mixer, points in needle.curves.items():
-        told = [
-            f"{e.mean:.1f} ± {e.stderr:.1f}".replace("100.0 ± 0.0", "100") for e in points.values()
-        ]
+
+    def told(task, mixer, pairs=None):
+        points = curves[task, pairs][mixer].values()
+        return [f"{e.mean:.1f} ± {e.stderr:.1f}".replace("100.0 ± 0.0", "100") for e in points]
+
+    for mixer in curves["needle", None]:
         (line,) = (line for line in text.splitlines() if line.startswith(f"| {mixer} |"))
-        found = [cell.strip() for cell in line.split("|")[3:7]]
-        if mixer == "none":
-            told, found = told[:1], found[:1]
-        assert found == told
+        majority, *needle, few, many = [cell.strip() for cell in line.split("|")[2:-1]]
+        assert needle == told("needle", mixer)
+        ends = (("majority", None, majority), ("recall", 4, few), ("recall", 32, many))
+        for task, pairs, found in ends:
+            points = told(task, mixer, pairs)
+            assert found.replace("100.0", "100") == f"{points[0]} → {points[-1]}"
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,9 @@ def _quiet_hub() -> Iterator[None]:
 def _check_name(name: str) -> None:
     if timm.is_model(name):
         return
-    hint = nearest(name, timm.list_models())
+    # A name without its ending, as our configs have it for timm's models, means the plainest one.
+    longer = [known for known in timm.list_models() if name and known.startswith(f"{name}_")]
+    hint = nearest(min(longer, key=len), longer) if longer else nearest(name, timm.list_models())
     if not hint.startswith(" Did you mean"):
         hint = f" Choose one of {', '.join(MODEL_NAMES)}, or any model of timm's."
     raise SemabenchError(f"No model is named '{name}'.{hint}")

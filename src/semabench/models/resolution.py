@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import inspect
+from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from semabench.errors import SemabenchError, first_line
 from semabench.models.staged import StagedModel
@@ -17,8 +20,9 @@ def set_resolution(model: nn.Module, resolution: int) -> None:
     """Prepare a model for pictures of another size, before it is evaluated on them.
 
     Nothing to do for ours: Vim interpolates its table of positions as it runs. Other models with
-    tables of positions resample them by timm's ``set_input_size``; of models that fix their size,
-    one picture on the CPU tells.
+    tables of positions resample them by timm's ``set_input_size``, always from those that they
+    came with: the way to a resolution makes no difference. Swin's windows keep their size, as when
+    a model is built for another one. Of models that fix their size, one picture on the CPU tells.
 
     Args:
         model: any model of ``build_model``'s.
@@ -31,15 +35,70 @@ def set_resolution(model: nn.Module, resolution: int) -> None:
         return
     config: dict[str, Any] = getattr(model, "pretrained_cfg", None) or {}
     name = config.get("architecture", type(model).__name__)
-    resize = getattr(model, "set_input_size", None)
     try:
-        if resize is not None:
-            resize(img_size=(resolution, resolution))
+        if hasattr(model, "set_input_size"):
+            _resample(model, resolution)
         elif config.get("fixed_input_size"):
             _try_forward(model, resolution)
     except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
         reason = first_line(error)
         raise SemabenchError(f"{name} cannot be run at {resolution} px: {reason}") from error
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """The tables of a model as it came, and what they were last resampled to."""
+
+    size: Any  # of the pictures it was built for, as timm has it
+    tables: dict[str, Tensor]
+    resampled: dict[str, Tensor]
+
+    def still_holds(self, parameters: dict[str, Tensor]) -> bool:
+        """Return whether nobody has trained or loaded the tables since."""
+        now = ((parameters.get(name), told) for name, told in self.resampled.items())
+        return all(x is not None and torch.equal(x, told.to(x.device)) for x, told in now)
+
+
+_ORIGINS: WeakKeyDictionary[nn.Module, _Origin] = WeakKeyDictionary()
+
+
+def _resample(model: Any, resolution: int) -> None:
+    """Call ``set_input_size``, which replaces the parameters that it resamples."""
+    windows = _windows(model)
+    size = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    origin = _ORIGINS.pop(model, None)
+    if origin is not None and origin.still_holds(_parameters(model)):
+        model.set_input_size(img_size=origin.size, **windows)
+        with torch.no_grad():
+            for name, table in origin.tables.items():
+                model.get_parameter(name).copy_(table)
+        size = origin.size
+    before = _parameters(model)
+    model.set_input_size(img_size=(resolution, resolution), **windows)
+    after = _parameters(model)
+    changed = [name for name, x in before.items() if x.data_ptr() != after[name].data_ptr()]
+    if changed and size is not None:
+        _ORIGINS[model] = _Origin(
+            size,
+            {name: before[name] for name in changed},
+            {name: after[name].clone() for name in changed},
+        )
+
+
+def _parameters(model: nn.Module) -> dict[str, Tensor]:
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+def _windows(model: Any) -> dict[str, Any]:
+    """Return Swin's window as an argument of ``set_input_size``: timm would scale it instead.
+
+    It is that of the first stage, whose grid is the last to become smaller than it.
+    """
+    if "window_size" not in inspect.signature(model.set_input_size).parameters:
+        return {}
+    blocks = getattr(next(iter(getattr(model, "layers", [])), None), "blocks", None)
+    window = getattr(blocks[0], "window_size", None) if blocks else None
+    return {} if window is None else {"window_size": tuple(window)}
 
 
 def takes_any_size(model: nn.Module) -> bool:

@@ -77,7 +77,8 @@ def _captions(curves: Sequence[Curve]) -> list[str]:
         seeds = len({row.seed for row in rows})
         inputs = {inputs_of(row) for row in rows}
         what = inputs.pop() if len(inputs) == 1 else "random inputs"
-        return [f"{what}, {queries}", f"bars: lowest to highest of {seeds} seeds"]
+        bars = f"bars: lowest to highest of {seeds} seeds" if seeds > 1 else "one seed, no bars"
+        return [f"{what}, {queries}", bars]
     pictures = max(row.n for row in rows)
     datasets = "+".join(sorted({row.dataset for row in rows}))
     several = len({curve.name for curve in curves}) > 1

@@ -209,16 +209,20 @@ def _legend(axes: Axes, ends: Sequence[tuple[float, ErrorbarContainer]]) -> None
 
 
 def save_with_legend(figure: Figure, axes: Axes, stem: Path, columns: int) -> list[Path]:
-    """Name the lines of ``axes`` below the figure, in so many columns at most; write it."""
+    """Name the lines of ``axes`` below the figure, in so many columns as fit, at most; write it."""
     handles, names = axes.get_legend_handles_labels()
-    figure.legend(
-        handles,
-        names,
-        frameon=False,
-        fontsize=9,
-        loc="outside lower center",
-        ncols=min(columns, len(names)),
-    )
+    for count in range(min(columns, len(names)), 0, -1):
+        legend = figure.legend(
+            handles,
+            names,
+            frameon=False,
+            fontsize=9,
+            loc="outside lower center",
+            ncols=count,
+        )
+        if count == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            break
+        legend.remove()
     return save_figure(figure, stem)
 
 

@@ -183,6 +183,12 @@ class Record:
         """What a line is coloured by: the mixer, or the model where it names none."""
         return self.mixer or self.model
 
+    @property
+    def trained_at(self) -> str:
+        """The sizes of the training's pictures, as ``48 px`` or ``96, 112, 128 px``; or nothing."""
+        sizes = self.train_resolutions.replace(",", ", ") or self.train_resolution
+        return f"{sizes} px" if sizes else ""
+
     def to_dict(self) -> dict[str, Any]:
         """Return the row as JSON-ready values, in the order of the fields."""
         return asdict(self)

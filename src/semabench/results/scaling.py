@@ -113,7 +113,7 @@ def _differ(first: Point, second: Point) -> bool:
 
 
 def common_batch(batches: Mapping[int, Sequence[int]]) -> int | None:
-    """Return the batch size that most resolutions share, the largest of equals.
+    """Return the largest batch size that all resolutions share.
 
     Args:
         batches: batch sizes by resolution.

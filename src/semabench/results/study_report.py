@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def write_study(records: Sequence[Record], ways: Sequence[Way], out_dir: Path) -> tuple[Path, ...]:
     """Write ``study.csv``, and for each way of training ``study-<way>.{png,svg}``.
 
-    With recall, ``study-pairs-<way>.{png,svg}``, too; with models trained at several single sizes,
-    ``study-each.{png,svg}``.
+    A way that was tested at one size has a table alone. With recall, ``study-pairs-<way>``,
+    too; with models trained at several single sizes, ``study-each.{png,svg}``.
 
     Args:
         records: rows of a study, at least one.
@@ -37,7 +37,8 @@ def write_study(records: Sequence[Record], ways: Sequence[Way], out_dir: Path) -
     plots: list[Path] = []
     for way in ways:
         captions = _captions([way])
-        plots += plot_way(way, captions, out_dir / f"study-{way.name}")
+        if any(len(points) > 1 for panel in way.panels for points in panel.curves.values()):
+            plots += plot_way(way, captions, out_dir / f"study-{way.name}")
         plots += plot_pairs(way, captions, out_dir / f"study-pairs-{way.name}")
     singles = [way for way in ways if len(way.sizes) == 1 and way.usual]
     if len(singles) > 1:
@@ -89,4 +90,5 @@ def _captions(ways: Sequence[Way]) -> list[str]:
         error = "binomial" if counts == [1] else f"{error}, of a single one binomial"
     samples = sorted({row.n for row in rows})
     n = f"{samples[0]:,}" if len(samples) == 1 else f"{samples[0]:,} to {samples[-1]:,}"
-    return [", ".join(filter(None, shared)), f"{seeds} seeds, {n} pictures each; ± is {error}"]
+    word = "seed" if seeds == "1" else "seeds"
+    return [", ".join(filter(None, shared)), f"{seeds} {word}, {n} pictures each; ± is {error}"]

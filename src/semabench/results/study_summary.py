@@ -135,12 +135,13 @@ def _panel(task: str, pairs: int | None, rows: Sequence[Record]) -> Panel:
             seeds[row.seed] = row
     curves = {
         mixer: {size: _estimate(list(seeds.values())) for size, seeds in sorted(sizes.items())}
-        for mixer, sizes in sorted(found.items(), key=lambda item: _place(item[0]))
+        for mixer, sizes in sorted(found.items(), key=lambda item: by_mixer(item[0]))
     }
     return Panel(task, pairs, curves, rows[0])
 
 
-def _place(mixer: str) -> tuple[int, str]:
+def by_mixer(mixer: str) -> tuple[int, str]:
+    """Return what mixers are sorted by: their place in `ORDER`."""
     return (ORDER.index(mixer) if mixer in ORDER else len(ORDER), mixer)
 
 

@@ -23,6 +23,7 @@ def limited(limit, error, tried):
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB"),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"),
         RuntimeError("CUDA error: out of memory"),
+        RuntimeError("could not create a primitive"),
         MemoryError(),
     ],
 )
@@ -35,9 +36,11 @@ def test_the_batch_is_halved_until_it_fits(error):
 
 def test_odd_sizes_halve_too_and_one_picture_is_the_end():
     tried = []
-    with pytest.raises(SemabenchError, match="batch size 1"):
+    with pytest.raises(SemabenchError, match=r"batch size 1$"):
         halve_until_it_fits(limited(0, MemoryError(), tried), 7)
     assert tried == [7, 3, 1]
+    with pytest.raises(SemabenchError, match=r"batch size 1 \(could not create a primitive\)"):
+        halve_until_it_fits(limited(0, RuntimeError("could not create a primitive\n"), tried), 1)
 
 
 def test_other_errors_are_not_answered_by_a_smaller_batch():

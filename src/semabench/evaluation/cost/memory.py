@@ -17,6 +17,7 @@ _SIGNS = (
     "can't allocate memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
+    "could not create a primitive",  # oneDNN's, on a CPU: it does not say why
 )
 
 
@@ -42,8 +43,10 @@ def halve_until_it_fits(attempt: Callable[[int], Result], size: int) -> tuple[in
         except Exception as error:
             if not ran_out_of_memory(error):
                 raise
+            reason = str(error).partition("\n")[0]
         # Outside the handler: its traceback would keep the tensors of the failed step alive.
         free_memory()
         if size == 1:
-            raise SemabenchError("out of memory even at batch size 1")
+            told = f" ({reason})" if reason else ""
+            raise SemabenchError(f"out of memory even at batch size 1{told}")
         size //= 2

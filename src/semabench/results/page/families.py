@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
+from semabench.results.page.cost import tables_of_cost
 from semabench.results.page.family import Family, Figure
 from semabench.results.page.lines import of_cost, of_dispersion, over_seeds
-from semabench.results.record import Record
-from semabench.results.study_summary import CALIBRATION
+from semabench.results.page.study import of_study
 
 _POWER = (
     "Both axes are logarithmic, so a power law is a straight line: when the side doubles, a cost "
     "that is linear in the tokens grows fourfold, and a quadratic one sixteenfold."
 )
-
-
-def _study_panel(row: Record) -> str:
-    """Name what rows of a study must share to be in one panel."""
-    parts = (
-        row.dataset,
-        f"{row.pairs} pairs" if row.pairs else "",
-        f"trained at {row.train_resolutions} px",
-        "" if row.readout == "query" else f"read-out {row.readout}",
-        "" if row.depth == 1 else f"{row.depth} blocks",
-        "calibration" if CALIBRATION in row.fingerprint else "",
-        f"chance {100 / row.classes:g} %" if row.classes else "",
-    )
-    return ", ".join(filter(None, parts))
 
 
 FAMILIES: tuple[Family, ...] = (
@@ -69,28 +55,33 @@ FAMILIES: tuple[Family, ...] = (
         measure="cost",
         title="Cost",
         about="Random pictures, weights at random: medians over timed windows, the models in turn, "
-        "each in a process of its own.",
+        "each in a process of its own. Figures show the largest batch that all resolutions share, "
+        "or the largest of each; tables show all.",
         lines=of_cost,
         figures=(
-            Figure("resolution", "images_per_second", f"Higher is better. {_POWER}"),
+            Figure("resolution", "images_per_second", f"Higher is better. {_POWER}", table=False),
             Figure(
                 "resolution",
                 "latency_ms",
                 "Lower is better. Time of one whole batch: compare models at equal batch sizes, "
                 "which the points tell.",
+                table=False,
             ),
             Figure(
                 "resolution",
                 "peak_memory_mib",
                 "Lower is better, and only comparable at equal batch sizes. On a GPU the model's "
                 "own allocations, on a CPU the whole process.",
+                table=False,
             ),
             Figure(
                 "resolution",
                 "joules_per_image",
                 "Lower is better. Energy of the whole device, idle power included.",
+                table=False,
             ),
         ),
+        more=tables_of_cost,
     ),
     Family(
         measure="dispersion",
@@ -140,14 +131,15 @@ FAMILIES: tuple[Family, ...] = (
         title="Study",
         about="Drawn tasks that isolate one ability each; a model is trained on small pictures and "
         "tested as they, and so the number of tokens n, grow (docs/study.md).",
-        lines=over_seeds(panel=_study_panel),
+        lines=of_study,
         figures=(
             Figure(
                 "tokens",
                 "top1",
                 "Higher is better; each panel names its task's chance. Nothing but the size "
                 "changes to the right: what a line keeps there is what the mixer can still do at "
-                "more tokens than it was trained on.",
+                "more tokens than it was trained on. Where models are trained at each size, every "
+                "point is a model of its own.",
             ),
         ),
     ),

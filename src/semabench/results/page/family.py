@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from semabench.results.page.quantity import Value
 from semabench.results.record import Record
+
+if TYPE_CHECKING:
+    from semabench.results.page.tables import Table
 
 
 @dataclass(frozen=True)
@@ -70,10 +74,16 @@ class Figure:
 
 @dataclass(frozen=True)
 class Family:
-    """All that the page knows about the rows of one ``measure``."""
+    """All that the page knows about the rows of one ``measure``.
+
+    Attributes:
+        figures: each with the table of its numbers.
+        more: tables of what is worked out from the rows, below those.
+    """
 
     measure: str
     title: str
     about: str
     lines: Lines
     figures: tuple[Figure, ...]
+    more: Callable[[Sequence[Record]], list[Table]] | None = None

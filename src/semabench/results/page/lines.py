@@ -11,11 +11,15 @@ from semabench.results.page.quantity import Value
 from semabench.results.record import Record
 
 
-def over_seeds(panel: Callable[[Record], str] = lambda _: "") -> Lines:
+def over_seeds(
+    panel: Callable[[Record], str] = lambda _: "",
+    order: Callable[[Record], tuple[int, str]] = lambda _: (0, ""),
+) -> Lines:
     """Return what makes lines of runs that differ by their seed alone: means over seeds.
 
     Args:
         panel: what separates rows that no line may join: the task of a study, say.
+        order: what the lines of a panel are sorted by; equal ones stay as they come.
     """
 
     def lines(records: Sequence[Record], fields: Sequence[str]) -> list[Line]:
@@ -24,7 +28,7 @@ def over_seeds(panel: Callable[[Record], str] = lambda _: "") -> Lines:
             panels.setdefault(panel(record), []).append(record)
         found = []
         for name, rows in panels.items():
-            for line in summary.summarise(rows):
+            for line in summary.summarise(sorted(rows, key=order)):
                 points = tuple(_mean(cell, fields) for cell in line.cells.values())
                 behind = tuple(row for cell in line.cells.values() for row in cell.records)
                 first = line.first

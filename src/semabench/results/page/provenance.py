@@ -32,7 +32,7 @@ _TOLD: tuple[tuple[str, Callable[[Record], str]], ...] = (
     ("recipe", _one("recipe")),
     ("training config", _one("config", most=_SHORT)),
     ("epochs", _one("epochs")),
-    ("trained at", _one("train_resolution", "{} px")),
+    ("trained at", lambda row: row.trained_at),
     ("weights", _one("weights")),
     ("checkpoint", _one("checkpoint", most=_SHORT)),
     ("seed", _one("seed")),

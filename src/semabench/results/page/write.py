@@ -39,11 +39,11 @@ def write_page(
         SemabenchError: no row that a family shows, or the file cannot be written.
     """
     grouped = [(f, [r for r in records if r.measure == f.measure]) for f in families]
-    shown = [(family, _lines(family, rows)) for family, rows in grouped if rows]
-    shown = [(family, lines) for family, lines in shown if lines]
+    lined = [(family, rows, _lines(family, rows)) for family, rows in grouped if rows]
+    shown = [(family, rows, lines) for family, rows, lines in lined if lines]
     if not shown:
         raise SemabenchError("no rows that the page can show: evaluate a run first.")
-    known = {family.measure for family, _ in shown}
+    known = {family.measure for family, *_ in shown}
     left_out = Counter(record.measure for record in records if record.measure not in known)
     atomic_write(path, _render(records, shown, left_out))
     return path
@@ -56,15 +56,15 @@ def _lines(family: Family, rows: Sequence[Record]) -> list[Line]:
 
 def _render(
     records: Sequence[Record],
-    shown: Sequence[tuple[Family, Sequence[Line]]],
+    shown: Sequence[tuple[Family, Sequence[Record], Sequence[Line]]],
     left_out: Counter[str],
 ) -> str:
     import jinja2
 
-    every = [line for _, lines in shown for line in lines]
+    every = [line for _, _, lines in shown for line in lines]
     look = looks((line.mixer_or_model, line.name) for line in every)
     sections = []
-    for family, lines in shown:
+    for family, rows, lines in shown:
         shared, differing = provenance(lines)
         sections.append(
             {
@@ -72,10 +72,10 @@ def _render(
                 "title": family.title,
                 "about": family.about,
                 "figures": figures(family, lines, look),
-                "tables": tables(family, lines),
+                "tables": tables(family, lines) + (family.more(rows) if family.more else []),
                 "shared": shared,
                 "differing": differing,
-                "rows": len({id(row) for line in lines for row in line.records}),
+                "rows": len(rows),
             }
         )
     style = style_sheet() + _asset("page.css")

@@ -88,7 +88,6 @@ def run_job(job: Callable[[Any], float | None], composed: Any) -> float | None:
     """
     if not _in_sweep():
         with one_line_errors():
-            _require_sweep_for_its_parts()
             result = job(composed)
             if path := os.environ.get(RESULT_FILE):
                 atomic_write(Path(path), json.dumps(result))
@@ -109,20 +108,6 @@ def _in_sweep() -> bool:
     from hydra.types import RunMode
 
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
-
-
-def _require_sweep_for_its_parts() -> None:
-    """Refuse a launcher or a sweeper without -m, which Hydra would leave unused: a run meant for
-    Slurm would train here.
-    """
-    from hydra.core.hydra_config import HydraConfig
-
-    if not HydraConfig.initialized():
-        return
-    choices = HydraConfig.get().runtime.choices
-    for group, usual in (("hydra/launcher", "basic"), ("hydra/sweeper", "grid")):
-        if (chosen := choices.get(group, usual)) not in (usual, "basic"):
-            raise SemabenchError(f"{group}={chosen} is for sweeps: add -m, even for one run.")
 
 
 @contextlib.contextmanager

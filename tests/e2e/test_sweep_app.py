@@ -126,16 +126,6 @@ def test_wrong_arguments_are_told(workplace, tmp_path, monkeypatch, capfd, argum
     assert not list(tmp_path.rglob("checkpoints"))
 
 
-@pytest.mark.parametrize("argument", ["hydra/launcher=slurm", "hydra/sweeper=tune"])
-def test_a_part_of_sweeps_without_m_does_not_train_here(
-    workplace, tmp_path, monkeypatch, capfd, argument
-):
-    arguments = (*SWEEP, argument, f"output_root={tmp_path}")
-    assert run_here("train.py", *arguments, cwd=workplace, patch=monkeypatch) == 2
-    assert f"error: {argument} is for sweeps: add -m" in capfd.readouterr().err
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize(
     ("missing", "argument"),
     [

@@ -8,14 +8,7 @@ from typing import Any
 
 from semabench.errors import SemabenchError
 from semabench.run_name import identity
-from semabench.training.checkpoint import (
-    BEST,
-    DIRECTORY,
-    LAST,
-    PREVIOUS,
-    SET_ASIDE,
-    read_checkpoint,
-)
+from semabench.training.checkpoint import BEST, DIRECTORY, LAST, PREVIOUS, read_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +43,7 @@ def resume_path(resume: str, run_dir: Path) -> Path | None:
     if found is None and any((run_dir / DIRECTORY / n).exists() for n in (LAST, PREVIOUS, BEST)):
         raise SemabenchError(
             f"no checkpoint in {run_dir / DIRECTORY} can be read: bring one back, or start anew "
-            f"with resume=never, which keeps them in {SET_ASIDE}."
+            "with resume=never, which keeps them beside the new ones."
         )
     return found
 

@@ -40,7 +40,8 @@ def test_an_unwritable_place_is_one_line(tmp_path):
 
 
 def test_a_full_disk_is_one_line():
-    with pytest.raises(SemabenchError, match="No space left"), atomic_path_on_full_disk():
+    told = r"No space left on device: free some space"
+    with pytest.raises(SemabenchError, match=told), atomic_path_on_full_disk():
         pass
 
 

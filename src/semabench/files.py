@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterator
@@ -72,7 +73,9 @@ def sha256_file(path: Path, advance: Callable[[int], None] | None = None) -> str
 
 
 def _cannot_write(path: Path, error: OSError) -> SemabenchError:
-    return SemabenchError(f"cannot write {path}: {error.strerror or error}.")
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    advice = ": free some space, then start again" if full else ""
+    return SemabenchError(f"cannot write {path}: {error.strerror or error}{advice}.")
 
 
 def _remove(path: Path) -> None:

@@ -92,3 +92,14 @@ def test_mixing_can_be_rare_or_off():
     torch.manual_seed(0)
     mixed = sum(rare(images, labels)[1] is not labels for _ in range(400))
     assert 70 <= mixed <= 130  # 100 expected, standard deviation 8.7
+
+
+def test_cutmix_is_chosen_as_often_as_told():
+    images = torch.rand(2, 1, 16, 16) + torch.tensor([0.0, 9.0]).view(2, 1, 1, 1)
+    mix = Mix(2, mixup=0.8, cutmix=1.0, prob=1.0, switch_prob=0.8)
+    torch.manual_seed(1)
+    chosen = 0
+    for _ in range(400):
+        mixed, _ = mix(images, torch.arange(2))
+        chosen += bool(((mixed == images) | (mixed == images.flip(0))).all())
+    assert 295 <= chosen <= 345  # 320 expected, standard deviation 8

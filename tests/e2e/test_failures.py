@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import re
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 from apps import REPOSITORY, TINY, environment, run_here, start
+from lightning.pytorch.loggers import CSVLogger
 
 from semabench.errors import SemabenchError
 from semabench.training.checkpoint_file import read_checkpoint
@@ -108,6 +110,24 @@ def test_a_full_disk_at_a_checkpoint(trained, small_disk, monkeypatch, capfd):
     assert read_checkpoint(last(small_disk))["global_step"] == 9
     assert not list(small_disk.rglob("*.partial"))
     (small_disk / "filler").unlink()
+    assert_it_goes_on(arguments, trained.cwd, capfd, monkeypatch, trained)
+
+
+def test_a_full_disk_between_checkpoints(trained, tmp_path, monkeypatch, capfd):
+    """The metrics of a step are the first that find no room."""
+    arguments = (*SHORT, f"output_root={tmp_path}", "trainer.log_every_n_steps=1")
+
+    def fail(self: CSVLogger) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        at_step(patch, 12, lambda: patch.setattr(CSVLogger, "save", fail))
+        assert run_here("train.py", *arguments, cwd=trained.cwd, patch=patch) == 2
+    line = error_line(capfd.readouterr().err)
+    assert re.search(r"cannot write to .*/stress/.*: No space left on device; free some", line), (
+        line
+    )
+    assert read_checkpoint(last(tmp_path))["global_step"] == 9
     assert_it_goes_on(arguments, trained.cwd, capfd, monkeypatch, trained)
 
 

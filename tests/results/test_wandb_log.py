@@ -3,6 +3,7 @@ import os
 import sys
 
 import pytest
+import wandb
 from offline_run import read_offline_run
 from rows import row
 
@@ -52,6 +53,26 @@ def test_online_without_network_warns_and_goes_offline(monkeypatch, caplog):
 def test_online_without_login_warns_and_goes_offline(caplog):
     assert wandb_mode("online") == "offline"
     assert "wandb login" in caplog.text
+
+
+def test_a_server_that_fails_at_the_start_is_left_for_a_process_of_its_own(
+    tmp_path, monkeypatch, caplog
+):
+    """The one that was to start online keeps the id: offline, it would be "in use"."""
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setattr(wandb_log, "_reachable", lambda: True)
+    happened = []
+
+    def init(*, mode, **_):
+        happened.append(mode)
+        if mode == "online":
+            raise wandb.errors.CommError("503\nand more")
+
+    monkeypatch.setattr(wandb, "init", init)
+    monkeypatch.setattr(wandb, "teardown", lambda: happened.append("teardown"))
+    start_run(tmp_path, "abc", project="p", name="n", mode="online")
+    assert happened == ["online", "teardown", "offline"]
+    assert "W&B: 503: logging offline." in caplog.text
 
 
 def test_auto_follows_the_environment_and_other_modes_are_taken_as_they_are(monkeypatch):

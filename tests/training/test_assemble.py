@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from semabench.config import DataConfig, ModelConfig, RecipeConfig, TrainConfig
 from semabench.errors import SemabenchError
 from semabench.models import build_model
-from semabench.training.assemble import create_model
+from semabench.training.assemble import create_model, create_module
 from semabench.training.checkpoint import AtomicCheckpointIO
 
 
@@ -70,3 +72,16 @@ def test_a_model_of_one_resolution_has_no_schedule():
     assert create_model(config("vim_nano", schedule=schedule), 3)
     with pytest.raises(SemabenchError, match="built for one resolution"):
         create_model(config("deit_tiny_patch16_224", schedule=schedule), 3)
+
+
+@pytest.mark.parametrize("where", ["device", "cpu"])
+def test_pixels_are_augmented_once_where_the_data_say(where):
+    """By the batch's device, or by the loader's workers; rectangles are erased on the device."""
+    made = config("sema_nano")
+    made.data.augment_on = where
+    made.recipe.rand_augment, made.recipe.random_erase = "rand-m9-mstd0.5-inc1", 0.25
+    data = SimpleNamespace(classes=["a", "b"], steps_per_epoch=3, fingerprint="f", augment=None)
+    module = create_module(made, create_model(made, 2), data)
+    assert bool(module.augment.pixels) == (where == "device")
+    assert (data.augment is not None and data.augment.rand_augment is not None) == (where == "cpu")
+    assert module.augment.random_erase == 0.25

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from small_run import fit, small_batches, small_module
 from torch import nn
 
 from semabench.config import RecipeConfig
@@ -145,3 +146,16 @@ def test_pixels_are_augmented_before_and_erased_after_normalisation(monkeypatch)
     monkeypatch.setattr(module, "counts", type("Counts", (), {"add": lambda *_: None})())
     module.validation_step((images, labels), 0)
     assert torch.equal(seen[2], module.normalize(images))  # as they are
+
+
+def test_the_averaged_weights_predict_without_dropout():
+    """Lightning puts a module's parts into training mode, but not those that were out of it."""
+    modes = set()
+
+    class Watch(L.Callback):
+        def on_train_batch_end(self, trainer, pl_module, *_):
+            modes.add((pl_module.model.training, pl_module.ema.module[1].training))
+
+    model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(48, 4))
+    fit(small_module(2, model=model), small_batches(2), [Watch()])
+    assert modes == {(True, False)}

@@ -47,10 +47,18 @@ def test_damaged_checkpoints_are_skipped_with_a_warning(
     for name in damaged:
         content = (directory / name).read_bytes()
         (directory / name).write_bytes(content[: len(content) // 2])
-    assert resume_path("auto", tmp_path) == (directory / found if found else None)
-    if "last.ckpt" in damaged:
-        assert caplog.text.count("is damaged") == len(damaged)
-        assert caplog.text.count("It is skipped") == len(damaged)
+    if found:
+        assert resume_path("auto", tmp_path) == directory / found
+        # And those of another run, by its name.
+        assert resume_path(str(tmp_path), tmp_path / "other") == directory / found
+    else:  # nothing is overwritten by a run that starts from zero
+        with pytest.raises(SemabenchError, match=r"can be read: bring one back, or .*resume=never"):
+            resume_path("auto", tmp_path)
+        with pytest.raises(SemabenchError, match="is no run's directory: it has no checkpoint"):
+            resume_path(str(tmp_path), tmp_path / "other")
+    if "last.ckpt" in damaged:  # told at each of the two looks
+        assert caplog.text.count("is damaged") == 2 * len(damaged)
+        assert caplog.text.count("It is skipped") == 2 * len(damaged)
 
 
 def describe(**changes):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from small_run import BATCH, fit, small_batches, small_module
 from torch import nn
 
 from semabench.training import throughput as module_under_test
+from semabench.training.module import Classifier
 from semabench.training.profiling import Profile
 from semabench.training.throughput import Throughput, Waiting
 from semabench.training.utilisation import flops_per_image, peak_flops
@@ -79,6 +81,60 @@ def test_the_time_left_is_the_pace_times_the_steps(monkeypatch):
     fit(small_module(STEPS, model=model, mesa=0.0), Loader(0), [Ask(3, BATCH, waiting), waiting])
     (hours,) = found
     assert 6 * 0.02 / 3600 < hours < 6 * 0.5 / 3600
+
+
+def test_the_figures_by_hand(monkeypatch):
+    """Two devices of 1 TFLOP/s, as many GMACs as a side has pixels, MESA in the second epoch."""
+    clock, told = [100.0], []
+
+    def look(module, values, *, in_bar):
+        told.append({name.removeprefix("train/"): value for name, value in values.items()})
+        assert in_bar
+
+    monkeypatch.setattr(module_under_test.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(module_under_test, "log_values", look)
+    monkeypatch.setattr(module_under_test, "count_gmacs", lambda model, resolution: resolution)
+    module = small_module(4, epochs=2, mesa_start=0.5)
+    trainer = SimpleNamespace(
+        global_step=0, is_last_batch=False, current_epoch=0, world_size=2, is_global_zero=True,
+        strategy=SimpleNamespace(reduce=lambda value, reduce_op: value),
+        datamodule=SimpleNamespace(resolution_at=lambda epoch: 32 * (epoch + 1)),
+    )  # fmt: skip
+    waiting = Waiting()
+    speed = Throughput(2, 8, waiting)
+    speed._peak = 1e12
+
+    def epoch(number, seconds):
+        """Four steps, each after a tenth of its time without data."""
+        trainer.current_epoch = number
+        monkeypatch.setattr(Classifier, "current_epoch", number)
+        for callback in (speed, waiting):
+            callback.on_train_epoch_start(trainer, module)
+        for step in range(4):
+            clock[0] += 0.1 * seconds
+            waiting.on_train_batch_start(trainer, module, None, step)
+            clock[0] += 0.9 * seconds
+            trainer.global_step += 1
+            trainer.is_last_batch = step == 3
+            for callback in (speed, waiting):
+                callback.on_train_batch_end(trainer, module, {}, None, step)
+
+    speed.on_train_start(trainer, module)
+    epoch(0, seconds=1.0)
+    clock[0] += 10.0  # validation
+    epoch(1, seconds=0.5)
+    assert [look["images_per_second"] for look in told] == pytest.approx([8, 8, 16, 16])
+    assert [look["data_wait_percent"] for look in told] == pytest.approx([10, 10, 10, 10])
+    # Two FLOPs a multiply-add, three passes, four with MESA's teacher, of two devices' peak.
+    expected = [8 * 2e9 * 32 * 3, 16 * 2e9 * 64 * 4]
+    assert [look["mfu_percent"] for look in told[1:3]] == pytest.approx(
+        [100 * flops / 2e12 for flops in expected]
+    )
+    # By the pace since the first look, at 102 s: 2 s for 2 steps; 13 s for 4; 14 s for 6.
+    assert "hours_left" not in told[0]
+    left = [look["hours_left"] * 3600 for look in told[1:]]
+    assert left == pytest.approx([4 * 1.0, 2 * 13 / 4, 0])
+    assert (speed.images, speed.seconds) == (32, pytest.approx(2.0))  # of the epoch
 
 
 @pytest.mark.parametrize(

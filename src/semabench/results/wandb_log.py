@@ -112,6 +112,8 @@ def start_run(
     Raises:
         SemabenchError: an unknown mode, or wandb cannot write its files.
     """
+    # Reports on itself that W&B sends to its makers: without network it tries for half a minute.
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
 
     mode = wandb_mode(mode)
@@ -136,6 +138,7 @@ def start_run(
             )
         except wandb.errors.Error as error:
             log.warning("W&B: %s: logging offline.", str(error).splitlines()[0])
+            wandb.teardown()  # its process keeps the id for the run that did not start
             mode = "offline"
     try:
         return wandb.init(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,7 +23,8 @@ class StepLogger(WandbLogger):
     """Logs at the optimiser's step, so that a resumed run goes on where its curves ended.
 
     W&B's own process may be gone: Slurm ends every process of a job, that one at once, ours when
-    its step is stored. No training fails for it; the next start logs on, in the same run.
+    its step is stored; or its disk is full. No training fails for it; the next start logs on, in
+    the same run.
     """
 
     gone = False
@@ -42,20 +43,32 @@ class StepLogger(WandbLogger):
     def close(self) -> None:
         """End the W&B run."""
         try:
-            self.experiment.finish()
+            with _no_tracebacks():
+                self.experiment.finish()
         except Exception as error:
             self._lost(error)
         if self.gone:
             import wandb
 
-            with contextlib.suppress(Exception):  # or it would try once more when Python ends
+            # Or it would try once more when Python ends.
+            with contextlib.suppress(Exception), _no_tracebacks():
                 wandb.teardown()
 
     def _lost(self, error: Exception) -> None:
         if not self.gone:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            log.warning("W&B's process is gone (%s): it logs no more in this start.", reason)
+            log.warning("W&B fails (%s): it logs no more in this start.", reason)
         self.gone = True
+
+
+@contextlib.contextmanager
+def _no_tracebacks() -> Iterator[None]:
+    """Let W&B's own log fail in silence, where its disk is full."""
+    before, logging.raiseExceptions = logging.raiseExceptions, False
+    try:
+        yield
+    finally:
+        logging.raiseExceptions = before
 
 
 def create_logger(config: TrainConfig, run_dir: Path) -> Logger | None:

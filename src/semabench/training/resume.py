@@ -19,6 +19,10 @@ def resume_path(resume: str, run_dir: Path) -> Path | None:
 
     Args:
         resume: ``auto``, ``never``, or the path of a checkpoint or of a run directory.
+
+    Raises:
+        SemabenchError: there are checkpoints, but none can be read: going on without them would
+            overwrite them; or there is none where ``resume`` says.
     """
     if resume == "never":
         return None
@@ -29,10 +33,20 @@ def resume_path(resume: str, run_dir: Path) -> Path | None:
                 f"resume={resume}: there is no checkpoint of that name; besides a path, auto and "
                 "never are known."
             )
-        path = path / DIRECTORY / LAST if path.is_dir() else path
-        read_checkpoint(path)
-        return path
-    return newest_checkpoint(run_dir / DIRECTORY)
+        if not path.is_dir():
+            read_checkpoint(path)
+            return path
+        found = newest_checkpoint(path / DIRECTORY)
+        if found is None:
+            raise SemabenchError(f"resume={resume} is no run's directory: it has no checkpoint.")
+        return found
+    found = newest_checkpoint(run_dir / DIRECTORY)
+    if found is None and any((run_dir / DIRECTORY / n).exists() for n in (LAST, PREVIOUS, BEST)):
+        raise SemabenchError(
+            f"no checkpoint in {run_dir / DIRECTORY} can be read: bring one back, or start anew "
+            "with resume=never, which keeps them beside the new ones."
+        )
+    return found
 
 
 def newest_checkpoint(directory: Path) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import signal
@@ -129,6 +130,13 @@ def _fit(
         raise SemabenchError(
             f"a worker of the folder loader failed: {first_line(error)} (if memory ran "
             "out, set fewer data.num_workers); the same command goes on from the last checkpoint."
+        ) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise SemabenchError(  # metrics of a step: a checkpoint tells by itself
+            f"cannot write to {error.filename or trainer.default_root_dir}: {error.strerror}; free "
+            "some space, and the same command goes on from the last checkpoint."
         ) from error
     except SystemExit as interrupted:
         if trainer.received_sigterm:  # before the first step: there is nothing to store

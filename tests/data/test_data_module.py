@@ -1,0 +1,44 @@
+"""The data module: what each process of a machine gets of its cores and of its batches."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from semabench.config import DataConfig
+from semabench.data import module
+from semabench.data.module import ImageDataModule
+
+
+@pytest.fixture
+def data(dataset):
+    config = DataConfig(
+        name="d", packed=str(dataset.packed), source=str(dataset.source), loader="folder",
+        resolution=48,
+    )  # fmt: skip
+    return ImageDataModule(config, batch_size=12, seed=3)
+
+
+@pytest.mark.parametrize(("local", "workers"), [(None, 12), ("1", 12), ("5", 2), ("24", 1)])
+def test_processes_of_a_machine_share_its_cores(data, monkeypatch, local, workers):
+    monkeypatch.setattr(module, "worker_count", lambda told: told or 12)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    if local is not None:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", local)
+    assert (data._workers() or 12) == workers
+    data.config.num_workers = 7  # as told
+    assert data._workers() == 7
+
+
+def test_each_process_loads_its_own_share(data):
+    data.config.num_workers = 1
+    labels = {"train": [], "val": []}
+    for rank in range(3):
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=3)
+        train, val = data.train_dataloader(), data.val_dataloader()
+        assert (train.batch_size, val.batch_size, len(train)) == (4, 4, data.steps_per_epoch)
+        labels["train"].append([samples.keys for _, _, samples in train])
+        labels["val"] += [found[found >= 0] for _, found in val]
+    for ranks in zip(*labels["train"], strict=True):
+        assert len({int(key) for keys in ranks for key in keys}) == 12
+    assert torch.cat(labels["val"]).bincount().tolist() == [7, 7, 7]  # each picture once

@@ -166,7 +166,7 @@ def test_without_two_values_of_m_there_is_no_plot_against_m(tmp_path):
 
 def test_the_committed_rows_give_the_numbers_in_the_text():
     rows = read_rows(REPOSITORY / "results/study-h200.csv")
-    assert len({row.key for row in rows}) == len(rows) == 760
+    assert len({row.key for row in rows}) == len(rows) == 836
     way = next(way for way in study_ways(rows) if len(way.sizes) == 3)
     curves = {(panel.task, panel.pairs): panel.curves for panel in way.panels}
     text = (REPOSITORY / "docs/study.md").read_text()
@@ -183,6 +183,31 @@ def test_the_committed_rows_give_the_numbers_in_the_text():
         for task, pairs, found in ends:
             points = told(task, mixer, pairs)
             assert found.replace("100.0", "100") == f"{points[0]} → {points[-1]}"
+
+
+def test_the_other_trainings_and_read_outs_in_the_text_are_committed_rows():
+    ways = study_ways(read_rows(REPOSITORY / "results/study-h200.csv"))
+    text = (REPOSITORY / "docs/study.md").read_text()
+
+    def told(curves, size):
+        cells = []
+        for estimate in (curves[mixer][size] for mixer in MIXERS if mixer in curves):
+            cells.append(
+                f"{estimate.mean:.1f} ± {estimate.stderr:.1f}".replace("100.0 ± 0.0", "100")
+            )
+        return " | ".join(cells)
+
+    lines = [
+        told(panel.curves, size)
+        for way in ways
+        for panel in way.panels
+        if panel.first.readout != "query"
+        for size in (128, 256, 512, 1024)
+    ]
+    (each,) = trained_at_each(ways)
+    lines += [told(each.curves, size) for size in (128, 256)]
+    assert len(lines) == 10
+    assert all(f" | {cells} |" in text for cells in lines)
 
 
 @pytest.mark.parametrize(

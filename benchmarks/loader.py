@@ -163,6 +163,9 @@ def rate(epoch: Epoch, batch: int, skip: int, seconds: float) -> float:
 
 def serve(pipe: Connection, name: str, folder: Path, batch: int, workers: int) -> None:
     """Make one loader, and time a window of so many seconds whenever asked for it."""
+    from semabench.evaluation.workers.serve import end_with_parent
+
+    end_with_parent(pipe)
     epoch = LOADERS[name](folder, batch, workers)
     skip = 2 * workers if name.startswith("torchvision") else 0
     while (seconds := pipe.recv()) is not None:
@@ -214,7 +217,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0, help="of a window")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--loaders", nargs="+", default=list(LOADERS), choices=list(LOADERS))
-    parser.add_argument("--patience", type=float, default=120.0, help="seconds, for an answer")
+    parser.add_argument("--patience", type=float, default=60.0, help="seconds, for an answer")
     parser.add_argument("--only-make", action="store_true", help="the pictures, and stop")
     parser.add_argument("--out", type=Path, help="folder for loader.json")
     options = parser.parse_args()

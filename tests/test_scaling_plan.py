@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +23,7 @@ from scaling import (
     reduce_seconds,
 )
 
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 MODEL = Measured(
     batch=100, step_seconds=0.1, gradient_bytes=100_000_000, validation_images_per_second=1e9
@@ -78,3 +81,22 @@ def test_validation_and_checkpoints_are_added_to_an_epoch():
     plain = predict(MODEL, 1, IDLE).hours
     machine = Machine(**{**vars(IDLE), "checkpoint": 6.0})
     assert predict(MODEL, 1, machine).hours - plain == pytest.approx(300 * 6 / 3600)
+
+
+def rows_of(*options: str) -> list[str]:
+    told = subprocess.run(
+        [sys.executable, BENCHMARKS / "scaling.py", *options],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    return [line for line in told.splitlines() if line.startswith("| sema_")]
+
+
+def test_the_page_shows_what_the_script_prints():
+    page = (BENCHMARKS.parent / "docs/scaling.md").read_text()
+    rows = rows_of()
+    assert len(rows) == 21
+    assert [line for line in page.splitlines() if line.startswith("| sema_")] == rows
+    few = rows_of("--cores", "8", "--gpus", "8", "--models", "sema_tiny")[0]
+    assert re.search(r"(\d+ %) \(`--cores 8`\)", page)[1] == few.split("|")[5].strip()

@@ -1,34 +1,48 @@
-"""The GPU's energy counter, with a stand-in: what a block took, and when nothing tells."""
+"""The GPU's energy counter, with a stand-in: power between its steps; when nothing tells."""
+
+import itertools
+import time
 
 import pytest
 import torch
 
 from semabench.evaluation.cost import energy
-from semabench.evaluation.cost.energy import EnergyMeter
+from semabench.evaluation.cost.energy import PowerMeter, mean_watts
 
 CUDA = torch.device("cuda", 0)
 
 
-def measured(monkeypatch, *readings):
-    """Joules of a block before and after which the counter reads these millijoules."""
-    told = iter(readings)
-    monkeypatch.setattr(energy, "_counter", lambda index: lambda: next(told))
-    with EnergyMeter(CUDA) as meter:
-        assert meter.joules is None
-    return meter.joules
+def test_power_is_counted_between_the_first_and_the_last_step():
+    """Whatever the block took before the first and after the last."""
+    assert mean_watts([(1.0, 5_000), (1.1, 40_000), (1.5, 255_000)]) == pytest.approx(500)
+    assert mean_watts([(1.0, 5_000)]) is None
+    assert mean_watts([]) is None
 
 
-@pytest.mark.parametrize(
-    ("before", "after", "joules"),
-    [(5_000, 8_500, 3.5), (5_000, 5_000, None), (None, 8_500, None), (5_000, None, None)],
-)
-def test_a_block_takes_what_the_counter_moved_by(monkeypatch, before, after, joules):
-    assert measured(monkeypatch, before, after) == joules
+def test_a_block_is_watched_for_steps_of_the_counter(monkeypatch):
+    """300 W, in steps of 20 ms."""
+    began = time.perf_counter()
+    monkeypatch.setattr(
+        energy, "_counter", lambda index: lambda: int((time.perf_counter() - began) / 0.02) * 6_000
+    )
+    with PowerMeter(CUDA) as meter:
+        time.sleep(0.5)
+    assert meter.watts == pytest.approx(300, rel=0.25)  # a busy machine looks late
 
 
-def test_without_a_counter_there_is_no_energy(monkeypatch):
+@pytest.mark.parametrize("readings", [itertools.repeat(5_000), itertools.repeat(None)])
+def test_a_counter_that_does_not_move_or_tell_gives_no_power(monkeypatch, readings):
+    monkeypatch.setattr(energy, "_counter", lambda index: lambda: next(readings))
+    with PowerMeter(CUDA) as meter:
+        time.sleep(0.02)
+    assert meter
+    assert meter.watts is None
+
+
+def test_without_a_counter_there_is_no_power(monkeypatch):
     monkeypatch.setattr(energy, "_counter", lambda index: None)
     for device in (CUDA, torch.device("cpu")):
-        with EnergyMeter(device) as meter:
+        with PowerMeter(device) as meter:
             pass
-        assert meter.joules is None
+        assert not meter
+        assert meter.watts is None

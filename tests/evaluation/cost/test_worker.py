@@ -6,6 +6,7 @@ import torch
 from semabench.config_cost import CostModel
 from semabench.errors import SemabenchError
 from semabench.evaluation.cost.bare import backend_label, build_bare
+from semabench.evaluation.cost.energy import PowerMeter
 from semabench.evaluation.cost.worker import CostWorker
 from semabench.evaluation.cost.workload import Setting, Workload
 from semabench.evaluation.on_device import free_memory
@@ -132,8 +133,10 @@ def test_on_a_gpu_memory_is_the_models_own_and_energy_is_counted(mode):
         found[name] = worker.window(128, "eager", 16, prepared.steps)
     assert found["alone"].peak_memory_mib > 1
     assert found["beside"].peak_memory_mib < 1.5 * found["alone"].peak_memory_mib
+    counts = bool(PowerMeter(torch.device("cuda", 0)))
     for window in found.values():
-        assert window.joules is None or window.joules > 0
+        watts = counts and window.joules * 16 / window.seconds
+        assert 20 < watts < 1500 if counts else window.joules is None
 
 
 @pytest.mark.gpu

@@ -1,36 +1,71 @@
-"""Energy that a NVIDIA GPU counts itself, through its driver's management library (NVML)."""
+"""The power of a NVIDIA GPU by its own count of energy, through its driver's library, NVML."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import threading
+import time
+from collections.abc import Sequence
 from functools import cache
 from typing import Self
 
 import torch
 
+_POLL_SECONDS = 0.002
 
-class EnergyMeter:
-    """Measures the energy of a block: ``with EnergyMeter(device) as meter: ...``; ``meter.joules``.
+
+class PowerMeter:
+    """Measures a block's mean power: ``with PowerMeter(device) as meter: ...``; ``meter.watts``.
 
     The counter (``nvmlDeviceGetTotalEnergyConsumption``, mJ since the driver was loaded) is of the
-    whole GPU, idle power and other processes included, and moves in steps of some 20 to 100 ms:
-    short blocks are known no better than that. ``joules`` is None on a CPU, without the library,
-    and where the GPU does not count or has not moved its counter.
+    whole GPU, idle power and other processes included, and moves in steps of some 20 to 100 ms. A
+    thread looks for these steps, and what counts is what lies between the first and the last one.
+    So a block must do the same all the time, and last for at least two. ``watts`` is None on a CPU,
+    without the library, and where the GPU does not count or the counter has not moved twice.
+
+    The thread takes a little of a busy CPU: a block whose time is measured should be another one.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.read = _counter(device.index or 0) if device.type == "cuda" else None
-        self.joules: float | None = None
+        self.watts: float | None = None
+        self._steps: list[tuple[float, int]] = []
+        self._stop = threading.Event()
+
+    def __bool__(self) -> bool:
+        """Tell whether there is a counter."""
+        return self.read is not None
 
     def __enter__(self) -> Self:
-        self._start = self.read() if self.read else None
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        end = self.read() if self.read else None
-        if self._start is not None and end is not None and end > self._start:
-            self.joules = (end - self._start) / 1e3
+        self._stop.set()
+        self._thread.join()
+        self.watts = mean_watts(self._steps)
+
+    def _look(self) -> None:
+        before = self.read() if self.read else None
+        while self.read and not self._stop.wait(_POLL_SECONDS):
+            now, counted = time.perf_counter(), self.read()
+            if counted is not None and counted != before:
+                self._steps.append((now, counted))
+                before = counted
+
+
+def mean_watts(steps: Sequence[tuple[float, int]]) -> float | None:
+    """Return the mean power between the first and the last of the counter's steps.
+
+    Args:
+        steps: seconds at which the counter moved, and the millijoules that it moved to.
+    """
+    if len(steps) < 2:
+        return None
+    (start, first), (end, last) = steps[0], steps[-1]
+    return (last - first) / 1e3 / (end - start)
 
 
 class _Counter:

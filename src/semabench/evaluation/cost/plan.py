@@ -150,7 +150,7 @@ def estimate_seconds(jobs: Sequence[Job], config: CostConfig) -> float:
     total = 0.0
     for group in in_turn(jobs, config.peers):
         processes = len({(job.place, job.condition.mode) for job in group})
-        window = 1.5 * config.min_seconds + _BESIDE
+        window = 2.5 * config.min_seconds + _BESIDE  # timed, then again for its power
         total += _START * max(1.0, processes / worker_count(None))
         total += sum(compile_seconds(wave) for wave in waves(group, conditions(config)))
         total += len(group) * (_PREPARE + config.rounds * window)

@@ -15,7 +15,7 @@ from torch import Tensor
 from semabench.config_cost import CostModel
 from semabench.data.normalize import Normalize
 from semabench.evaluation.cost.bare import build_bare
-from semabench.evaluation.cost.energy import EnergyMeter
+from semabench.evaluation.cost.energy import PowerMeter
 from semabench.evaluation.on_device import autocast, peak_memory_mib, reset_peak_memory
 
 WARMUP = 2  # first steps of all, not timed: they choose algorithms and fill caches
@@ -117,6 +117,8 @@ class Workload:
     def window(self, execution: str, size: int, count: int, foreign_bytes: int) -> Window:
         """Time ``count`` steps, after ``SETTLE`` of them that are not timed.
 
+        Where the device counts its energy as many follow, whose power is taken for the timed ones'.
+
         Args:
             execution: ``eager`` or ``compiled``.
             size: of a batch.
@@ -127,13 +129,23 @@ class Workload:
         run, (images, labels) = self.forward(execution), self.batch(size)
         self._run(run, images, labels, SETTLE)
         reset_peak_memory(self.device)
-        with EnergyMeter(self.device) as energy:
-            seconds = self._run(run, images, labels, count)
+        seconds = self._run(run, images, labels, count)
         peak = peak_memory_mib(self.device)
         if peak is not None and self.device.type == "cuda":
             peak -= foreign_bytes / 2**20
-        joules = None if energy.joules is None else energy.joules / (count * size)
-        return Window(seconds, joules, peak)
+        watts = self._watts(run, images, labels, count)
+        return Window(seconds, None if watts is None else watts * seconds / size, peak)
+
+    def _watts(
+        self, run: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, count: int
+    ) -> float | None:
+        """Return the device's mean power during ``count`` steps; None where nothing tells."""
+        power = PowerMeter(self.device)
+        if not power:
+            return None
+        with power:
+            self._run(run, images, labels, count)
+        return power.watts
 
     def window_steps(self, seconds: float) -> int:
         """Return how many steps of this many seconds each a window needs."""

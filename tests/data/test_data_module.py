@@ -19,13 +19,30 @@ def data(dataset):
     return ImageDataModule(config, batch_size=12, seed=3)
 
 
-@pytest.mark.parametrize(("local", "workers"), [(None, 12), ("1", 12), ("5", 2), ("24", 1)])
-def test_processes_of_a_machine_share_its_cores(data, monkeypatch, local, workers):
-    monkeypatch.setattr(module, "worker_count", lambda told: told or 12)
-    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
-    if local is not None:
-        monkeypatch.setenv("LOCAL_WORLD_SIZE", local)
-    assert (data._workers() or 12) == workers
+STEP = {"SLURM_STEP_ID": "0", "SLURM_CPUS_ON_NODE": "12"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "may_use", "workers"),
+    [
+        ({}, 12, 12),
+        ({"LOCAL_WORLD_SIZE": "1"}, 12, 12),
+        ({"LOCAL_WORLD_SIZE": "5"}, 12, 2),
+        ({"LOCAL_WORLD_SIZE": "24"}, 12, 1),
+        ({"SLURM_NTASKS_PER_NODE": "4", "SLURM_CPUS_ON_NODE": "12"}, 12, 12),  # not of a step
+        (STEP, 12, 12),
+        (STEP | {"SLURM_NTASKS_PER_NODE": "4"}, 12, 3),
+        (STEP | {"SLURM_NTASKS_PER_NODE": "4"}, 3, 3),  # bound to its share
+        (STEP | {"SLURM_NTASKS_PER_NODE": "24"}, 12, 1),
+    ],
+)
+def test_processes_of_a_machine_share_its_cores(data, monkeypatch, environment, may_use, workers):
+    monkeypatch.setattr(module, "worker_count", lambda told: told or may_use)
+    for name in ("LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE", *STEP):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert (data._workers() or may_use) == workers
     data.config.num_workers = 7  # as told
     assert data._workers() == 7
 

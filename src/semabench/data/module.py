@@ -148,11 +148,20 @@ class ImageDataModule(L.LightningDataModule):
         return loader
 
     def _workers(self) -> int | None:
-        """Share the cores among the processes of this machine, unless told a number."""
-        local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        if self.config.num_workers is not None or local == 1:
+        """Share the cores among the processes of this machine, unless told a number.
+
+        torchrun binds its processes to no cores, srun where Slurm is set up to: then their share
+        is what they may use, and not to be shared once more.
+        """
+        if self.config.num_workers is not None:
             return self.config.num_workers
-        return max(1, worker_count(None) // local)
+        if "LOCAL_WORLD_SIZE" in os.environ:
+            return max(1, worker_count(None) // int(os.environ["LOCAL_WORLD_SIZE"]))
+        if "SLURM_STEP_ID" in os.environ:
+            on_node = int(os.environ.get("SLURM_CPUS_ON_NODE", worker_count(None)))
+            tasks = int(os.environ.get("SLURM_NTASKS_PER_NODE", "1"))
+            return max(1, min(worker_count(None), on_node // tasks))
+        return None
 
     def _place(self) -> tuple[int, int]:
         trainer = self.trainer

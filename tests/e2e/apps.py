@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import runpy
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -44,8 +45,11 @@ def run_here(app: str, *arguments: str, cwd: Path, patch: pytest.MonkeyPatch) ->
     patch.chdir(cwd)
     patch.setenv("NETRC", "/nonexistent")
     patch.setattr(sys, "argv", [str(REPOSITORY / app), *arguments])
+    heard = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
         runpy.run_path(str(REPOSITORY / app), run_name="__main__")
     except SystemExit as stopped:
         return int(stopped.code or 0)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, heard)  # a run that stops hears no more
     return 0

@@ -65,7 +65,7 @@ class Sweep(Trains):
 def training(pictures: Path, root: Path) -> tuple[str, ...]:
     return (
         *("experiment=stress", "recipe.epochs=3", f"output_root={root}/outputs"),
-        *(f"data.packed={pictures}", f"data.source={pictures}", "data.num_workers=1"),
+        *(f"data.source={pictures}", "data.num_workers=1"),
         *("trainer.log_every_n_steps=3", "trainer.save_every_n_steps=2"),
     )
 
@@ -94,6 +94,7 @@ def start_sweep(cluster: Cluster, pictures: Path, root: Path) -> Sweep:
     process = subprocess.Popen(
         [
             *(sys.executable, str(app), "-m", *training(pictures, root), "model=sema_nano,timm"),
+            f"data.packed={pictures}",
             *("trainer.devices=2", "hydra/launcher=slurm", "hydra.launcher.gpus_per_node=null"),
             *("hydra.launcher.partition=low", "hydra.launcher.timeout_min=30"),
             *("hydra.launcher.poll_seconds=1", "+hydra.launcher.additional_parameters.nodelist=n4"),
@@ -146,16 +147,17 @@ def jobs(cluster, pictures, tmp_path_factory) -> Iterator[Jobs]:
         options = f"--time=30 {options}"
         return submit(cluster, pictures, root / name, options, *arguments, hold=hold)
 
+    packed = f"data.packed={pictures}"
     # The workers of this loader are processes, which get the job's signals, too.
     folder = "data.loader=folder"
     two = "--nodes=2 --ntasks-per-node=1"
     sweep = start_sweep(cluster, pictures, root / "sweep")
     yield Jobs(
         disturbed=job("one", "--nodelist=n3", folder, hold="12,22"),
-        disturbed_pair=job("two", f"{two} --nodelist=n1,n2 --signal=USR1@90", hold="12,22"),
+        disturbed_pair=job("two", f"{two} --nodelist=n1,n2 --signal=USR1@90", packed, hold="12,22"),
         undisturbed=job("one-calm", "--nodelist=n5", folder),
-        undisturbed_pair=job("two-calm", f"{two} --nodelist=n5,n6"),
-        cancelled=job("cancelled", "--nodelist=n6", "logger=csv", hold="3"),
+        undisturbed_pair=job("two-calm", f"{two} --nodelist=n5,n6", packed),
+        cancelled=job("cancelled", "--nodelist=n6", packed, "logger=csv", hold="3"),
         sweep=sweep,
     )
     sweep.process.kill()

@@ -112,7 +112,13 @@ class StopOnSignal(Callback):
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
-        """Put the handlers back."""
+        """Put the handlers back.
+
+        A run that stops hears no further signal: of many processes one may get its own only after
+        it has stopped with the others, and would die of it instead of ending with the stop's code.
+        """
+        if isinstance(exception, Stopped):
+            signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
         self._put_back()
 
     def _put_back(self) -> None:

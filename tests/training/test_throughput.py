@@ -190,7 +190,10 @@ def test_waiting_is_the_devices_and_not_the_hosts(monkeypatch):
         model = nn.Sequential(nn.Flatten(), Busy(), nn.Linear(48, 4))
         module = small_module(STEPS, model=model, mesa=0.0)
         trainer = fit(module, Loader(seconds), [speed, waiting], "gpu", precision="bf16-mixed")
-        return float(trainer.callback_metrics["train/data_wait_percent"])
+        told = trainer.callback_metrics
+        most = torch.cuda.max_memory_allocated() / 2**30
+        assert 0 < float(told["train/memory_gib"]) <= most + 1e-6
+        return float(told["train/data_wait_percent"])
 
     monkeypatch.setattr(module_under_test, "peak_flops", lambda *_: None)  # there is no datamodule
     share(0.0)  # warm up

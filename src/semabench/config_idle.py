@@ -85,10 +85,12 @@ def _of_training(config: TrainConfig) -> Iterator[Idle]:
     if trainer.val_every_n_epochs > recipe.epochs:
         for key in ("data.val_resolution", "trainer.val_batch_size"):
             yield Idle(key, "as no epoch is validated", "lower trainer.val_every_n_epochs")
-    if trainer.compile is not None:
+    keys = ("trainer.compile_min_steps", "model.compiles")
+    if trainer.cuda_graphs:
+        yield from (Idle(key, "beside trainer.cuda_graphs=true, which compiles") for key in keys)
+    elif trainer.compile is not None:
         when = f"beside trainer.compile={str(trainer.compile).lower()}"
-        for key in ("trainer.compile_min_steps", "model.compiles"):
-            yield Idle(key, when, "set trainer.compile=null")
+        yield from (Idle(key, when, "set trainer.compile=null") for key in keys)
     if recipe.rand_augment is None and not recipe.color_jitter:
         needed = "set recipe.rand_augment or recipe.color_jitter"
         yield Idle("data.augment_on", "without RandAugment and colour jitter", needed)

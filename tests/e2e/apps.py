@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from semabench.signals import STOP
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 TINY = ("experiment=stress", "evaluate_at=[32,48]")
 
@@ -45,11 +47,12 @@ def run_here(app: str, *arguments: str, cwd: Path, patch: pytest.MonkeyPatch) ->
     patch.chdir(cwd)
     patch.setenv("NETRC", "/nonexistent")
     patch.setattr(sys, "argv", [str(REPOSITORY / app), *arguments])
-    heard = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    heard = {number: signal.getsignal(number) for number in STOP}
     try:
         runpy.run_path(str(REPOSITORY / app), run_name="__main__")
     except SystemExit as stopped:
         return int(stopped.code or 0)
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, heard)  # a run that stops hears no more
+        for number, handler in heard.items():  # a run that stops hears no more
+            signal.signal(number, handler)
     return 0

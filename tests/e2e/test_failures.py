@@ -22,6 +22,7 @@ from lightning.pytorch.loggers import CSVLogger
 from semabench.errors import SemabenchError
 from semabench.training.checkpoint_file import read_checkpoint
 from semabench.training.lock import run_lock
+from semabench.training.loggers import close_logger
 from semabench.training.module import Classifier
 
 SHORT = ("experiment=stress", "logger=csv")
@@ -182,7 +183,11 @@ def test_two_jobs_in_one_run_directory(trained, tmp_path, monkeypatch, capfd):
 
 
 def test_sigterm_during_validation(trained, tmp_path, monkeypatch, capfd):
-    """It waits for the end of the epoch, whose checkpoint holds the validation."""
+    """It waits for the end of the epoch, whose checkpoint holds the validation.
+
+    A second one, as the loggers are closed, is not heard: of several processes one may get its only
+    one that late, and would die of it.
+    """
     arguments = (*SHORT, f"output_root={tmp_path}")
     validate = Classifier.validation_step
     done: list[int] = []
@@ -193,9 +198,18 @@ def test_sigterm_during_validation(trained, tmp_path, monkeypatch, capfd):
             os.kill(os.getpid(), signal.SIGTERM)
         validate(self, *batch)  # type: ignore[arg-type]
 
+    def close(logger: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        close_logger(logger)  # type: ignore[arg-type]
+
+    heard: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
     with monkeypatch.context() as patch:
         patch.setattr(Classifier, "validation_step", step)
+        patch.setattr("semabench.training.run.close_logger", close)
         assert run_here("train.py", *arguments, cwd=trained.cwd, patch=patch) == 143
+    signal.signal(signal.SIGTERM, before)
+    assert heard == []
     assert "stopped by SIGTERM at step 18 of 36" in error_line(capfd.readouterr().err)
     assert read_checkpoint(last(tmp_path))["global_step"] == 18
     assert_it_goes_on(arguments, trained.cwd, capfd, monkeypatch, trained)

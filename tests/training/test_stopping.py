@@ -7,8 +7,7 @@ import lightning as L
 import pytest
 from small_run import fit, small_batches, small_module
 
-from semabench.signals import STOP
-from semabench.training.stopping import StopOnSignal, Stopped
+from semabench.training.stopping import StopOnSignal
 
 
 class Destructor:
@@ -41,32 +40,3 @@ def test_a_lost_interrupt_strikes_after_the_step():
     assert stop.interrupted
     assert module.trainer.global_step == 4
     assert signal.getsignal(signal.SIGINT) is before
-
-
-class SignalledAt(L.Callback):
-    """SIGTERM before a step."""
-
-    def __init__(self, step):
-        self.step = step
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        if trainer.global_step == self.step:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-
-def test_a_run_that_stops_does_not_die_of_the_next_signal():
-    """Of several processes the last to be told may have stopped with the others by then."""
-    module, stored = small_module(8), []
-    stop = StopOnSignal(lambda trainer: stored.append(trainer.global_step), agree_every=4)
-    heard = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    try:
-        with pytest.raises(Stopped, match="SIGTERM"):
-            fit(module, small_batches(8), [SignalledAt(3), stop])
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert signal.SIGTERM in signal.sigpending()
-        assert set(STOP) <= signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # drops the pending one
-        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    assert stored == [4]

@@ -33,7 +33,7 @@ from semabench.training.lock import run_lock
 from semabench.training.loggers import close_logger
 from semabench.training.module import Classifier
 from semabench.training.resume import check_same_run, resume_path
-from semabench.training.stopping import Stopped
+from semabench.training.stopping import Stopped, hear_no_more
 from semabench.training.trainer import create_trainer
 
 log = logging.getLogger(__name__)
@@ -119,6 +119,7 @@ def _fit(
     try:
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
     except Stopped as stopped:
+        hear_no_more()  # Lightning has put back the handlers that it found
         if trainer.is_global_zero:
             step = f"at step {trainer.global_step} of {module.total_steps}"
             print(f"error: {stopped} {step}; the same command resumes there.", file=sys.stderr)

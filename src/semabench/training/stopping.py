@@ -34,6 +34,12 @@ class Stopped(Exception):  # noqa: N818  a wish that was met, no error
         return 128 + self.number
 
 
+def hear_no_more() -> None:
+    """Ignore further signals to stop, in all threads."""
+    for number in STOP:
+        signal.signal(number, signal.SIG_IGN)
+
+
 class StopOnSignal(Callback):
     """Notes a signal when it comes, and stores and stops at the next step boundary.
 
@@ -117,9 +123,9 @@ class StopOnSignal(Callback):
         A run that stops hears no further signal: of many processes one may get its own only after
         it has stopped with the others, and would die of it instead of ending with the stop's code.
         """
-        if isinstance(exception, Stopped):
-            signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
         self._put_back()
+        if isinstance(exception, Stopped):
+            hear_no_more()
 
     def _put_back(self) -> None:
         for number, handler in self._before.items():

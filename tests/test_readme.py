@@ -13,10 +13,7 @@ from hydra import compose, initialize_config_dir
 
 from semabench import cli
 from semabench.config import TrainConfig, to_config
-from semabench.config_cost import CostConfig, check_cost
-from semabench.config_dispersion import DispersionConfig, check_dispersion
-from semabench.config_measures import schema_of
-from semabench.config_study import StudyConfig, check_study
+from semabench.config_measures import check_measure, schema_of
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 README = (REPOSITORY / "README.md").read_text()
@@ -79,12 +76,7 @@ def test_eval_commands_compose(source):
         with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
             composed = compose("eval", overrides=overrides(words, "eval.py"))
             config = to_config(composed, schema_of(composed))
-        if isinstance(config, CostConfig):
-            check_cost(config)
-        elif isinstance(config, DispersionConfig):
-            check_dispersion(config)
-        elif isinstance(config, StudyConfig):
-            check_study(config)
+        check_measure(config)
 
 
 @pytest.mark.parametrize("source", TEXTS)

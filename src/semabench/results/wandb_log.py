@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from semabench.errors import SemabenchError, nearest
+from semabench.errors import SemabenchError, first_line, nearest
 from semabench.results.record import Record
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def start_run(
                 **arguments, mode="online", resume="allow", settings=_settings(silent=False)
             )
         except wandb.errors.Error as error:
-            log.warning("W&B: %s: logging offline.", str(error).splitlines()[0])
+            log.warning("W&B: %s: logging offline.", first_line(error))
             wandb.teardown()  # its process keeps the id for the run that did not start
             mode = "offline"
     try:

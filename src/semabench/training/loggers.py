@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from semabench.config import TrainConfig
+from semabench.errors import first_line
 from semabench.results.wandb_log import start_run, wandb_mode
 from semabench.run_id import run_id
 from semabench.training.devices import global_rank
@@ -56,7 +57,7 @@ class StepLogger(WandbLogger):
 
     def _lost(self, error: Exception) -> None:
         if not self.gone:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             log.warning("W&B fails (%s): it logs no more in this start.", reason)
         self.gone = True
 

@@ -31,7 +31,7 @@ from numba import (
     types,
 )
 
-from semabench.data import draws, resample
+from semabench.data import draws, resample, weighted_pixels
 from semabench.data.kernel_cache import keep_compiled
 from semabench.data.resample import resize
 from semabench.data.workers import worker_count
@@ -202,5 +202,6 @@ def read_raw(indices, file, offsets, images, status) -> None:  # type: ignore[no
         status[slot] = DONE
 
 
-decode_crops = keep_compiled(decode_crops, Path(draws.__file__), Path(resample.__file__))
+_parts = [Path(str(module.__file__)) for module in (draws, resample, weighted_pixels)]
+decode_crops = keep_compiled(decode_crops, *_parts)
 read_raw = keep_compiled(read_raw)

@@ -13,7 +13,8 @@ import math
 import numpy as np
 from numba import njit
 
-PRECISION_BITS = 32 - 8 - 2
+from semabench.data.weighted_pixels import PRECISION_BITS, weigh_pixels
+
 HALF = 1 << (PRECISION_BITS - 1)
 
 #: Radius of each filter's support, in pixels of the smaller picture. The value is also its code.
@@ -75,23 +76,31 @@ def _tables(in_size, out_size, support):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, error_model="numpy")
+def _row(pixels, first, starts, counts, weights, mirror, target) -> None:  # type: ignore[no-untyped-def]
+    """Bring the pixels from place ``first`` on to the columns of ``target``, (R', 3)."""
+    columns = len(target)
+    for column in range(columns):
+        colors = weigh_pixels(pixels, first + 3 * starts[column], weights, column, counts[column])
+        x = columns - 1 - column if mirror else column
+        target[x, 0] = colors & 255
+        target[x, 1] = colors >> 8 & 255
+        target[x, 2] = colors >> 16 & 255
+
+
+@njit(nogil=True, error_model="numpy")
 def _horizontal(source, top, left, height, width, support, mirror, target) -> None:  # type: ignore[no-untyped-def]
     """Bring ``height`` rows of the box from ``width`` to the columns of ``target``."""
-    columns = target.shape[1]
-    starts, counts, weights = _tables(width, columns, support)
-    for y in range(height):
-        for column in range(columns):
-            red, green, blue = np.int32(HALF), np.int32(HALF), np.int32(HALF)
-            start = left + starts[column]
-            for k in range(counts[column]):
-                weight = weights[column, k]
-                red = np.int32(red + np.int32(source[top + y, start + k, 0]) * weight)
-                green = np.int32(green + np.int32(source[top + y, start + k, 1]) * weight)
-                blue = np.int32(blue + np.int32(source[top + y, start + k, 2]) * weight)
-            x = columns - 1 - column if mirror else column
-            target[y, x, 0] = _clip8(red)
-            target[y, x, 1] = _clip8(green)
-            target[y, x, 2] = _clip8(blue)
+    starts, counts, weights = _tables(width, target.shape[1], support)
+    pixels = source.reshape(source.size)
+    pitch = 3 * source.shape[1]
+    first = top * pitch + 3 * left
+    for y in range(height - 1):
+        _row(pixels, first, starts, counts, weights, mirror, target[y])
+        first += pitch
+    # Behind the last row there may be nothing, and `weigh_pixels` looks at one byte of it.
+    last = np.zeros(3 * width + 1, np.uint8)
+    last[:-1] = pixels[first : first + 3 * width]
+    _row(last, 0, starts, counts, weights, mirror, target[height - 1])
 
 
 @njit(nogil=True, error_model="numpy")
@@ -117,7 +126,7 @@ def resize(source, top, left, height, width, support, mirror, scratch, target) -
     """Resize a box of ``source`` into ``target``; nothing outside the box is looked at.
 
     Args:
-        source: uint8 (H, W, 3).
+        source: uint8 (H, W, 3), contiguous.
         top, left, height, width: the box, inside the source.
         support: the filter, a value of ``SUPPORT``.
         mirror: whether to flip the result horizontally.

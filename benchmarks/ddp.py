@@ -148,6 +148,7 @@ def measure(name: str, execution: str, options: argparse.Namespace) -> dict[str,
     trainer.fit(module, loader)
     count = sum(p.numel() for p in model.parameters() if p.requires_grad)
     seconds = statistics.median(windows.seconds)
+    device = trainer.strategy.root_device  # the module's own is the CPU by now
     return {
         "model": name,
         "execution": execution,
@@ -160,7 +161,7 @@ def measure(name: str, execution: str, options: argparse.Namespace) -> dict[str,
         "step_ms_windows": [1e3 * s for s in windows.seconds],
         "images_per_second": options.batch * world / seconds,
         "gradient_bytes": 4 * count,
-        "all_reduce_ms": 1e3 * all_reduce_seconds(count, module.device) if distributed else None,
+        "all_reduce_ms": 1e3 * all_reduce_seconds(count, device) if distributed else None,
         "device": torch.cuda.get_device_name() if gpu else "cpu",
         "torch": torch.__version__,
     }

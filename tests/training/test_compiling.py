@@ -180,7 +180,9 @@ def test_graphs_compute_what_compiled_steps_do():
 def test_a_trial_records_a_graph():
     torch._dynamo.reset()
     counters["inductor"].clear()
+    counters["stats"].clear()
     started(Compile(required=True, cuda_graphs=True), mesa=1.0, accelerator="gpu")
+    assert counters["stats"]["unique_graphs"] == 2  # the model's, and its average's
     assert counters["inductor"]["cudagraph_skips"] == 0
     assert counters["inductor"]["cudagraph_recorded_non_static_inputs"] > 0
     torch._dynamo.reset()

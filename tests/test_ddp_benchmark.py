@@ -1,0 +1,48 @@
+"""benchmarks/ddp.py under torchrun, as docs/scaling.md has it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def timed(processes: int, folder: Path, gpu: bool) -> dict:
+    tiny = "--models sema_nano --batch 4 --resolution 64 --warmup 1 --steps 1 --windows 2"
+    launcher = f"-m torch.distributed.run --standalone --nproc-per-node {processes}"
+    command = [sys.executable, *launcher.split(), str(REPOSITORY / "benchmarks/ddp.py")]
+    source = {"PYTHONPATH": str(REPOSITORY / "src"), "OMP_NUM_THREADS": "1"}
+    hidden = {} if gpu else {"CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [*command, *tiny.split(), "--out", str(folder)],
+        env={**os.environ, **source, **hidden},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    (line,) = (folder / "ddp.jsonl").read_text().splitlines()
+    return json.loads(line)
+
+
+def check(row: dict, processes: int) -> None:
+    assert (row["devices"], row["ddp"], row["data"]) == (processes, True, "synthetic")
+    assert len(row["step_ms_windows"]) == 2
+    assert row["images_per_second"] == pytest.approx(4 * processes / (row["step_ms"] / 1e3))
+    assert row["all_reduce_ms"] > 0
+
+
+def test_two_processes_on_a_cpu_write_one_row(tmp_path):
+    check(timed(2, tmp_path, gpu=False), 2)
+
+
+@pytest.mark.gpu
+def test_nccl_reduces_what_the_gpu_holds(tmp_path):
+    """One GPU will do: gloo forgives a tensor on the wrong device, NCCL does not."""
+    check(timed(1, tmp_path, gpu=True), 1)

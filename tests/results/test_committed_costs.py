@@ -1,5 +1,6 @@
-"""The tables of docs/h200.md are the committed rows."""
+"""The tables of docs/h100.md and docs/h200.md are the committed rows."""
 
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -26,16 +27,22 @@ CONDITIONS = [
     ("infer", 1024, 8),
 ]
 SECTIONS = {"eager": ("**Eager**", "**Compiled**"), "compiled": ("**Compiled**", "## ")}
+DEVICES = {"h100": "NVIDIA H100 80GB HBM3", "h200": "NVIDIA H200"}
 JOULES_AT = [condition for condition in CONDITIONS if condition[1:] != (224, 128)]
 
 
+@pytest.fixture(scope="module", params=DEVICES)
+def page(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def rows():
-    return read_rows(REPOSITORY / "results/cost-h200.csv")
+def rows(page):
+    return read_rows(REPOSITORY / f"results/cost-{page}.csv")
 
 
-def section(begin, end):
-    text = (REPOSITORY / "docs/h200.md").read_text()
+def section(page, begin, end):
+    text = (REPOSITORY / f"docs/{page}.md").read_text()
     return text.split(begin)[1].split(end)[0].splitlines()
 
 
@@ -48,8 +55,8 @@ def cells(lines, label):
     ]
 
 
-def test_rows_are_of_one_machine_and_complete(rows):
-    assert {row.device for row in rows} == {"NVIDIA H200"}
+def test_rows_are_of_one_device_and_complete(page, rows):
+    assert {row.device for row in rows} == {DEVICES[page]}
     found = {(row.model, row.execution, row.mode, row.resolution, row.batch_size) for row in rows}
     assert found == {
         (model, execution, *condition)
@@ -60,9 +67,16 @@ def test_rows_are_of_one_machine_and_complete(rows):
     assert len({row.key for row in rows}) == len(rows) == len(found)
 
 
+def test_the_table_of_one_run_is_of_one_run():
+    rows = read_rows(REPOSITORY / "results/cost-h100.csv")
+    began = [datetime.fromisoformat(row.time) for row in rows]  # when its process did
+    assert (max(began) - min(began)).total_seconds() < 60
+    assert len({(row.commit, row.versions) for row in rows}) == 1
+
+
 @pytest.mark.parametrize("execution", SECTIONS)
-def test_the_figures_are_the_rows(rows, execution):
-    lines = section(*SECTIONS[execution])
+def test_the_figures_are_the_rows(page, rows, execution):
+    lines = section(page, *SECTIONS[execution])
     for model, label in LABELS.items():
         measured = {
             (r.execution, r.mode, r.resolution, r.batch_size): r for r in rows if r.model == model
@@ -82,8 +96,8 @@ def test_the_figures_are_the_rows(rows, execution):
                 assert f"{row.joules_per_image:.{digits}f}" == energy[condition]
 
 
-def test_the_exponents_in_the_text_are_fitted_to_the_rows(rows):
-    text = " ".join(section(*SECTIONS["compiled"]))
+def test_the_exponents_in_the_text_are_fitted_to_the_rows(page, rows):
+    text = " ".join(" ".join(section(page, *SECTIONS["compiled"])).split())
     found = {
         curve.name: scaling(curve).latency
         for curve in curves(subjects(rows), "infer", "compiled")

@@ -1,12 +1,15 @@
 """The tables of docs/h100.md and docs/h200.md are the committed rows."""
 
+import re
 from datetime import datetime
+from itertools import product
 from pathlib import Path
+from statistics import median
 
 import pytest
 
 from semabench.results import read_rows
-from semabench.results.cost_summary import curves, scaling, subjects
+from semabench.results.cost_summary import curves, meetings, scaling, subjects
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LABELS = {
@@ -41,6 +44,24 @@ def rows(page):
     return read_rows(REPOSITORY / f"results/cost-{page}.csv")
 
 
+@pytest.fixture(scope="module")
+def measured():
+    return read_rows(REPOSITORY / "results/cost-h100.csv")
+
+
+@pytest.fixture(scope="module")
+def speed(measured):
+    return speeds(measured)
+
+
+def speeds(rows):
+    """Images per second, by model, execution and condition."""
+    return {
+        (r.model, r.execution, r.mode, r.resolution, r.batch_size): r.images_per_second
+        for r in rows
+    }
+
+
 def section(page, begin, end):
     text = (REPOSITORY / f"docs/{page}.md").read_text()
     return text.split(begin)[1].split(end)[0].splitlines()
@@ -67,11 +88,10 @@ def test_rows_are_of_one_device_and_complete(page, rows):
     assert len({row.key for row in rows}) == len(rows) == len(found)
 
 
-def test_the_table_of_one_run_is_of_one_run():
-    rows = read_rows(REPOSITORY / "results/cost-h100.csv")
-    began = [datetime.fromisoformat(row.time) for row in rows]  # when its process did
+def test_the_table_of_one_run_is_of_one_run(measured):
+    began = [datetime.fromisoformat(row.time) for row in measured]  # when its process did
     assert (max(began) - min(began)).total_seconds() < 60
-    assert len({(row.commit, row.versions) for row in rows}) == 1
+    assert len({(row.commit, row.versions) for row in measured}) == 1
 
 
 @pytest.mark.parametrize("execution", SECTIONS)
@@ -96,13 +116,96 @@ def test_the_figures_are_the_rows(page, rows, execution):
                 assert f"{row.joules_per_image:.{digits}f}" == energy[condition]
 
 
+def told(page):
+    """What the text below the last table says, on one line."""
+    lines = section(page, *SECTIONS["compiled"])
+    return " ".join(" ".join(line for line in lines if not line.startswith("|")).split())
+
+
+def inference(rows, execution):
+    return [c for c in curves(subjects(rows), "infer", execution) if len(c.rows) > 1]
+
+
 def test_the_exponents_in_the_text_are_fitted_to_the_rows(page, rows):
-    text = " ".join(" ".join(section(page, *SECTIONS["compiled"])).split())
-    found = {
-        curve.name: scaling(curve).latency
-        for curve in curves(subjects(rows), "infer", "compiled")
-        if len(curve.rows) > 1
-    }
-    for model in ("sema_tiny", "swin_tiny_patch4_window7_224", "vmamba_tiny_s1l8"):
-        told = f"{found[model].exponent:.2f} ± {found[model].stderr:.2f}"
-        assert told in text
+    fitted = {}
+    for curve in inference(rows, "compiled"):
+        law = scaling(curve).latency
+        fitted[re.split("[- ]", LABELS[curve.name])[0]] = f"{law.exponent:.2f} ± {law.stderr:.2f}"
+    said = re.findall(r"(\d\.\d\d ± \d\.\d\d) (?:for )?([A-Z]\w+)", told(page))
+    assert len(said) == {"h100": len(LABELS), "h200": 4}[page]
+    assert {name: law for law, name in said}.items() <= fitted.items()
+
+
+class TestTextOfTheH100:
+    """What docs/h100.md says below its tables."""
+
+    def test_the_gain_of_compiling(self, speed):
+        gains = {
+            (model, condition): speed[model, "compiled", *condition]
+            / speed[model, "eager", *condition]
+            for model, condition in product(LABELS, CONDITIONS)
+        }
+        ranges = []
+        for batches in ({256}, {32, 8}):
+            found = [gain for (_, condition), gain in gains.items() if condition[2] in batches]
+            ranges.append(f"{min(found):.1f} to {max(found):.1f}")
+        assert "{} times at batch 256, {} at 512 and 1024 px".format(*ranges) in told("h100")
+        for condition in CONDITIONS:
+            assert min(LABELS, key=lambda model: gains[model, condition]) == "vim_small"
+
+    def test_what_waits_for_the_host(self, measured, speed):
+        wide = [r for r in measured if r.images_per_second_spread > 0.02 * r.images_per_second]
+        assert {row.batch_size for row in wide} == {128}
+        rise = {k[:3]: speed[*k[:-1], 256] / speed[k] for k in speed if k[-1] == 128}
+        vmamba = rise.pop(("vmamba_tiny_s1l8", "compiled", "infer"))
+        training = [
+            rise.pop((model, execution, "train"))
+            for execution, model in product(SECTIONS, ("sema_tiny", "mila_tiny"))
+        ]
+        text = told("h100")
+        assert f"is {vmamba:.2f} times as fast at 256" in text
+        assert "{:.2f} and {:.2f} times (".format(*training[:2]) in text
+        assert "compiled {:.2f} and {:.2f};".format(*training[2:]) in text
+        assert f"every other row at most {max(rise.values()):.2f}." in text
+
+    def test_the_crossings(self, measured):
+        found = {
+            execution: {
+                tuple(LABELS[name] for name in m.names): (m.crossing.clear, m.crossing.resolution)
+                for m in meetings(inference(measured, execution))
+            }
+            for execution in SECTIONS
+        }
+        pairs = [("SEMA-T", "VMamba-T s1l8"), ("SEMA-T", "MILA-T"), ("DeiT-S", "ConvNeXt-T")]
+        assert set(found["compiled"]) == set(pairs)
+        assert set(found["eager"]) == set(pairs[:1])
+        assert all(clear for each in found.values() for clear, _ in each.values())
+        at = [round(found["compiled"][pair][1]) for pair in pairs]
+        at.append(round(found["eager"][pairs[0]][1]))
+        text = told("h100")
+        assert "VMamba at {} px and MILA at {}. DeiT crosses ConvNeXt at {}".format(*at) in text
+        assert f"with VMamba, at {at[3]}." in text
+
+    def test_the_speed_beside_the_h200s(self, speed):
+        other = speeds(read_rows(REPOSITORY / "results/cost-h200.csv"))
+        ratios = {key: speed[key] / other[key] for key in speed}
+        host = [ratio for key, ratio in ratios.items() if key[-1] == 128]
+        gpu = {key: ratio for key, ratio in ratios.items() if key[-1] != 128}
+        ascending = sorted(gpu, key=lambda key: gpu[key])
+        assert ascending[0] == ("mila_tiny", "compiled", "infer", 224, 256)
+        low, second, *_, high = (f"{gpu[key]:.2f}" for key in ascending)
+        text = told("h100")
+        assert f"the {len(gpu)} conditions that are not at batch 128" in text
+        assert f"{low} to {high} of the speed, at {median(gpu.values()):.2f} in" in text
+        assert f"The {low} is MILA-T's compiled inference at 256, the next is {second}." in text
+        assert f"at 128 run at {min(host):.2f} to {max(host):.2f}." in text
+
+    def test_the_power(self, measured):
+        away = [row for row in measured if row.batch_size != 128]
+        spread = max(row.joules_per_image_spread / row.joules_per_image for row in away)
+        watts = {row.joules_per_image * row.images_per_second: row.model for row in away}
+        low, high = min(watts), max(watts)
+        assert (watts[low], watts[high]) == ("vim_small", "deit_small_patch16_224")
+        text = told("h100")
+        assert f"spread is at most {spread:.1%}".replace("%", " %") in text
+        assert f"They make {low:.0f} (Vim) to {high:.0f} W (DeiT)" in text

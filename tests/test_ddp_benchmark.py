@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,16 +18,24 @@ def timed(processes: int, folder: Path, gpu: bool) -> dict:
     tiny = "--models sema_nano --batch 4 --resolution 64 --warmup 1 --steps 1 --windows 2"
     launcher = f"-m torch.distributed.run --standalone --nproc-per-node {processes}"
     command = [sys.executable, *launcher.split(), str(REPOSITORY / "benchmarks/ddp.py")]
-    source = {"PYTHONPATH": str(REPOSITORY / "src"), "OMP_NUM_THREADS": "1"}
+    paths = [str(REPOSITORY / "src"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    source = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"}
     hidden = {} if gpu else {"CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
+    torchrun = subprocess.Popen(
         [*command, *tiny.split(), "--out", str(folder)],
         env={**os.environ, **source, **hidden},
-        capture_output=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=240,
+        start_new_session=True,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    try:
+        told = torchrun.communicate(timeout=240)[1]
+    finally:
+        if torchrun.poll() is None:  # torchrun's workers, too
+            os.killpg(torchrun.pid, signal.SIGKILL)
+            torchrun.wait()
+    assert torchrun.returncode == 0, told[-3000:]
     (line,) = (folder / "ddp.jsonl").read_text().splitlines()
     return json.loads(line)
 

@@ -1,5 +1,11 @@
 """The FFCV loader's resampling is Pillow's, bit for bit."""
 
+import ctypes
+import faulthandler
+import mmap
+import os
+import signal
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -46,10 +52,31 @@ def test_mirroring_flips_the_result():
     assert np.array_equal(mirrored[:, ::-1], ours(picture, box, 32, "bicubic"))
 
 
-@pytest.mark.parametrize("what_follows", [0, 255])
-def test_the_byte_behind_the_last_pixel_is_nothing_to_the_result(what_follows):
-    memory = np.random.default_rng(1).integers(0, 256, 20 * 30 * 3 + 1, dtype=np.uint8)
-    memory[-1] = what_follows
-    picture = memory[:-1].reshape(20, 30, 3)
-    box = (7, 11, 13, 19)  # down to the last pixel
-    assert np.array_equal(ours(picture, box, 9, "bicubic"), pillows(picture, box, 9, "bicubic"))
+def resize_up_to_a_wall(finished: int) -> None:
+    """Resize down to the last pixel of a picture that ends where reading a byte is a crash."""
+    page = mmap.PAGESIZE
+    memory = np.frombuffer(mmap.mmap(-1, 2 * page), np.uint8)
+    wall = ctypes.c_void_p(memory.ctypes.data + page)
+    assert ctypes.CDLL(None).mprotect(wall, page, 0) == 0
+    picture = memory[page - 20 * 30 * 3 : page].reshape(20, 30, 3)
+    for height, width in ((13, 19), (20, 3), (3, 30)):  # either pass first
+        ours(picture, (20 - height, 30 - width, height, width), 9, "bicubic")
+    os.write(finished, b"none read")
+    os.write(finished, b"read %d" % memory[page])
+
+
+def test_nothing_is_read_behind_the_last_pixel():
+    ours(np.zeros((20, 30, 3), np.uint8), (0, 0, 20, 30), 9, "bicubic")  # compiled before
+    told, finished = os.pipe()
+    child = os.fork()
+    if child == 0:
+        faulthandler.disable()
+        try:
+            resize_up_to_a_wall(finished)
+        finally:
+            os._exit(1)
+    os.close(finished)
+    _, status = os.waitpid(child, 0)
+    with open(told, "rb") as pipe:
+        assert pipe.read() == b"none read"
+    assert os.WTERMSIG(status) == signal.SIGSEGV  # the wall is one

@@ -31,3 +31,19 @@ def test_channels_are_summed_rounded_and_clipped(seed, count, first, gain):
     expected = np.clip(sums >> kernel.PRECISION_BITS, 0, 255)
     found = int(weighed(pixels, first, weights, 1, count))
     assert [found & 255, found >> 8 & 255, found >> 16 & 255] == expected.tolist()
+
+
+@pytest.mark.parametrize(
+    ("pixels", "weights"),
+    [
+        (np.zeros(7, np.int8), np.zeros((1, 2), np.int32)),
+        (np.zeros((7, 1), np.uint8), np.zeros((1, 2), np.int32)),
+        (np.zeros(14, np.uint8)[::2], np.zeros((1, 2), np.int32)),
+        (np.zeros(7, np.uint8), np.zeros((1, 2), np.int64)),
+        (np.zeros(7, np.uint8), np.asfortranarray(np.zeros((2, 2), np.int32))),
+        (np.zeros(7, np.uint8), np.zeros(2, np.int32)),
+    ],
+)
+def test_arrays_that_would_be_misread_do_not_compile(pixels, weights):
+    with pytest.raises(numba.TypingError, match="weigh_pixels"):
+        weighed(pixels, 0, weights, 0, 2)

@@ -1,7 +1,7 @@
 """A weighted sum of neighbouring pixels, its three channels at once: for kernels of numba.
 
 The compiler does not find by itself that a pixel's channels lie side by side: it loads, multiplies
-and adds byte by byte, which takes three times as long. So the sum is written as LLVM's vectors.
+and adds byte by byte. So the sum is written as LLVM's vectors; docs/h100.md has what that gains.
 """
 
 from __future__ import annotations
@@ -25,6 +25,15 @@ def _all_lanes(value: int) -> ir.Constant:
     return ir.Constant(_SUMS, [value] * 4)
 
 
+def _is_array(given: types.Type, dtype: types.Type, dimensions: int) -> bool:
+    """Tell whether a type is that of a contiguous array of these."""
+    return isinstance(given, types.Array) and (given.dtype, given.ndim, given.layout) == (
+        dtype,
+        dimensions,
+        "C",
+    )
+
+
 def _weigh_pixels(typing_context, pixels, first, weights, row, count) -> Any:  # type: ignore[no-untyped-def]
     """Return red | green << 8 | blue << 16 of ``count`` neighbouring pixels, weighted and rounded.
 
@@ -37,7 +46,12 @@ def _weigh_pixels(typing_context, pixels, first, weights, row, count) -> Any:  #
         weights: int32 (rows, depth), contiguous, with ``PRECISION_BITS`` fractional bits.
         row: of ``weights``.
         count: of pixels, at most ``depth``.
+
+    Raises:
+        numba.TypingError: at compile time, arrays of other types or layouts.
     """
+    if not (_is_array(pixels, types.uint8, 1) and _is_array(weights, types.int32, 2)):
+        return None  # which numba reports as a type error, with the types it was given
     signature = types.uint32(pixels, types.intp, weights, types.intp, types.intp)
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:

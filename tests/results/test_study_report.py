@@ -4,6 +4,7 @@ import csv
 import io
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -293,7 +294,10 @@ def test_cards_are_kept_apart_in_one_report_of_both():
         "NVIDIA H100 80GB HBM3",
     ]
     assert all(e.count == 1 for w in averaged for e in w.panels[0].curves["sema"].values())
-    assert trained_at_each(ways) == []
+    (each,) = trained_at_each(ways)
+    (alone,) = trained_at_each(study_ways(read_rows(H200)))
+    assert each == replace(alone, device="NVIDIA H200")
+    assert each.title == "needle, NVIDIA H200"
 
 
 @pytest.mark.parametrize(

@@ -41,8 +41,7 @@ def write_study(records: Sequence[Record], ways: Sequence[Way], out_dir: Path) -
             plots += plot_way(way, captions, out_dir / f"study-{way.name}")
         plots += plot_pairs(way, captions, out_dir / f"study-pairs-{way.name}")
     singles = [way for way in ways if len(way.sizes) == 1 and way.usual]
-    if len(singles) > 1:
-        panels = trained_at_each(singles)
+    if panels := trained_at_each(singles):
         plots += plot_each(panels, _captions(singles), out_dir / "study-each")
     return rows, *plots
 

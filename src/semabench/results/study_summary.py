@@ -25,17 +25,20 @@ class Panel:
         pairs: m; None but for recall.
         curves: by mixer, by resolution tested on, ascending: the mean over seeds.
         first: one of its rows, for what all share.
+        device: named where its title must tell; else empty.
     """
 
     task: str
     pairs: int | None
     curves: dict[str, dict[int, Estimate]]
     first: Record
+    device: str = ""
 
     @property
     def title(self) -> str:
-        """Name the task, and m."""
-        return self.task if self.pairs is None else f"{self.task}, {self.pairs} pairs"
+        """Name the task, m and the device."""
+        pairs = "" if self.pairs is None else f"{self.pairs} pairs"
+        return ", ".join(filter(None, (self.task, pairs, self.device)))
 
     @property
     def chance(self) -> float:
@@ -52,6 +55,7 @@ class Way:
         title: the same as words.
         sizes: trained at, in pixels.
         usual: read out at the query, from one block.
+        device: what it ran on, where the rows are of several; else empty.
         panels: of each task and m.
     """
 
@@ -59,6 +63,7 @@ class Way:
     title: str
     sizes: tuple[int, ...]
     usual: bool
+    device: str
     panels: tuple[Panel, ...]
 
 
@@ -82,20 +87,25 @@ def study_ways(records: Iterable[Record]) -> list[Way]:
 
 
 def trained_at_each(ways: Sequence[Way]) -> list[Panel]:
-    """Return panels of models tested at the one size that they were trained at."""
-    merged: dict[tuple[str, int | None], dict[str, dict[int, Estimate]]] = {}
-    firsts: dict[tuple[str, int | None], Record] = {}
+    """Return panels of models tested at the one size that they were trained at, of several."""
+    Place = tuple[str, int | None, str]
+    merged: dict[Place, dict[str, dict[int, Estimate]]] = {}
+    firsts: dict[Place, Record] = {}
     for way in ways:
         if len(way.sizes) != 1 or not way.usual:
             continue
         (size,) = way.sizes
         for panel in way.panels:
-            place = panel.task, panel.pairs
+            place = panel.task, panel.pairs, way.device
             firsts.setdefault(place, panel.first)
             for mixer, points in panel.curves.items():
                 if size in points:
                     merged.setdefault(place, {}).setdefault(mixer, {})[size] = points[size]
-    return [Panel(*place, curves, firsts[place]) for place, curves in merged.items()]
+    return [
+        Panel(task, pairs, curves, firsts[task, pairs, device], device)
+        for (task, pairs, device), curves in merged.items()
+        if len({size for points in curves.values() for size in points}) > 1
+    ]
 
 
 def _way(rows: Sequence[Record], with_device: bool, with_config: bool) -> Way:
@@ -104,11 +114,10 @@ def _way(rows: Sequence[Record], with_device: bool, with_config: bool) -> Way:
     readout = {"query": "", "attention": "attention-pooled", "avg": "averaged"}[first.readout]
     blocks = "" if first.depth == 1 else f"{first.depth} blocks"
     calibration = "calibration pictures" if CALIBRATION in first.fingerprint else ""
-    extra = [text for text in (readout, blocks, calibration) if text]
-    if with_device:
-        extra.append(first.device)
-    if with_config:
-        extra.append(f"config {first.config}")
+    config = f"config {first.config}" if with_config else ""
+    device = first.device if with_device else ""
+    unusual = [text for text in (readout, blocks, calibration, config) if text]
+    extra = [*unusual, device] if device else unusual
     trained = "trained at " + ", ".join(map(str, sizes)) + " px"
     groups: dict[tuple[str, int | None], list[Record]] = {}
     for row in rows:
@@ -117,7 +126,8 @@ def _way(rows: Sequence[Record], with_device: bool, with_config: bool) -> Way:
         name="-".join(["-".join(map(str, sizes)) + "px", *extra]).replace(" ", "-"),
         title=", ".join([trained, *extra]),
         sizes=sizes,
-        usual=not extra,
+        usual=not unusual,
+        device=device,
         panels=tuple(_panel(*place, groups[place]) for place in sorted(groups, key=_by_task)),
     )
 

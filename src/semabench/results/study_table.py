@@ -14,8 +14,8 @@ CELL = 8  # pixels of a token's side
 def study_tables(ways: Sequence[Way]) -> list[TextTable]:
     """Return a table for each way of training, task and m, then those trained at each size."""
     tables = [_table(panel, f"{panel.title}, {way.title}") for way in ways for panel in way.panels]
-    each = [panel for panel in trained_at_each(ways) if len(_sizes(panel)) > 1]
-    return tables + [_table(panel, f"{panel.title}, trained at each size") for panel in each]
+    each = [_table(p, f"{p.title}, trained at each size") for p in trained_at_each(ways)]
+    return tables + each
 
 
 def tokens(resolution: int) -> int:

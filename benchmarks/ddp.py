@@ -3,11 +3,12 @@
     PYTHONPATH=src torchrun --standalone --nproc-per-node N benchmarks/ddp.py [--data PACKED]
 
 Lightning's loop with the recipe `common` (augmentation, mixing, EMA, clipping, fused AdamW) over
-one batch of random pictures a rank, held in pinned memory (no loader), or, with --data, over
-PACKED/train.beton through the FFCV loader. Weak scaling: --batch is a rank's. Prints images per
-second over all ranks (median of windows), the bytes of gradients that DDP reduces in a step, and
-the time of an all-reduce of as many bytes by itself. Efficiency at N devices: img/s at N over
-N × img/s of the same command at N = 1. Without torchrun: one process, no DDP.
+one batch of random pictures a rank, held in pinned memory (no loader), and, with --data, over
+PACKED/train.beton through the FFCV loader, too. Weak scaling: --batch is a rank's. Prints images
+per second over all ranks (median of windows), what the host takes to launch a step on a device that
+waits for it, the bytes of gradients that DDP reduces in a step, and the time of an all-reduce of as
+many bytes by itself. Efficiency at N devices: img/s at N over N × img/s of one process. Without
+torchrun: one process, no DDP. A step that its host takes as long to launch measures the host.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import os
 import statistics
 import time
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,9 @@ from semabench.training.module import Classifier
 CONF = Path(__file__).resolve().parents[1] / "conf"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLASSES = 1000
-EXECUTIONS = ("eager", "compiled", "graphs")  # the last: compiled, replayed as CUDA graphs
+EXECUTIONS = ("eager", "compiled", "whole", "graphs")
+"""whole: under DDP not cut where a bucket of gradients ends, so that no all-reduce hides behind the
+backward pass. graphs: compiled, replayed as CUDA graphs."""
 
 
 class Synthetic:
@@ -61,16 +65,19 @@ class Synthetic:
 
 
 class Windows(L.Callback):
-    """Times windows of steps, waited for at both ends."""
+    """Times windows of steps, waited for at both ends, and the launching of each window's first."""
 
     def __init__(self, steps: int, warmup: int) -> None:
         self.steps, self.warmup = steps, warmup
         self.seconds: list[float] = []
+        self.launching: list[float] = []
         self._start = 0.0
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         """Read the clock at the end of the warm-up and of each window."""
         done = trainer.global_step - self.warmup
+        if done > 0 and done % self.steps == 1:
+            self.launching.append(time.perf_counter() - self._start)
         if done < 0 or done % self.steps:
             return
         if torch.cuda.is_available():
@@ -104,9 +111,13 @@ def all_reduce_seconds(count: int, device: torch.device) -> float:
     return statistics.median(spent[2:])
 
 
-def measure(name: str, execution: str, options: argparse.Namespace) -> dict[str, Any]:
+def measure(
+    name: str, execution: str, data: Path | None, options: argparse.Namespace
+) -> dict[str, Any]:
     """Time one model; every rank returns the same numbers but its own clock's."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    cores = max(1, len(os.sched_getaffinity(0)) // local)
     rank = int(os.environ.get("RANK", "0"))
     distributed = "RANK" in os.environ
     gpu = torch.cuda.is_available()
@@ -118,21 +129,21 @@ def measure(name: str, execution: str, options: argparse.Namespace) -> dict[str,
         model, recipe, num_classes=CLASSES, steps_per_epoch=total, mean=MEAN, std=STD, seed=0,
         describe={}, pixels=pixel_augment(recipe, seed=0, mean=MEAN, interpolation="bicubic"),
     )  # fmt: skip
+    torch._dynamo.config.optimize_ddp = execution != "whole"
     if execution != "eager":  # as trainer.compile and trainer.cuda_graphs do
         model.compile(dynamic=False, mode="reduce-overhead" if execution == "graphs" else None)
     loader: Any = Synthetic(options.batch, options.resolution, total)
-    if options.data:
-        local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if data:
         loader = create_train_loader(
-            kind="ffcv", packed_dir=options.data, source_dir=None, resolution=options.resolution,
+            kind="ffcv", packed_dir=data, source_dir=None, resolution=options.resolution,
             batch_size=options.batch, seed=0, rank=rank, world_size=world,
-            num_workers=max(1, len(os.sched_getaffinity(0)) // local),
+            num_workers=cores,
         )  # fmt: skip
     windows = Windows(options.steps, options.warmup)
     trainer = L.Trainer(
         accelerator="gpu" if gpu else "cpu",
-        devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
-        num_nodes=world // int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+        devices=local,
+        num_nodes=world // local,
         strategy=DDPStrategy(gradient_as_bucket_view=True) if distributed else "auto",
         precision="bf16-mixed" if gpu else "32-true",
         max_steps=total,
@@ -152,17 +163,19 @@ def measure(name: str, execution: str, options: argparse.Namespace) -> dict[str,
     return {
         "model": name,
         "execution": execution,
-        "data": "ffcv" if options.data else "synthetic",
+        "data": "ffcv" if data else "synthetic",
         "ddp": distributed,
         "devices": world,
         "batch_per_device": options.batch,
         "resolution": options.resolution,
         "step_ms": 1e3 * seconds,
         "step_ms_windows": [1e3 * s for s in windows.seconds],
+        "launch_ms": 1e3 * statistics.median(windows.launching),
         "images_per_second": options.batch * world / seconds,
         "gradient_bytes": 4 * count,
         "all_reduce_ms": 1e3 * all_reduce_seconds(count, device) if distributed else None,
         "device": torch.cuda.get_device_name() if gpu else "cpu",
+        "cores_per_device": cores,
         "torch": torch.__version__,
     }
 
@@ -172,7 +185,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--models", nargs="+", default=["sema_tiny"])
     parser.add_argument("--executions", nargs="+", default=["eager"], choices=EXECUTIONS)
-    parser.add_argument("--data", type=Path, help="folder of train.beton; none: synthetic")
+    parser.add_argument("--data", type=Path, help="folder of train.beton; none: synthetic alone")
     parser.add_argument("--batch", type=int, default=128, help="of each device")
     parser.add_argument("--resolution", type=int, default=224)
     parser.add_argument("--steps", type=int, default=20, help="of a window")
@@ -180,18 +193,20 @@ def main() -> None:
     parser.add_argument("--warmup", type=int, default=10, help="steps that are not timed")
     parser.add_argument("--out", type=Path, help="folder for ddp.jsonl")
     options = parser.parse_args()
-    for execution in options.executions:
-        for name in options.models:
-            torch.manual_seed(0)
-            row = measure(name, execution, options)
-            if os.environ.get("RANK", "0") != "0":
-                continue
-            line = json.dumps(row)
-            print(line, flush=True)
-            if options.out:
-                options.out.mkdir(parents=True, exist_ok=True)
-                with open(options.out / "ddp.jsonl", "a") as file:
-                    file.write(line + "\n")
+    if options.steps < 2:
+        parser.error("--steps: 2 or more, so that the launching of one can be told from a window")
+    sources = [None, options.data] if options.data else [None]
+    for execution, name, data in product(options.executions, options.models, sources):
+        torch.manual_seed(0)
+        row = measure(name, execution, data, options)
+        if os.environ.get("RANK", "0") != "0":
+            continue
+        line = json.dumps(row)
+        print(line, flush=True)
+        if options.out:
+            options.out.mkdir(parents=True, exist_ok=True)
+            with open(options.out / "ddp.jsonl", "a") as file:
+                file.write(line + "\n")
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 

@@ -64,7 +64,7 @@ class Machine:
     """
 
     node: int = 8
-    intra: float = 300.0
+    intra: float = 215.0
     inter: float = 40.0
     latency: float = 100.0
     overlap: float = 0.5

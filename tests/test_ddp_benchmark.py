@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def timed(processes: int, folder: Path, gpu: bool) -> dict:
-    tiny = "--models sema_nano --batch 4 --resolution 64 --warmup 1 --steps 1 --windows 2"
+    tiny = "--models sema_nano --batch 4 --resolution 64 --warmup 1 --steps 2 --windows 2"
     launcher = f"-m torch.distributed.run --standalone --nproc-per-node {processes}"
     command = [sys.executable, *launcher.split(), str(REPOSITORY / "benchmarks/ddp.py")]
     paths = [str(REPOSITORY / "src"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
@@ -45,6 +45,7 @@ def check(row: dict, processes: int) -> None:
     assert len(row["step_ms_windows"]) == 2
     assert row["images_per_second"] == pytest.approx(4 * processes / (row["step_ms"] / 1e3))
     assert row["all_reduce_ms"] > 0
+    assert 0 < row["launch_ms"] < 2 * max(row["step_ms_windows"])
 
 
 def test_two_processes_on_a_cpu_write_one_row(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import subprocess
@@ -100,3 +101,23 @@ def test_the_page_shows_what_the_script_prints():
     assert [line for line in page.splitlines() if line.startswith("| sema_")] == rows
     few = rows_of("--cores", "8", "--gpus", "8", "--models", "sema_tiny")[0]
     assert re.search(r"(\d+ %) \(`--cores 8`\)", page)[1] == few.split("|")[5].strip()
+
+
+def test_the_page_shows_what_two_gpus_did():
+    lines = (BENCHMARKS.parent / "results/ddp-h100.jsonl").read_text().splitlines()
+    steps: dict[tuple[str, int, bool], list[float]] = {}
+    for row in map(json.loads, lines):
+        steps.setdefault((row["data"], row["devices"], row["ddp"]), []).append(row["step_ms"])
+    page = (BENCHMARKS.parent / "docs/scaling.md").read_text()
+    for label, data in (("synthetic", "synthetic"), ("FFCV", "ffcv")):
+        one, two = steps.pop((data, 1, False)), steps.pop((data, 2, True))
+        single = steps.pop((data, 1, True), [])
+        efficiency = ", ".join(f"{100 * a / b:.0f}" for a, b in zip(one, two, strict=True))
+        cells = [", ".join(f"{ms:.1f}" for ms in times) for times in (one, single, two)]
+        assert "| " + " | ".join([label, *cells, f"{efficiency} %"]).replace("  ", " ") in page
+    assert not steps
+    reduce = [row["all_reduce_ms"] for row in map(json.loads, lines) if row["devices"] == 2]
+    assert f"{min(reduce):.2f} to {max(reduce):.2f} ms by itself" in page
+    gigabytes = json.loads(lines[0])["gradient_bytes"] / 1e9
+    measured = [gigabytes / (1e-3 * ms) for ms in reduce]
+    assert min(measured) < Machine().intra < max(measured)

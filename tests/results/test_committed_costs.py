@@ -95,6 +95,27 @@ def test_the_table_of_one_run_is_of_one_run(measured):
 
 
 @pytest.mark.parametrize("execution", SECTIONS)
+def test_the_columns_are_the_conditions(page, execution):
+    names = {"train": "train b{1}", "infer": "infer b{1}"}
+    columns = [
+        names[mode].format(*rest) if rest[0] == 224 else "infer {} px b{}".format(*rest)
+        for mode, *rest in CONDITIONS
+    ]
+    of_joules = [columns[CONDITIONS.index(condition)] for condition in JOULES_AT]
+    headers = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in section(page, *SECTIONS[execution])
+        if line.startswith(("| images", "| peak", "| joules"))
+    ]
+    assert [header[0].split(" (")[0] for header in headers] == [
+        "images per second",
+        "peak memory",
+        "joules per image",
+    ]
+    assert [header[1:] for header in headers] == [columns, columns, of_joules]
+
+
+@pytest.mark.parametrize("execution", SECTIONS)
 def test_the_figures_are_the_rows(page, rows, execution):
     lines = section(page, *SECTIONS[execution])
     for model, label in LABELS.items():
@@ -106,13 +127,16 @@ def test_the_figures_are_the_rows(page, rows, execution):
         for condition, speed, mebibytes in zip(CONDITIONS, speeds, memory, strict=True):
             row = measured[execution, *condition]
             assert f"{row.images_per_second:,.0f}" == speed.split()[0]
-            assert ("±" in speed) == (row.images_per_second_spread > 0.02 * row.images_per_second)
+            spread = row.images_per_second_spread
+            wide = spread > 0.02 * row.images_per_second
+            assert re.findall(r"± ([\d,]+)", speed) == ([f"{spread:,.0f}"] if wide else [])
             if execution == "compiled":
                 eager = measured["eager", *condition].images_per_second
                 assert speed.endswith(f"({row.images_per_second / eager:.1f})")
             assert f"{row.peak_memory_mib:,.0f}" == mebibytes
             if condition in energy:
                 digits = len(energy[condition].partition(".")[2])
+                assert digits >= (3 if condition[1] == 224 else 1)
                 assert f"{row.joules_per_image:.{digits}f}" == energy[condition]
 
 

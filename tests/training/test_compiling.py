@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.strategies import DDPStrategy
 from small_run import fit, small_batches, small_module
 from torch import nn
 from torch._dynamo.utils import counters
@@ -101,6 +102,43 @@ def test_the_trial_leaves_no_trace(monkeypatch, capsys):
     torch._dynamo.reset()
 
 
+class Watched(Compile):
+    """Compiles for 4 px, and calls ``tried_out`` after the trial."""
+
+    def tried_out(self) -> None:
+        self.graphs = counters["stats"]["unique_graphs"]
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        trainer.datamodule = L.LightningDataModule()  # type: ignore[attr-defined]
+        trainer.datamodule.resolution_at = lambda epoch: 4  # type: ignore[attr-defined]
+        super().on_train_start(trainer, pl_module)
+        self.tried_out()
+
+
+def test_steps_under_ddp_run_what_the_trial_has_compiled(monkeypatch):
+    """There the model is cut where a bucket of gradients ends: the trial's must be, too."""
+    torch._dynamo.reset()
+    done = []
+
+    def backend(graph, inputs):
+        done.append("compiled")
+        return graph.forward
+
+    through(monkeypatch, backend)
+    wide = nn.Linear(48, 600), nn.GELU(), nn.Linear(600, 600), nn.GELU(), nn.Linear(600, 4)
+    module = small_module(3, model=Plain(nn.Flatten(), *wide))
+    watched = Watched(required=True)
+    watched.tried_out = lambda: done.append("tried")  # type: ignore[method-assign]
+    ddp = DDPStrategy(gradient_as_bucket_view=True, bucket_cap_mb=1)
+    try:
+        fit(module, small_batches(3), [watched], strategy=ddp)
+    finally:
+        torch.distributed.destroy_process_group()
+    assert done[-1] == "tried"
+    assert done.count("compiled") > 2  # the model's pieces, and its average
+    torch._dynamo.reset()
+
+
 def broken(graph, inputs, **_):
     raise RuntimeError("no compiler here\nand much more")
 
@@ -173,12 +211,11 @@ def losses(cuda_graphs: bool, steps: int = 12) -> list[float]:
         def on_train_batch_end(self, trainer, module, outputs, batch, index):
             seen.append(outputs["loss"].detach().clone())
 
-    compile_ = Compile(required=True, cuda_graphs=cuda_graphs)
-    compile_.on_train_epoch_start = lambda *_: None  # type: ignore[method-assign]
+    compile_ = Watched(required=True, cuda_graphs=cuda_graphs)
     module = small_module(steps, model=model)
     fit(module, small_batches(steps), [compile_, Losses()], "gpu", precision="bf16-mixed")
     assert not compile_.failed
-    assert counters["stats"]["unique_graphs"] > 0
+    assert counters["stats"]["unique_graphs"] == compile_.graphs == 2
     return torch.stack(seen).tolist()
 
 

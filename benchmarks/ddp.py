@@ -4,11 +4,14 @@
 
 Lightning's loop with the recipe `common` (augmentation, mixing, EMA, clipping, fused AdamW) over
 one batch of random pictures a rank, held in pinned memory (no loader), and, with --data, over
-PACKED/train.beton through the FFCV loader, too. Weak scaling: --batch is a rank's. Prints images
-per second over all ranks (median of windows), what the host takes to launch a step on a device that
-waits for it, the bytes of gradients that DDP reduces in a step, and the time of an all-reduce of as
-many bytes by itself. Efficiency at N devices: img/s at N over N × img/s of one process. Without
-torchrun: one process, no DDP. A step that its host takes as long to launch measures the host.
+PACKED/train.beton through the FFCV loader. Weak scaling: --batch is a rank's. Without torchrun: one
+process, no DDP. Efficiency at N devices: img/s at N over N × img/s of one process.
+
+Prints images per second over all ranks (median of windows), the bytes of gradients that DDP
+reduces in a step, the time of an all-reduce of as many bytes by itself, and on a GPU ``launch_ms``:
+how long the host is busy with a step that begins on an idle GPU. Where that is close to
+``step_ms``, the host may be what is measured, not the GPU. It is an upper bound: a host that has
+filled the queue of launches waits, too.
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ from semabench.data.augment.batch import pixel_augment
 from semabench.data.loaders import create_train_loader
 from semabench.data.sampling import Samples
 from semabench.models import build_model
+from semabench.results.provenance import git_commit
 from semabench.training.module import Classifier
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -71,13 +75,17 @@ class Windows(L.Callback):
         self.steps, self.warmup = steps, warmup
         self.seconds: list[float] = []
         self.launching: list[float] = []
-        self._start = 0.0
+        self._start = self._step_start = 0.0
+
+    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        """Read the clock when the batch is there."""
+        self._step_start = time.perf_counter()
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         """Read the clock at the end of the warm-up and of each window."""
         done = trainer.global_step - self.warmup
         if done > 0 and done % self.steps == 1:
-            self.launching.append(time.perf_counter() - self._start)
+            self.launching.append(time.perf_counter() - self._step_start)
         if done < 0 or done % self.steps:
             return
         if torch.cuda.is_available():
@@ -129,6 +137,7 @@ def measure(
         model, recipe, num_classes=CLASSES, steps_per_epoch=total, mean=MEAN, std=STD, seed=0,
         describe={}, pixels=pixel_augment(recipe, seed=0, mean=MEAN, interpolation="bicubic"),
     )  # fmt: skip
+    torch._dynamo.reset()  # or an earlier execution's code would do for this one
     torch._dynamo.config.optimize_ddp = execution != "whole"
     if execution != "eager":  # as trainer.compile and trainer.cuda_graphs do
         model.compile(dynamic=False, mode="reduce-overhead" if execution == "graphs" else None)
@@ -170,13 +179,14 @@ def measure(
         "resolution": options.resolution,
         "step_ms": 1e3 * seconds,
         "step_ms_windows": [1e3 * s for s in windows.seconds],
-        "launch_ms": 1e3 * statistics.median(windows.launching),
+        "launch_ms": 1e3 * statistics.median(windows.launching) if gpu else None,
         "images_per_second": options.batch * world / seconds,
         "gradient_bytes": 4 * count,
         "all_reduce_ms": 1e3 * all_reduce_seconds(count, device) if distributed else None,
         "device": torch.cuda.get_device_name() if gpu else "cpu",
         "cores_per_device": cores,
         "torch": torch.__version__,
+        "commit": git_commit(),
     }
 
 
@@ -195,6 +205,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.steps < 2:
         parser.error("--steps: 2 or more, so that the launching of one can be told from a window")
+    if options.warmup < 1:
+        parser.error("--warmup: 1 or more; the first window begins where it ends")
     sources = [None, options.data] if options.data else [None]
     for execution, name, data in product(options.executions, options.models, sources):
         torch.manual_seed(0)

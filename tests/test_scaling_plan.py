@@ -121,3 +121,21 @@ def test_the_page_shows_what_two_gpus_did():
     gigabytes = json.loads(lines[0])["gradient_bytes"] / 1e9
     measured = [gigabytes / (1e-3 * ms) for ms in reduce]
     assert min(measured) < Machine().intra < max(measured)
+
+
+def test_the_page_shows_what_the_loader_did_there():
+    (line,) = (BENCHMARKS.parent / "results/loader-h100.jsonl").read_text().splitlines()
+    row = json.loads(line)
+    page = " ".join((BENCHMARKS.parent / "docs/scaling.md").read_text().split())
+    windows = row["images_per_second"]["semabench, bicubic"]
+    ours, area, stock = (f"{rate:,.0f}" for rate in row["median"].values())
+    assert f"made {ours} pictures a second (three windows: {min(windows):,.0f} to" in page
+    assert f'to {max(windows):,.0f}; "area" {area}, stock FFCV {stock};' in page
+    rate = row["median"]["semabench, bicubic"]
+    assert f"a batch of 256 takes that loader {256e3 / rate:.0f} ms" in page
+    slow = rows_of("--loader", f"{rate / row['cores']:.0f}", "--gpus", "8", "--models", "sema_tiny")
+    told = re.search(r"(\d+ %) \(`--loader (\d+)`\)", page)
+    assert told.groups() == (slow[0].split("|")[5].strip(), f"{rate / row['cores']:.0f}")
+    assert f"{ours}, {area} and {stock}." in (
+        BENCHMARKS.parent / "docs/h100.md"
+    ).read_text().replace("\n", " ")

@@ -4,6 +4,7 @@ import ctypes
 import faulthandler
 import mmap
 import os
+import resource
 import signal
 
 import numpy as np
@@ -71,6 +72,8 @@ def test_nothing_is_read_behind_the_last_pixel():
     child = os.fork()
     if child == 0:
         faulthandler.disable()
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        signal.alarm(60)
         try:
             resize_up_to_a_wall(finished)
         finally:

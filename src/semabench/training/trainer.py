@@ -71,7 +71,8 @@ def create_trainer(
 
 def _quiet_lightning() -> None:
     """Keep to what a user can act on; the sharding, seeding and exact metrics are our own."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
         ".*does not have many workers.*",
         ".*recommended to use `self.log.*sync_dist=True.*",

@@ -154,7 +154,8 @@ def test_each_execution_is_compiled_for_itself(monkeypatch):
     tiny = {"batch": 2, "resolution": 32, "warmup": 1, "steps": 2, "windows": 1}
     for execution in ("compiled", "whole"):
         counters.clear()
-        row = ddp.measure("sema_nano", execution, None, argparse.Namespace(**tiny))
+        with torch._dynamo.config.patch(optimize_ddp=True):  # puts back what it sets
+            row = ddp.measure("sema_nano", execution, None, argparse.Namespace(**tiny))
         assert (row["execution"], row["devices"]) == (execution, 1)
         assert counters["stats"]["unique_graphs"] > 0
     torch._dynamo.reset()

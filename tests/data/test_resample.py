@@ -53,6 +53,15 @@ def test_mirroring_flips_the_result():
     assert np.array_equal(mirrored[:, ::-1], ours(picture, box, 32, "bicubic"))
 
 
+@pytest.mark.parametrize("what_follows", [0, 255])
+def test_the_byte_behind_the_last_pixel_is_nothing_to_the_result(what_follows):
+    memory = np.random.default_rng(1).integers(0, 256, 20 * 30 * 3 + 1, dtype=np.uint8)
+    memory[-1] = what_follows
+    picture = memory[:-1].reshape(20, 30, 3)
+    box = (7, 11, 13, 19)  # down to the last pixel
+    assert np.array_equal(ours(picture, box, 9, "bicubic"), pillows(picture, box, 9, "bicubic"))
+
+
 def resize_up_to_a_wall(finished: int) -> None:
     """Resize down to the last pixel of a picture that ends where reading a byte is a crash."""
     page = mmap.PAGESIZE

@@ -96,10 +96,9 @@ def test_the_table_of_one_run_is_of_one_run(measured):
 
 @pytest.mark.parametrize("execution", SECTIONS)
 def test_the_columns_are_the_conditions(page, execution):
-    names = {"train": "train b{1}", "infer": "infer b{1}"}
     columns = [
-        names[mode].format(*rest) if rest[0] == 224 else "infer {} px b{}".format(*rest)
-        for mode, *rest in CONDITIONS
+        f"{mode} b{batch}" if resolution == 224 else f"{mode} {resolution} px b{batch}"
+        for mode, resolution, batch in CONDITIONS
     ]
     of_joules = [columns[CONDITIONS.index(condition)] for condition in JOULES_AT]
     headers = [

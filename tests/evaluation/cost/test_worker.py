@@ -143,7 +143,7 @@ def test_on_a_gpu_memory_is_the_models_own_and_energy_is_counted(mode):
 def test_on_a_gpu_compiled_shapes_do_not_disturb_each_other():
     told = setting(device="cuda", precision="bf16-mixed")
     worker = CostWorker(CostModel("sema_nano"), "train", told)
-    shapes = [(64, 4), (64, 8)]
+    shapes = [(64, 4), (64, 8), (96, 4)]
     assert all(worker.compile(*shape) for shape in shapes)
     for resolution, size in shapes:
         assert worker.prepare(resolution, "compiled", size).batch_size == size

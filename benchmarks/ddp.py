@@ -138,6 +138,8 @@ def measure(
         describe={}, pixels=pixel_augment(recipe, seed=0, mean=MEAN, interpolation="bicubic"),
     )  # fmt: skip
     torch._dynamo.reset()  # or an earlier execution's code would do for this one
+    if gpu:
+        torch.cuda.reset_peak_memory_stats()
     torch._dynamo.config.optimize_ddp = execution != "whole"
     if execution != "eager":  # as trainer.compile and trainer.cuda_graphs do
         model.compile(dynamic=False, mode="reduce-overhead" if execution == "graphs" else None)
@@ -180,6 +182,7 @@ def measure(
         "step_ms": 1e3 * seconds,
         "step_ms_windows": [1e3 * s for s in windows.seconds],
         "launch_ms": 1e3 * statistics.median(windows.launching) if gpu else None,
+        "peak_memory_bytes": torch.cuda.max_memory_allocated(device) if gpu else None,
         "images_per_second": options.batch * world / seconds,
         "gradient_bytes": 4 * count,
         "all_reduce_ms": 1e3 * all_reduce_seconds(count, device) if distributed else None,

@@ -3,8 +3,8 @@
     PYTHONPATH=src python3 benchmarks/efficiency.py --processes N --out DIR -- [options of ddp.py]
 
 First both are started once, untimed and side by side, so that the compiler's cache is warm (the
-first GPU then holds two trainings; --apart: one after the other). Then one process without DDP and
-N under torchrun take turns, 1 N 1 N, with nothing beside them. The one is held to an N-th of the
+first GPU then holds two trainings; --apart: one after the other; --warm: not at all). Then one
+process without DDP and N under torchrun take turns, 1 N 1 N, with nothing beside them. The one is held to an N-th of the
 cores; the N share all. Prints, for each model, execution and source of pictures, img/s at N over
 N × img/s at 1, round by round; the rows are in DIR/1/ddp.jsonl and DIR/N/ddp.jsonl, what the
 processes say in DIR/1.log and DIR/N.log. Pictures for --data: `benchmarks/loader.py --only-make`.
@@ -115,7 +115,9 @@ def options_of(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--processes", type=int, required=True, help="N, a GPU each")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--apart", action="store_true", help="untimed starts one after the other")
+    untimed = parser.add_mutually_exclusive_group()
+    untimed.add_argument("--apart", action="store_true", help="untimed starts one after the other")
+    untimed.add_argument("--warm", action="store_true", help="the cache is: no untimed starts")
     parser.add_argument("--out", type=Path, required=True, help="empty or new folder")
     parser.add_argument("options", nargs="*", help="of ddp.py, behind --")
     options = parser.parse_args(arguments)
@@ -136,8 +138,9 @@ def main(arguments: list[str] | None = None) -> None:
     out.mkdir(parents=True, exist_ok=True)
     logs = {n: out / f"{n}.log" for n in (1, count)}
     told = [*options.options, *UNTIMED]
-    print("untimed, " + ("one after the other" if options.apart else "side by side"), flush=True)
-    for numbers in ([1], [count]) if options.apart else ([1, count],):
+    untimed = [] if options.warm else [[1], [count]] if options.apart else [[1, count]]
+    for numbers in untimed:
+        print("untimed: " + " and ".join(f"{n} at a time" for n in numbers), flush=True)
         wait({logs[n]: start(n, count, told, logs[n]) for n in numbers})
     for number in range(options.rounds):
         for n, log in logs.items():

@@ -93,9 +93,9 @@ def compared(tmp_path, monkeypatch):
     (tmp_path / "ddp.py").write_text(STAND_IN)
     monkeypatch.setattr(efficiency, "DDP", tmp_path / "ddp.py")
 
-    def run(*options, **more):
+    def run(*options, flags=(), **more):
         own = [text for name, value in more.items() for text in (f"--{name}", value)]
-        told = ["--processes", "2", "--out", str(tmp_path / "out"), *own, "--", *options]
+        told = ["--processes", "2", "--out", str(tmp_path / "out"), *flags, *own, "--", *options]
         efficiency.main(told)
 
     return run
@@ -110,6 +110,16 @@ def test_one_and_two_take_turns_on_equal_shares(compared, tmp_path, capsys):
     assert begun[3:] == [f"{one} True", f"{both} True", f"{both} True"] * 2
     row = "| m | eager | synthetic | 10.0, 10.0 | 20.0, 20.0 | 3 ms, 3 ms | 66.7, 66.7 % | 66.7 % |"
     assert capsys.readouterr().out.splitlines()[-1] == row
+
+
+@pytest.mark.parametrize(
+    ("flag", "untimed"), [("--apart", ["1 False", "2 False", "2 False"]), ("--warm", [])]
+)
+def test_untimed_starts_go_apart_or_not_at_all(compared, tmp_path, flag, untimed):
+    compared(flags=[flag], rounds="1")
+    begun = [line.split() for line in (tmp_path / "started").read_text().splitlines()]
+    told = [f"{processes} {out}" for processes, _, _, out in begun]
+    assert told == [*untimed, "1 True", "2 True", "2 True"]
 
 
 def test_hyper_threads_go_together(tmp_path, monkeypatch):

@@ -41,6 +41,7 @@ from semabench.data.sampling import Samples
 from semabench.models import build_model
 from semabench.results.provenance import git_commit
 from semabench.training.module import Classifier
+from semabench.training.stopping import take_over_signals
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -167,6 +168,7 @@ def measure(
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
+    take_over_signals(trainer)
     trainer.fit(module, loader)
     count = sum(p.numel() for p in model.parameters() if p.requires_grad)
     seconds = statistics.median(windows.seconds)

@@ -4,10 +4,11 @@
 
 First both are started once, untimed and side by side, so that the compiler's cache is warm (the
 first GPU then holds two trainings; --apart: one after the other; --warm: not at all). Then one
-process without DDP and N under torchrun take turns, 1 N 1 N, with nothing beside them. The one is held to an N-th of the
-cores; the N share all. Prints, for each model, execution and source of pictures, img/s at N over
-N × img/s at 1, round by round; the rows are in DIR/1/ddp.jsonl and DIR/N/ddp.jsonl, what the
-processes say in DIR/1.log and DIR/N.log. Pictures for --data: `benchmarks/loader.py --only-make`.
+process without DDP and N under torchrun take turns, 1 N 1 N, with nothing beside them. The one is
+held to an N-th of the cores; the N share all. Prints, for each model, execution and source of
+pictures, img/s at N over N × img/s at 1, round by round; the rows are in DIR/1/ddp.jsonl and
+DIR/N/ddp.jsonl, what the processes say in DIR/1.log and DIR/N.log. Pictures for --data:
+`benchmarks/loader.py --only-make`.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 import torch
@@ -118,7 +119,7 @@ def test_two_processes_in_parts_train_as_one_process_does(workplace, tmp_path, m
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command += [str(REPOSITORY / "train.py"), *arguments, "name=two", "trainer.devices=2"]
     done = subprocess.run(
-        [*command, "trainer.accumulate=2"],
+        [*command, "trainer.accumulate=2", "trainer.profile_steps=2"],
         cwd=workplace,
         env=environment(),
         capture_output=True,
@@ -133,3 +134,7 @@ def test_two_processes_in_parts_train_as_one_process_does(workplace, tmp_path, m
     for name, expected in one.items():
         # A step is up to 4e-3 a weight: a gradient that got lost would show at once.
         assert float((two[name] - expected).norm()) < 0.01 * float(expected.norm()) + 1e-4, name
+    (trace,) = (tmp_path / "stress" / "two" / "profile").iterdir()
+    calls = Counter(event.get("name") for event in json.loads(trace.read_text())["traceEvents"])
+    # All are DDP's, in two steps: two buckets of gradients, buffers of two shapes.
+    assert (calls["c10d::allreduce_"], calls["c10d::broadcast_"]) == (4, 4)

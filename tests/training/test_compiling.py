@@ -63,7 +63,7 @@ def started(callback: Compile, mesa: float = 0.0, accelerator: str = "cpu") -> C
     trainer = L.Trainer(
         accelerator=accelerator,
         devices=1,
-        precision="bf16-mixed" if accelerator == "gpu" else "32-true",
+        precision="bf16-mixed",
         logger=False,
         enable_checkpointing=False,
     )
@@ -73,6 +73,14 @@ def started(callback: Compile, mesa: float = 0.0, accelerator: str = "cpu") -> C
     trainer.datamodule = SimpleNamespace(resolution_at=lambda epoch: 32)  # type: ignore[attr-defined]
     callback.on_train_start(trainer, module)
     return module
+
+
+def step_after(module: Classifier) -> None:
+    """Go forward and backward as a step of Lightning's does."""
+    images = torch.zeros(4, 3, 32, 32, device=module.device)
+    with module.trainer.precision_plugin.train_step_context():
+        loss = module.model(images.to(memory_format=torch.channels_last)).float().square().mean()
+    loss.backward()
 
 
 def through(monkeypatch, backend):
@@ -97,7 +105,7 @@ def test_the_trial_leaves_no_trace(monkeypatch, capsys):
     assert module.model.layers[1].num_batches_tracked == 0
     assert torch.equal(module.model.layers[1].running_mean, torch.zeros(4))
     assert all(weight.grad is None for weight in module.parameters())
-    module.model(torch.zeros(4, 3, 32, 32).to(memory_format=torch.channels_last))
+    step_after(module)
     assert len(graphs) == 2  # a step runs what the trial has compiled
     torch._dynamo.reset()
 
@@ -181,19 +189,18 @@ def test_graphs_are_recorded_in_the_trial(monkeypatch):
     torch._dynamo.reset()
 
 
-@pytest.mark.gpu
-def test_a_gpu_runs_what_the_trial_has_compiled(capsys):
+@pytest.mark.parametrize("accelerator", ["cpu", pytest.param("gpu", marks=pytest.mark.gpu)])
+def test_a_step_compiles_nothing_after_the_trial(accelerator, monkeypatch, capsys):
+    if accelerator == "cpu":
+        through(monkeypatch, "eager")
     torch._dynamo.reset()
     counters["stats"].clear()
-    module = started(Compile(required=True), mesa=1.0, accelerator="gpu")
+    module = started(Compile(required=True), mesa=1.0, accelerator=accelerator)
     assert "compiled for 32 px" in capsys.readouterr().out
     assert counters["stats"]["unique_graphs"] == 2  # the model's, and its average's
-    images = torch.zeros(4, 3, 32, 32, device="cuda").to(memory_format=torch.channels_last)
-    with (
-        torch._dynamo.config.patch(error_on_recompile=True),
-        torch.autocast("cuda", torch.bfloat16),
-    ):
-        module.model(images).float().square().mean().backward()
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        step_after(module)
+    assert counters["stats"]["unique_graphs"] == 2
     assert all(weight.grad is not None for weight in module.model.parameters())
     torch._dynamo.reset()
 
@@ -237,12 +244,10 @@ def test_a_trial_records_a_graph():
     assert counters["stats"]["unique_graphs"] == 2  # the model's, and its average's
     assert counters["inductor"]["cudagraph_skips"] == 0
     assert not counters["graph_break"]
-    images = torch.zeros(4, 3, 32, 32, device="cuda").to(memory_format=torch.channels_last)
     for _ in range(2):  # the first goes without the average, which the trial has in between
         module.zero_grad(set_to_none=True)
         with torch.profiler.profile() as profile:
-            with torch.autocast("cuda", torch.bfloat16):
-                module.model(images).float().square().mean().backward()
+            step_after(module)
             torch.cuda.synchronize()
     launched = [event.name for event in profile.events() if "GraphLaunch" in event.name]
     assert len(launched) == 2, launched

@@ -6,8 +6,9 @@ import signal
 import lightning as L
 import pytest
 from small_run import fit, small_batches, small_module
+from torch.utils.data import DataLoader
 
-from semabench.training.stopping import StopOnSignal
+from semabench.training.stopping import StopOnSignal, take_over_signals
 
 
 class Destructor:
@@ -40,3 +41,23 @@ def test_a_lost_interrupt_strikes_after_the_step():
     assert stop.interrupted
     assert module.trainer.global_step == 4
     assert signal.getsignal(signal.SIGINT) is before
+
+
+class Listening(L.Callback):
+    """Who listens to SIGTERM when training starts."""
+
+    def on_train_start(self, trainer, pl_module):
+        self.handler = signal.getsignal(signal.SIGTERM)
+
+
+def test_lightning_does_not_listen():
+    """Before the first step there is nothing to store: SIGTERM ends the process at once."""
+    listening = Listening()
+    trainer = L.Trainer(
+        accelerator="cpu", devices=1, max_epochs=1, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, callbacks=[listening],
+    )  # fmt: skip
+    take_over_signals(trainer)
+    batches = DataLoader(small_batches(1), batch_size=None, collate_fn=lambda batch: batch)
+    trainer.fit(small_module(1), batches)
+    assert listening.handler is signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

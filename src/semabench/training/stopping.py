@@ -40,13 +40,23 @@ def hear_no_more() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+def take_over_signals(trainer: L.Trainer) -> None:
+    """Let Lightning neither listen to signals nor ask about them: `StopOnSignal` does.
+
+    Its handlers would save nothing, and communicate from within a handler. And of several
+    processes each asks rank 0, from 2.6 on, before every step, whether it has had SIGTERM, and
+    waits for the answer: a GPU then runs out of work at every step (docs/scaling.md).
+    """
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+
+
 class StopOnSignal(Callback):
     """Notes a signal when it comes, and stores and stops at the next step boundary.
 
     During validation it waits for the end of the epoch, whose checkpoint holds that validation.
     Several processes agree first, every ``agree_every`` steps, so that none stops while others
-    wait for it; a single one looks after every step. It takes the place of Lightning's handlers,
-    which would save nothing, and with several processes communicate from within the handler.
+    wait for it; a single one looks after every step.
 
     Ctrl-C stops wherever the program is, and stores nothing. Python loses it where it strikes in a
     destructor ("Exception ignored in …"): then it strikes again after the step. (One of several
@@ -65,7 +75,7 @@ class StopOnSignal(Callback):
         self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Listen; Lightning's own handlers are in place by now, not before, and are put aside."""
+        """Listen: from here on there is something to store."""
         self.received, self.interrupted = 0, False
         self._before = {number: signal.signal(number, self._note) for number in STOP}
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -112,7 +122,7 @@ class StopOnSignal(Callback):
             raise Stopped(number)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Put the handlers back, before Lightning puts back those it found."""
+        """Put the handlers back."""
         self._put_back()
 
     def on_exception(

@@ -19,7 +19,7 @@ from semabench.training.devices import slurm_environment
 from semabench.training.loggers import create_logger
 from semabench.training.module import Classifier
 from semabench.training.profiling import Profile
-from semabench.training.stopping import StopOnSignal
+from semabench.training.stopping import StopOnSignal, take_over_signals
 from semabench.training.throughput import Throughput, Waiting
 
 
@@ -46,7 +46,7 @@ def create_trainer(
     if options.profile_steps is not None:
         callbacks.append(Profile(run_dir / "profile", options.profile_steps))
     callbacks += [checkpoints, StopOnSignal(checkpoints.save, agree_every=every), waiting]
-    return L.Trainer(
+    trainer = L.Trainer(
         accelerator=accelerator,
         devices=options.devices,
         num_nodes=options.num_nodes,
@@ -67,6 +67,8 @@ def create_trainer(
         benchmark=accelerator == "gpu",
         default_root_dir=run_dir,
     )
+    take_over_signals(trainer)
+    return trainer
 
 
 def _quiet_lightning() -> None:

@@ -103,28 +103,72 @@ def test_the_page_shows_what_the_script_prints():
     assert re.search(r"(\d+ %) \(`--cores 8`\)", page)[1] == few.split("|")[5].strip()
 
 
-def test_the_page_shows_what_two_gpus_did():
+def times_of_two_gpus() -> tuple[list[dict], dict[tuple, list[float]]]:
+    """The rows, and steps in ms by batch, asked or not, execution, source, devices and DDP."""
     lines = (BENCHMARKS.parent / "results/ddp-h100.jsonl").read_text().splitlines()
-    steps: dict[tuple[str, int, bool], list[float]] = {}
-    for row in map(json.loads, lines):
-        steps.setdefault((row["data"], row["devices"], row["ddp"]), []).append(row["step_ms"])
+    rows = [json.loads(line) for line in lines]
+    steps: dict[tuple, list[float]] = {}
+    for row in rows:
+        key = row["batch_per_device"], row["asked_before_each_step"], row["execution"]
+        key += row["data"], row["devices"], row["ddp"]
+        steps.setdefault(key, []).append(row["step_ms"])
+    return rows, steps
+
+
+def listed(times: list[float]) -> str:
+    return ", ".join(f"{ms:.1f}" for ms in times)
+
+
+def test_the_page_shows_what_two_gpus_did():
+    rows, steps = times_of_two_gpus()
     page = (BENCHMARKS.parent / "docs/scaling.md").read_text()
     for label, data in (("synthetic", "synthetic"), ("FFCV", "ffcv")):
-        one, two = steps.pop((data, 1, False)), steps.pop((data, 2, True))
-        single = steps.pop((data, 1, True), [])
+        for asked, more in ((False, ""), (True, ", as Lightning does it, twice")):
+            one, two = (
+                steps.pop((512, asked, "compiled", data, devices, devices > 1))
+                for devices in (1, 2)
+            )
+            part = ", ".join(f"{100 * a / b:.1f}" for a, b in zip(one, two, strict=True))
+            assert f"| {label}{more} | {listed(one)} | {listed(two)} | {part} % |" in page
+        slow = 256, True, "compiled", data
+        one, two = steps.pop((*slow, 1, False)), steps.pop((*slow, 2, True))
+        single = listed(steps.pop((*slow, 1, True), []))
         efficiency = ", ".join(f"{100 * a / b:.0f}" for a, b in zip(one, two, strict=True))
-        cells = [", ".join(f"{ms:.1f}" for ms in times) for times in (one, single, two)]
-        assert "| " + " | ".join([label, *cells, f"{efficiency} %"]).replace("  ", " ") in page
+        cells = label, listed(one), single, listed(two), f"{efficiency} %"
+        assert f"| {' | '.join(cells)} |".replace("  ", " ") in page
+    (whole,) = steps.pop((512, True, "whole", "synthetic", 2, True))
+    assert f"two processes took {whole:.1f} ms" in page
     assert not steps
-    reduce = [row["all_reduce_ms"] for row in map(json.loads, lines) if row["devices"] == 2]
+    two_gpus = [row for row in rows if row["devices"] == 2]
+    reduce = [row["all_reduce_ms"] for row in two_gpus]
     assert f"{min(reduce):.2f} to {max(reduce):.2f} ms by itself" in page
-    gigabytes = json.loads(lines[0])["gradient_bytes"] / 1e9
-    measured = [gigabytes / (1e-3 * ms) for ms in reduce]
+    measured = [row["gradient_bytes"] / 1e6 / row["all_reduce_ms"] for row in two_gpus]
     assert min(measured) < Machine().intra < max(measured)
 
 
+def test_the_page_says_how_sure_two_gpus_are():
+    rows, _ = times_of_two_gpus()
+    page = " ".join((BENCHMARKS.parent / "docs/scaling.md").read_text().split())
+    asked_not = [row for row in rows if not row["asked_before_each_step"]]
+    assert len(asked_not) == 4
+    spreads = [
+        max(abs(ms / row["step_ms"] - 1) for ms in row["step_ms_windows"]) for row in asked_not
+    ]
+    told = re.search(r"the windows of a run lie within ([\d.]+) %", page)
+    assert 100 * max(spreads) <= float(told[1]) < 100 * max(spreads) + 0.1
+    launching = [row["launch_ms"] for row in asked_not]
+    assert f"launching {min(launching):.0f} to {max(launching):.0f} ms of a step" in page
+    (alone,) = (r for r in asked_not if (r["data"], r["devices"]) == ("ffcv", 1))
+    assert f"a GPU trains on {alone['images_per_second']:,.0f} through it" in page
+    line = (BENCHMARKS.parent / "results/loader-h100.jsonl").read_text().splitlines()[1]
+    (windows,) = json.loads(line)["images_per_second"].values()
+    (median,) = json.loads(line)["median"].values()
+    told = f"made {median:,.0f} pictures a second (three windows: {min(windows):,.0f} to"
+    assert f"{told} {max(windows):,.0f};" in page
+
+
 def test_the_page_shows_what_the_loader_did_there():
-    (line,) = (BENCHMARKS.parent / "results/loader-h100.jsonl").read_text().splitlines()
+    line = (BENCHMARKS.parent / "results/loader-h100.jsonl").read_text().splitlines()[0]
     row = json.loads(line)
     page = " ".join((BENCHMARKS.parent / "docs/scaling.md").read_text().split())
     windows = row["images_per_second"]["semabench, bicubic"]

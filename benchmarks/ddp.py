@@ -30,7 +30,6 @@ import lightning as L
 import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
-from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import OmegaConf
 from torch import Tensor
 
@@ -40,8 +39,9 @@ from semabench.data.loaders import create_train_loader
 from semabench.data.sampling import Samples
 from semabench.models import build_model
 from semabench.results.provenance import git_commit
+from semabench.training.devices import choose_accelerator, choose_precision, global_rank
 from semabench.training.module import Classifier
-from semabench.training.stopping import take_over_signals
+from semabench.training.trainer import bare_trainer
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -120,6 +120,23 @@ def all_reduce_seconds(count: int, device: torch.device) -> float:
     return statistics.median(spent[2:])
 
 
+def training_of(
+    name: str, execution: str, recipe: RecipeConfig, resolution: int, steps: int
+) -> Classifier:
+    """Return a model under its recipe, told how to be executed."""
+    model = build_model(name, num_classes=CLASSES, resolution=resolution, options={})
+    model.to(memory_format=torch.channels_last)
+    module = Classifier(
+        model, recipe, num_classes=CLASSES, steps_per_epoch=steps, mean=MEAN, std=STD, seed=0,
+        describe={}, pixels=pixel_augment(recipe, seed=0, mean=MEAN, interpolation="bicubic"),
+    )  # fmt: skip
+    torch._dynamo.reset()  # or an earlier execution's code would do for this one
+    torch._dynamo.config.optimize_ddp = execution != "whole"
+    if execution != "eager":  # as trainer.compile and trainer.cuda_graphs do
+        model.compile(dynamic=False, mode="reduce-overhead" if execution == "graphs" else None)
+    return module
+
+
 def measure(
     name: str, execution: str, data: Path | None, options: argparse.Namespace
 ) -> dict[str, Any]:
@@ -127,50 +144,29 @@ def measure(
     world = int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     cores = max(1, len(os.sched_getaffinity(0)) // local)
-    rank = int(os.environ.get("RANK", "0"))
     distributed = "RANK" in os.environ
     gpu = torch.cuda.is_available()
     recipe = recipe_for(options.batch * world)
     total = options.warmup + options.windows * options.steps
-    model = build_model(name, num_classes=CLASSES, resolution=options.resolution, options={})
-    model.to(memory_format=torch.channels_last)
-    module = Classifier(
-        model, recipe, num_classes=CLASSES, steps_per_epoch=total, mean=MEAN, std=STD, seed=0,
-        describe={}, pixels=pixel_augment(recipe, seed=0, mean=MEAN, interpolation="bicubic"),
-    )  # fmt: skip
-    torch._dynamo.reset()  # or an earlier execution's code would do for this one
-    if gpu:
-        torch.cuda.reset_peak_memory_stats()
-    torch._dynamo.config.optimize_ddp = execution != "whole"
-    if execution != "eager":  # as trainer.compile and trainer.cuda_graphs do
-        model.compile(dynamic=False, mode="reduce-overhead" if execution == "graphs" else None)
+    module = training_of(name, execution, recipe, options.resolution, total)
     loader: Any = Synthetic(options.batch, options.resolution, total)
     if data:
         loader = create_train_loader(
             kind="ffcv", packed_dir=data, source_dir=None, resolution=options.resolution,
-            batch_size=options.batch, seed=0, rank=rank, world_size=world,
+            batch_size=options.batch, seed=0, rank=global_rank(), world_size=world,
             num_workers=cores,
         )  # fmt: skip
     windows = Windows(options.steps, options.warmup)
-    trainer = L.Trainer(
-        accelerator="gpu" if gpu else "cpu",
-        devices=local,
-        num_nodes=world // local,
-        strategy=DDPStrategy(gradient_as_bucket_view=True) if distributed else "auto",
-        precision="bf16-mixed" if gpu else "32-true",
-        max_steps=total,
-        gradient_clip_val=recipe.clip_grad,
-        callbacks=[windows],
-        benchmark=gpu,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
-    take_over_signals(trainer)
+    accelerator = choose_accelerator("auto")
+    trainer = bare_trainer(
+        accelerator, choose_precision(None, accelerator), ddp=distributed, devices=local,
+        num_nodes=world // local, max_steps=total, gradient_clip_val=recipe.clip_grad,
+        callbacks=[windows], logger=False, enable_progress_bar=False,
+    )  # fmt: skip
+    if gpu:
+        torch.cuda.reset_peak_memory_stats()
     trainer.fit(module, loader)
-    count = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    count = sum(p.numel() for p in module.model.parameters() if p.requires_grad)
     seconds = statistics.median(windows.seconds)
     device = trainer.strategy.root_device  # the module's own is the CPU by now
     return {

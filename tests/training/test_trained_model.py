@@ -37,6 +37,23 @@ def test_plain_and_averaged_weights_are_told_apart(tmp_path):
     assert float(trained.weights["ema"]["w"]) == 0
 
 
+def test_of_a_run_the_newest_sound_checkpoint_is_taken(tmp_path, caplog):
+    checkpoints = tmp_path / "checkpoints"
+    for step, name in enumerate(("best.ckpt", "previous.ckpt", "last.ckpt")):
+        loops = {"fit_loop": {"epoch_progress": {"current": {"processed": step}}}}
+        save(checkpoints / name, state_dict={}, semabench={}, loops=loops, global_step=step)
+    assert load_trained(tmp_path).path == checkpoints / "last.ckpt"
+    whole = (checkpoints / "last.ckpt").read_bytes()
+    (checkpoints / "last.ckpt").write_bytes(whole[: len(whole) // 2])
+    trained = load_trained(tmp_path)
+    assert (trained.path, trained.epochs) == (checkpoints / "previous.ckpt", 1)
+    assert "It is skipped" in caplog.text
+    for name in ("best.ckpt", "previous.ckpt"):
+        (checkpoints / name).write_bytes(b"")
+    with pytest.raises(SemabenchError, match=r"last\.ckpt"):
+        load_trained(tmp_path)
+
+
 def test_a_checkpoint_replaced_while_it_is_read_is_the_old_one_throughout(tmp_path, monkeypatch):
     """An evaluation takes no lock: its row names the weights that it measured."""
     path = tmp_path / "last.ckpt"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from semabench.data.normalize import Normalize
+from semabench.evaluation.median import median_and_spread
 from semabench.evaluation.on_device import autocast, peak_memory_mib, reset_peak_memory
 from semabench.training.counts import Counts
 from semabench.training.marks import Mark, mark, seconds_between
@@ -114,5 +114,4 @@ class _Clock:
         speeds = [batch_size / seconds_between(*marks) for marks in self.marks[WARMUP:]]
         if len(speeds) < 3:
             return None, None
-        low, middle, high = statistics.quantiles(speeds, n=4)
-        return middle, (high - low) / 2
+        return median_and_spread(speeds)

@@ -12,6 +12,7 @@ from torch import Tensor
 from semabench.errors import SemabenchError
 from semabench.training.checkpoint import DIRECTORY, LAST
 from semabench.training.checkpoint_file import OFFICIAL, read_checkpoint
+from semabench.training.resume import newest_checkpoint
 
 
 @dataclass(frozen=True)
@@ -26,16 +27,17 @@ class TrainedModel:
 
 
 def load_trained(path: Path) -> TrainedModel:
-    """Read a checkpoint, or the last one of a run directory.
+    """Read a checkpoint, or the newest sound one of a run directory.
 
     Raises:
         SemabenchError: missing, damaged, or not one of ours.
     """
     if path.is_dir():
         runs = [last.parents[1] for last in sorted(path.glob(f"*/{DIRECTORY}/{LAST}"))]
-        path = path / DIRECTORY / LAST
+        last = path / DIRECTORY / LAST
+        path = newest_checkpoint(path / DIRECTORY) or last  # whose reading tells what is wrong
         if runs and not path.exists():
-            raise SemabenchError(f"there is no checkpoint {path}: name a run, e.g. {runs[0]}.")
+            raise SemabenchError(f"there is no checkpoint {last}: name a run, e.g. {runs[0]}.")
     digest = hashlib.sha256()
     checkpoint = read_checkpoint(path, digest)
     if "semabench" not in checkpoint:

@@ -6,6 +6,7 @@ import logging
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
@@ -29,7 +30,6 @@ def create_trainer(
     """Return the trainer of one start of a run, its logger started."""
     options = config.trainer
     many = options.devices * options.num_nodes > 1
-    _quiet_lightning()
     logger = create_logger(config, run_dir)
     bar = sys.stdout.isatty() if options.progress_bar is None else options.progress_bar
     every = min(options.log_every_n_steps, module.steps_per_epoch)
@@ -46,26 +46,44 @@ def create_trainer(
     if options.profile_steps is not None:
         callbacks.append(Profile(run_dir / "profile", options.profile_steps))
     callbacks += [checkpoints, StopOnSignal(checkpoints.save, agree_every=every), waiting]
-    trainer = L.Trainer(
-        accelerator=accelerator,
+    return bare_trainer(
+        accelerator,
+        precision,
+        ddp=many,
         devices=options.devices,
         num_nodes=options.num_nodes,
-        strategy=DDPStrategy(gradient_as_bucket_view=True) if many else "auto",
-        precision=precision,  # type: ignore[arg-type]
         max_epochs=config.recipe.epochs,
         check_val_every_n_epoch=options.val_every_n_epochs,
         gradient_clip_val=config.recipe.clip_grad,
         log_every_n_steps=every,
         logger=logger if logger is not None else False,
         callbacks=callbacks,
-        plugins=[AtomicCheckpointIO(), *slurm_environment()],
         enable_progress_bar=bar,
+        default_root_dir=run_dir,
+    )
+
+
+def bare_trainer(accelerator: str, precision: str, *, ddp: bool, **options: Any) -> L.Trainer:
+    """Return Lightning's trainer with what every run has, watched or only timed.
+
+    Args:
+        accelerator: ``gpu`` or ``cpu``.
+        precision: Lightning's name of it.
+        ddp: whether gradients are reduced over all processes.
+        options: more of Lightning's.
+    """
+    _quiet_lightning()
+    trainer = L.Trainer(
+        accelerator=accelerator,
+        precision=precision,  # type: ignore[arg-type]
+        strategy=DDPStrategy(gradient_as_bucket_view=True) if ddp else "auto",
+        plugins=[AtomicCheckpointIO(), *slurm_environment()],
         enable_checkpointing=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         benchmark=accelerator == "gpu",
-        default_root_dir=run_dir,
+        **options,
     )
     take_over_signals(trainer)
     return trainer

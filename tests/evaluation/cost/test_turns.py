@@ -4,7 +4,7 @@ import pytest
 
 from semabench.config_cost import CostModel
 from semabench.evaluation.cost.plan import Condition, Job
-from semabench.evaluation.cost.turns import complete, interleave, measure_group, middle
+from semabench.evaluation.cost.turns import complete, interleave, measure_group
 from semabench.evaluation.cost.worker import Prepared
 from semabench.evaluation.cost.workload import Window
 from semabench.evaluation.workers.peer import PeerError
@@ -72,8 +72,3 @@ def test_a_row_has_medians_and_half_the_interquartile_range():
     assert row.joules_per_image == pytest.approx(2)
     assert row.peak_memory_mib == 7
     assert complete(job("A").row, 8, windows).asked_batch_size is None
-
-
-def test_one_window_has_no_spread_and_none_no_median():
-    assert middle([3.0]) == (3.0, None)
-    assert middle([]) == (None, None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -10,6 +9,7 @@ from typing import Any, TypeVar
 from semabench.evaluation.cost.plan import Job
 from semabench.evaluation.cost.worker import Prepared
 from semabench.evaluation.cost.workload import Window
+from semabench.evaluation.median import median_and_spread
 from semabench.evaluation.workers.peer import PeerError
 from semabench.results.record import Record
 
@@ -64,9 +64,9 @@ def measure_group(jobs: Sequence[Job], ask: Ask, rounds: int) -> Iterator[Told]:
 
 def complete(row: Record, batch_size: int, windows: Sequence[Window]) -> Record:
     """Return the row with medians over the windows and half their interquartile ranges."""
-    speed, speed_spread = middle([batch_size / w.seconds for w in windows])
-    latency, latency_spread = middle([1e3 * w.seconds for w in windows])
-    joules, joules_spread = middle([w.joules for w in windows if w.joules is not None])
+    speed, speed_spread = median_and_spread([batch_size / w.seconds for w in windows])
+    latency, latency_spread = median_and_spread([1e3 * w.seconds for w in windows])
+    joules, joules_spread = median_and_spread([w.joules for w in windows if w.joules is not None])
     peaks = [w.peak_memory_mib for w in windows if w.peak_memory_mib is not None]
     return replace(
         row,
@@ -81,14 +81,3 @@ def complete(row: Record, batch_size: int, windows: Sequence[Window]) -> Record:
         joules_per_image_spread=joules_spread,
         peak_memory_mib=max(peaks, default=None),
     )
-
-
-def middle(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """Return the median and half the interquartile range (quartiles inclusive, as numpy's).
-
-    Fewer than two values have no range, none no median.
-    """
-    if len(values) < 2:
-        return (values[0] if values else None), None
-    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
-    return median, (high - low) / 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import statistics
 import subprocess
 import sys
 from itertools import pairwise
@@ -104,12 +105,12 @@ def test_the_page_shows_what_the_script_prints():
 
 
 def times_of_two_gpus() -> tuple[list[dict], dict[tuple, list[float]]]:
-    """The rows, and steps in ms by batch, asked or not, execution, source, devices and DDP."""
+    """The rows, and steps in ms by batch, Lightning, execution, source, devices and DDP."""
     lines = (BENCHMARKS.parent / "results/ddp-h100.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
     steps: dict[tuple, list[float]] = {}
     for row in rows:
-        key = row["batch_per_device"], row["asked_before_each_step"], row["execution"]
+        key = row["batch_per_device"], row["lightning_as_it_is"], row["execution"]
         key += row["data"], row["devices"], row["ddp"]
         steps.setdefault(key, []).append(row["step_ms"])
     return rows, steps
@@ -123,9 +124,9 @@ def test_the_page_shows_what_two_gpus_did():
     rows, steps = times_of_two_gpus()
     page = (BENCHMARKS.parent / "docs/scaling.md").read_text()
     for label, data in (("synthetic", "synthetic"), ("FFCV", "ffcv")):
-        for asked, more in ((False, ""), (True, ", as Lightning does it, twice")):
+        for as_it_is, more in ((False, ""), (True, ", Lightning as it is, twice")):
             one, two = (
-                steps.pop((512, asked, "compiled", data, devices, devices > 1))
+                steps.pop((512, as_it_is, "compiled", data, devices, devices > 1))
                 for devices in (1, 2)
             )
             part = ", ".join(f"{100 * a / b:.1f}" for a, b in zip(one, two, strict=True))
@@ -139,26 +140,31 @@ def test_the_page_shows_what_two_gpus_did():
     (whole,) = steps.pop((512, True, "whole", "synthetic", 2, True))
     assert f"two processes took {whole:.1f} ms" in page
     assert not steps
-    two_gpus = [row for row in rows if row["devices"] == 2]
-    reduce = [row["all_reduce_ms"] for row in two_gpus]
-    assert f"{min(reduce):.2f} to {max(reduce):.2f} ms by itself" in page
-    measured = [row["gradient_bytes"] / 1e6 / row["all_reduce_ms"] for row in two_gpus]
-    assert min(measured) < Machine().intra < max(measured)
+    measured = []
+    for batch, told in ((512, "104 MB takes {} ms by itself"), (256, "all-reduce took {} ms.")):
+        two = [row for row in rows if (row["batch_per_device"], row["devices"]) == (batch, 2)]
+        reduce = [row["all_reduce_ms"] for row in two]
+        assert told.format(f"{min(reduce):.2f} to {max(reduce):.2f}") in " ".join(page.split())
+        measured += [row["gradient_bytes"] / 1e6 / row["all_reduce_ms"] for row in two]
+    assert min(measured) < Machine().intra < statistics.median(measured)  # no better than seen
 
 
 def test_the_page_says_how_sure_two_gpus_are():
     rows, _ = times_of_two_gpus()
     page = " ".join((BENCHMARKS.parent / "docs/scaling.md").read_text().split())
-    asked_not = [row for row in rows if not row["asked_before_each_step"]]
-    assert len(asked_not) == 4
-    spreads = [
-        max(abs(ms / row["step_ms"] - 1) for ms in row["step_ms_windows"]) for row in asked_not
-    ]
-    told = re.search(r"the windows of a run lie within ([\d.]+) %", page)
-    assert 100 * max(spreads) <= float(told[1]) < 100 * max(spreads) + 0.1
-    launching = [row["launch_ms"] for row in asked_not]
-    assert f"launching {min(launching):.0f} to {max(launching):.0f} ms of a step" in page
-    (alone,) = (r for r in asked_not if (r["data"], r["devices"]) == ("ffcv", 1))
+    spreads: dict[bool, list[float]] = {True: [], False: []}
+    for row in rows:
+        if (row["batch_per_device"], row["execution"]) == (512, "compiled"):
+            far = max(abs(ms / row["step_ms"] - 1) for ms in row["step_ms_windows"])
+            spreads[row["lightning_as_it_is"]].append(100 * far)
+    told = re.search(r"windows within ([\d.]+) % .*? are of two, within ([\d.]+) %", page)
+    for as_it_is, percent in ((False, told[1]), (True, told[2])):
+        assert max(spreads[as_it_is]) <= float(percent) < max(spreads[as_it_is]) + 0.1
+    ours = [row for row in rows if not row["lightning_as_it_is"]]
+    assert (len(ours), len(spreads[True])) == (4, 8)
+    launching = [row["launch_ms"] for row in ours]
+    assert f"launching for {min(launching):.0f} to {max(launching):.0f} ms of a step" in page
+    (alone,) = (r for r in ours if (r["data"], r["devices"]) == ("ffcv", 1))
     assert f"a GPU trains on {alone['images_per_second']:,.0f} through it" in page
     line = (BENCHMARKS.parent / "results/loader-h100.jsonl").read_text().splitlines()[1]
     (windows,) = json.loads(line)["images_per_second"].values()

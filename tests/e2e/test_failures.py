@@ -25,6 +25,7 @@ from semabench.training.checkpoint_file import read_checkpoint
 from semabench.training.lock import run_lock
 from semabench.training.loggers import close_logger
 from semabench.training.module import Classifier
+from semabench.training.throughput import Throughput
 
 SHORT = ("experiment=stress", "logger=csv")
 
@@ -186,6 +187,44 @@ def test_two_jobs_in_one_run_directory(trained, tmp_path, monkeypatch, capfd):
         line = error_line(capfd.readouterr().err)
         assert f"one is in use by process {os.getpid()} on " in line
         assert [path.name for path in (tmp_path / "stress" / "one").iterdir()] == ["lock"]
+
+
+def test_a_signal_before_the_first_step(trained, tmp_path, monkeypatch, capfd):
+    """While the loaders start or the compiler works: there is nothing to store."""
+    arguments = (*SHORT, f"output_root={tmp_path}")
+    closed: list[int] = []
+
+    def start(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def close(logger: object) -> None:
+        closed.append(1)
+        close_logger(logger)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Throughput, "on_train_start", start)
+        patch.setattr("semabench.training.run.close_logger", close)
+        assert run_here("train.py", *arguments, cwd=trained.cwd, patch=patch) == 143
+    line = error_line(capfd.readouterr().err)
+    assert line == "error: stopped by SIGTERM at step 0 of 36; the same command resumes there."
+    assert closed == [1]
+    assert not list(tmp_path.rglob("*.ckpt*"))
+
+
+def test_a_second_ctrl_c_is_heard_while_the_loggers_close(trained, tmp_path, monkeypatch):
+    """Which may take long where W&B does not answer."""
+    arguments = (*SHORT, f"output_root={tmp_path}")
+
+    def press() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def close(logger: object) -> None:
+        close_logger(logger)  # type: ignore[arg-type]
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+    at_step(monkeypatch, 3, press)
+    monkeypatch.setattr("semabench.training.run.close_logger", close)
+    assert run_here("train.py", *arguments, cwd=trained.cwd, patch=monkeypatch) == 130
 
 
 def test_sigterm_during_validation(trained, tmp_path, monkeypatch, capfd):

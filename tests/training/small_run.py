@@ -15,6 +15,7 @@ from semabench.config import RecipeConfig
 from semabench.data.augment.batch import PixelAugment
 from semabench.data.sampling import Samples
 from semabench.training.module import Classifier
+from semabench.training.stopping import take_over_signals
 
 BATCH = 8
 
@@ -73,5 +74,6 @@ def fit(
             collate_fn=lambda batch: batch,
             pin_memory=accelerator == "gpu",
         )
+    take_over_signals(trainer)
     trainer.fit(module, batches)
     return trainer

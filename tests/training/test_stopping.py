@@ -5,10 +5,10 @@ import signal
 
 import lightning as L
 import pytest
+from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from small_run import fit, small_batches, small_module
-from torch.utils.data import DataLoader
 
-from semabench.training.stopping import StopOnSignal, take_over_signals
+from semabench.training.stopping import StopOnSignal, Stopped
 
 
 class Destructor:
@@ -43,21 +43,42 @@ def test_a_lost_interrupt_strikes_after_the_step():
     assert signal.getsignal(signal.SIGINT) is before
 
 
-class Listening(L.Callback):
-    """Who listens to SIGTERM when training starts."""
+class Told(L.Callback):
+    """A signal to stop as training starts, where a compiler may be at work for minutes."""
+
+    def __init__(self, number):
+        self.number = number
+        self.went_on = False
 
     def on_train_start(self, trainer, pl_module):
-        self.handler = signal.getsignal(signal.SIGTERM)
+        try:
+            os.kill(os.getpid(), self.number)
+            self.went_on = True
+        except Exception:  # as around a compiler
+            self.went_on = True
 
 
-def test_lightning_does_not_listen():
-    """Before the first step there is nothing to store: SIGTERM ends the process at once."""
-    listening = Listening()
-    trainer = L.Trainer(
-        accelerator="cpu", devices=1, max_epochs=1, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, callbacks=[listening],
-    )  # fmt: skip
-    take_over_signals(trainer)
-    batches = DataLoader(small_batches(1), batch_size=None, collate_fn=lambda batch: batch)
-    trainer.fit(small_module(1), batches)
-    assert listening.handler is signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
+def test_before_the_first_step_a_run_stops_at_once(number, code):
+    """There is nothing to store."""
+    before = signal.getsignal(number)
+    told = Told(number)
+    stop = StopOnSignal(lambda trainer: pytest.fail("stored"), agree_every=4)
+    with pytest.raises(Stopped) as stopped:
+        fit(small_module(8), small_batches(8), [told, stop])
+    assert (stopped.value.exit_code, told.went_on) == (code, False)
+    assert signal.getsignal(number) is before
+
+
+def test_a_run_that_ends_gives_all_handlers_back():
+    numbers = signal.SIGINT, signal.SIGTERM, signal.SIGUSR1
+    before = [signal.getsignal(number) for number in numbers]
+    stop = StopOnSignal(lambda trainer: pytest.fail("stored"), agree_every=4)
+    fit(small_module(1), small_batches(1), [stop])
+    assert [signal.getsignal(number) for number in numbers] == before
+
+
+def test_names_that_lightning_changes_are_missed_at_once(monkeypatch):
+    monkeypatch.delattr(_TrainingEpochLoop, "_broadcast_sigterm_tensor")
+    with pytest.raises(AttributeError, match="_broadcast_sigterm_tensor"):
+        fit(small_module(1), small_batches(1), [])

@@ -23,7 +23,8 @@ def git_commit() -> str:
     here = Path(__file__).resolve().parent
     try:
         commit = _git(here, "rev-parse", "--short=12", "HEAD")
-        changed = _git(here, "status", "--porcelain", "--untracked-files=no", "--", ":/src")
+        makers = ":/src", ":/conf", ":/benchmarks"  # of numbers
+        changed = _git(here, "status", "--porcelain", "--untracked-files=no", "--", *makers)
     except (OSError, subprocess.SubprocessError):
         return ""
     return commit + ("+" if changed else "")

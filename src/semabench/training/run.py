@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import logging
-import signal
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -140,9 +139,6 @@ def _fit(
             "some space, and the same command goes on from the last checkpoint."
         ) from error
     except SystemExit as interrupted:
-        if trainer.received_sigterm:  # before the first step: there is nothing to store
-            print("error: terminated; the same command starts again.", file=sys.stderr)
-            raise SystemExit(128 + signal.SIGTERM) from interrupted
         raise KeyboardInterrupt from interrupted
     finally:
         close_logger(trainer.logger)

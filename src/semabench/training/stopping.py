@@ -17,8 +17,11 @@ from lightning.pytorch.callbacks import Callback
 from semabench.signals import STOP
 
 
-class Stopped(Exception):  # noqa: N818  a wish that was met, no error
-    """The run was asked to stop and has stored where it stands.
+class Stopped(BaseException):
+    """The run was asked to stop and has stored where it stands, or stands where it was stored.
+
+    No `Exception`: before the first step it comes at any moment, and a compiler that is at work
+    then would take it for its own failure.
 
     Attributes:
         number: of the signal.
@@ -41,14 +44,38 @@ def hear_no_more() -> None:
 
 
 def take_over_signals(trainer: L.Trainer) -> None:
-    """Let Lightning neither listen to signals nor ask about them: `StopOnSignal` does.
+    """Let Lightning neither listen to signals nor ask about them: from here on we do.
 
     Its handlers would save nothing, and communicate from within a handler. And of several
     processes each asks rank 0, from 2.6 on, before every step, whether it has had SIGTERM, and
     waits for the answer: a GPU then runs out of work at every step (docs/scaling.md).
+
+    Where it would begin to listen, before the loaders and the trial of the compiler, a signal to
+    stop is obeyed at once: nothing has been learnt since the checkpoint. With the first step
+    `StopOnSignal` takes over. When it has ended, Lightning puts back the handlers found here.
+
+    Raises:
+        AttributeError: Lightning has other names for what is replaced.
     """
-    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
-    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+    connector, loop = trainer._signal_connector, trainer.fit_loop.epoch_loop
+
+    def listen() -> None:
+        found: dict[Any, Any] = {n: signal.getsignal(n) for n in (signal.SIGINT, *STOP)}
+        connector._original_handlers = found
+        for number in STOP:
+            signal.signal(number, _stop_at_once)
+
+    for owner, name, ours in (
+        (connector, "register_signal_handlers", listen),
+        (loop, "_broadcast_sigterm_tensor", lambda: None),
+    ):
+        getattr(owner, name)
+        setattr(owner, name, ours)
+
+
+def _stop_at_once(number: int, frame: FrameType | None) -> None:
+    hear_no_more()
+    raise Stopped(number)
 
 
 class StopOnSignal(Callback):
@@ -72,14 +99,14 @@ class StopOnSignal(Callback):
         self.agree_every = agree_every
         self.received = 0
         self.interrupted = False
-        self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Listen: from here on there is something to store."""
         self.received, self.interrupted = 0, False
-        self._before = {number: signal.signal(number, self._note) for number in STOP}
+        for number in STOP:
+            signal.signal(number, self._note)
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._interrupt)
+            signal.signal(signal.SIGINT, self._interrupt)
 
     def on_train_batch_end(
         self,
@@ -121,27 +148,16 @@ class StopOnSignal(Callback):
         if (number := self._agreed(trainer)) and not last:
             raise Stopped(number)
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Put the handlers back."""
-        self._put_back()
-
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
-        """Put the handlers back.
+        """Hear no further signal in a run that stops.
 
-        A run that stops hears no further signal: of many processes one may get its own only after
-        it has stopped with the others, and would die of it instead of ending with the stop's code.
+        Of many processes one may get its own only after it has stopped with the others, and would
+        die of it instead of ending with the stop's code.
         """
-        self._put_back()
         if isinstance(exception, Stopped):
             hear_no_more()
-
-    def _put_back(self) -> None:
-        for number, handler in self._before.items():
-            if signal.getsignal(number) is not signal.SIG_IGN:  # Lightning's, once ctrl-C struck
-                signal.signal(number, handler)
-        self._before = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = number

@@ -206,7 +206,7 @@ def test_a_signal_before_the_first_step(trained, tmp_path, monkeypatch, capfd):
         patch.setattr("semabench.training.run.close_logger", close)
         assert run_here("train.py", *arguments, cwd=trained.cwd, patch=patch) == 143
     line = error_line(capfd.readouterr().err)
-    assert line == "error: stopped by SIGTERM at step 0 of 36; the same command resumes there."
+    assert line == "error: stopped by SIGTERM before its first step; start it again."
     assert closed == [1]
     assert not list(tmp_path.rglob("*.ckpt*"))
 

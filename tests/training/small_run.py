@@ -15,7 +15,7 @@ from semabench.config import RecipeConfig
 from semabench.data.augment.batch import PixelAugment
 from semabench.data.sampling import Samples
 from semabench.training.module import Classifier
-from semabench.training.stopping import take_over_signals
+from semabench.training.stopping import listening, take_over_signals
 
 BATCH = 8
 
@@ -75,5 +75,6 @@ def fit(
             pin_memory=accelerator == "gpu",
         )
     take_over_signals(trainer)
-    trainer.fit(module, batches)
+    with listening():
+        trainer.fit(module, batches)
     return trainer

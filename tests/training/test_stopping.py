@@ -2,6 +2,7 @@
 
 import os
 import signal
+from contextlib import nullcontext
 
 import lightning as L
 import pytest
@@ -58,24 +59,45 @@ class Told(L.Callback):
             self.went_on = True
 
 
+@pytest.fixture
+def handlers():
+    """Put back what the test changes; SIGTERM and SIGUSR1 are this module's own."""
+    numbers = signal.SIGINT, signal.SIGTERM, signal.SIGUSR1
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield before
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
-def test_before_the_first_step_a_run_stops_at_once(number, code):
-    """There is nothing to store."""
-    before = signal.getsignal(number)
+def test_before_the_first_step_a_run_stops_at_once(number, code, handlers):
+    """There is nothing to store. Nothing more is heard, but for ctrl-C."""
     told = Told(number)
     stop = StopOnSignal(lambda trainer: pytest.fail("stored"), agree_every=4)
     with pytest.raises(Stopped) as stopped:
         fit(small_module(8), small_batches(8), [told, stop])
-    assert (stopped.value.exit_code, told.went_on) == (code, False)
-    assert signal.getsignal(number) is before
+    assert (stopped.value.exit_code, stopped.value.begun, told.went_on) == (code, False, False)
+    assert signal.getsignal(number) is signal.SIG_IGN
+    assert signal.getsignal(signal.SIGINT) is handlers[signal.SIGINT]
 
 
-def test_a_run_that_ends_gives_all_handlers_back():
-    numbers = signal.SIGINT, signal.SIGTERM, signal.SIGUSR1
-    before = [signal.getsignal(number) for number in numbers]
-    stop = StopOnSignal(lambda trainer: pytest.fail("stored"), agree_every=4)
-    fit(small_module(1), small_batches(1), [stop])
-    assert [signal.getsignal(number) for number in numbers] == before
+class Breaks(L.Callback):
+    """An error, and one more as it is dealt with: Lightning then leaves out its clearing up."""
+
+    def on_train_batch_end(self, *_):
+        raise OSError("disk full")
+
+    def on_exception(self, *_):
+        raise OSError("still full")
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_run_that_ends_gives_all_handlers_back(handlers, broken):
+    callbacks = [StopOnSignal(lambda trainer: pytest.fail("stored"), agree_every=4)]
+    callbacks += [Breaks()] if broken else []
+    with pytest.raises(OSError, match="still full") if broken else nullcontext():
+        fit(small_module(1), small_batches(1), callbacks)
+    assert {number: signal.getsignal(number) for number in handlers} == handlers
 
 
 def test_names_that_lightning_changes_are_missed_at_once(monkeypatch):

@@ -32,7 +32,7 @@ from semabench.training.lock import run_lock
 from semabench.training.loggers import close_logger
 from semabench.training.module import Classifier
 from semabench.training.resume import check_same_run, resume_path
-from semabench.training.stopping import Stopped, hear_no_more
+from semabench.training.stopping import Stopped, listening
 from semabench.training.trainer import create_trainer
 
 log = logging.getLogger(__name__)
@@ -116,12 +116,15 @@ def _fit(
 ) -> None:
     """Train; end on a signal with the shell's code for it. Ctrl-C, Lightning makes an exit."""
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+        with listening():
+            trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
     except Stopped as stopped:
-        hear_no_more()  # Lightning has put back the handlers that it found
         if trainer.is_global_zero:
             step = f"at step {trainer.global_step} of {module.total_steps}"
-            print(f"error: {stopped} {step}; the same command resumes there.", file=sys.stderr)
+            when = f"{step}; the same command resumes there"
+            if not stopped.begun:
+                when = "before its first step; start it again"
+            print(f"error: {stopped} {when}.", file=sys.stderr)
         raise SystemExit(stopped.exit_code) from stopped
     except RuntimeError as error:
         # torch tells of a dead worker from a signal handler: out of whatever the step was doing.

@@ -6,7 +6,8 @@ And on ctrl-C (SIGINT), at once.
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -18,18 +19,20 @@ from semabench.signals import STOP
 
 
 class Stopped(BaseException):
-    """The run was asked to stop and has stored where it stands, or stands where it was stored.
+    """The run was asked to stop and has stored where it stands, if it has begun.
 
     No `Exception`: before the first step it comes at any moment, and a compiler that is at work
     then would take it for its own failure.
 
     Attributes:
         number: of the signal.
+        begun: whether there was a step to store.
     """
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, begun: bool = True) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
         self.number = number
+        self.begun = begun
 
     @property
     def exit_code(self) -> int:
@@ -44,38 +47,53 @@ def hear_no_more() -> None:
 
 
 def take_over_signals(trainer: L.Trainer) -> None:
-    """Let Lightning neither listen to signals nor ask about them: from here on we do.
+    """Let Lightning neither listen to signals nor ask about them.
 
     Its handlers would save nothing, and communicate from within a handler. And of several
     processes each asks rank 0, from 2.6 on, before every step, whether it has had SIGTERM, and
     waits for the answer: a GPU then runs out of work at every step (docs/scaling.md).
 
-    Where it would begin to listen, before the loaders and the trial of the compiler, a signal to
-    stop is obeyed at once: nothing has been learnt since the checkpoint. With the first step
-    `StopOnSignal` takes over. When it has ended, Lightning puts back the handlers found here.
-
     Raises:
         AttributeError: Lightning has other names for what is replaced.
     """
-    connector, loop = trainer._signal_connector, trainer.fit_loop.epoch_loop
-
-    def listen() -> None:
-        found: dict[Any, Any] = {n: signal.getsignal(n) for n in (signal.SIGINT, *STOP)}
-        connector._original_handlers = found
-        for number in STOP:
-            signal.signal(number, _stop_at_once)
-
-    for owner, name, ours in (
-        (connector, "register_signal_handlers", listen),
-        (loop, "_broadcast_sigterm_tensor", lambda: None),
+    for owner, name in (
+        (trainer._signal_connector, "register_signal_handlers"),
+        (trainer.fit_loop.epoch_loop, "_broadcast_sigterm_tensor"),
     ):
         getattr(owner, name)
-        setattr(owner, name, ours)
+        setattr(owner, name, lambda: None)
+
+
+@contextmanager
+def listening() -> Iterator[None]:
+    """Stop at once at a signal until `StopOnSignal` takes over; put the handlers back at the end.
+
+    Until the first step, while loaders start and the compiler is tried, nothing has been learnt
+    since the checkpoint. A run that stops hears no further signal: of many processes one may get
+    its own only after it has stopped with the others, and would die of it instead of ending with
+    the stop's code.
+
+    Raises:
+        Stopped: before the first step.
+    """
+    found: dict[int, Any] = {n: signal.getsignal(n) for n in (signal.SIGINT, *STOP)}
+    for heard in STOP:
+        signal.signal(heard, _stop_at_once)
+    try:
+        yield
+    except Stopped:
+        hear_no_more()
+        found = {signal.SIGINT: found[signal.SIGINT]}
+        raise
+    finally:
+        for number, handler in found.items():
+            if handler is not None:  # it was set outside Python
+                signal.signal(number, handler)
 
 
 def _stop_at_once(number: int, frame: FrameType | None) -> None:
     hear_no_more()
-    raise Stopped(number)
+    raise Stopped(number, begun=False)
 
 
 class StopOnSignal(Callback):
@@ -151,11 +169,7 @@ class StopOnSignal(Callback):
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
-        """Hear no further signal in a run that stops.
-
-        Of many processes one may get its own only after it has stopped with the others, and would
-        die of it instead of ending with the stop's code.
-        """
+        """Hear no further signal in a run that stops: see `listening`."""
         if isinstance(exception, Stopped):
             hear_no_more()
 

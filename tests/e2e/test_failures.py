@@ -12,57 +12,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from apps import REPOSITORY, TINY, environment, run_here, start
 from lightning.pytorch.loggers import CSVLogger
+from mishaps import SHORT, assert_it_goes_on, at_step, error_line, last
 
 from semabench.errors import SemabenchError
 from semabench.training.checkpoint_file import read_checkpoint
 from semabench.training.lock import run_lock
-from semabench.training.loggers import close_logger
 from semabench.training.module import Classifier
-from semabench.training.throughput import Throughput
-
-SHORT = ("experiment=stress", "logger=csv")
-
-
-def last(root: Path) -> Path:
-    (path,) = root.rglob("last.ckpt")
-    return path
-
-
-def error_line(text: str) -> str:
-    (line,) = [line for line in text.splitlines() if line.startswith("error:")]
-    return line
-
-
-def at_step(patch: pytest.MonkeyPatch, step: int, do: Callable[[], None]) -> None:
-    """Let something happen in this process before a step, once."""
-    before = Classifier.on_train_batch_start
-    done: list[int] = []
-
-    def start_batch(self: Classifier, *rest: object) -> None:
-        if self.global_step == step and not done:
-            done.append(step)
-            do()
-        before(self, *rest)  # type: ignore[arg-type]
-
-    patch.setattr(Classifier, "on_train_batch_start", start_batch)
-
-
-def assert_it_goes_on(arguments: tuple[str, ...], cwd: Path, capfd, patch, trained) -> None:
-    """The next start continues, to the weights of the run that nothing happened to."""
-    capfd.readouterr()
-    assert run_here("train.py", *arguments, cwd=cwd, patch=patch) == 0
-    assert "resuming" in capfd.readouterr().out
-    (root,) = [Path(a.partition("=")[2]) for a in arguments if a.startswith("output_root=")]
-    found = read_checkpoint(last(root))["state_dict"]
-    expected = read_checkpoint(trained.run_dir / "checkpoints" / "last.ckpt")["state_dict"]
-    assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
 
 
 def test_a_dead_loader_worker(trained, tmp_path, monkeypatch, capfd):
@@ -187,77 +149,6 @@ def test_two_jobs_in_one_run_directory(trained, tmp_path, monkeypatch, capfd):
         line = error_line(capfd.readouterr().err)
         assert f"one is in use by process {os.getpid()} on " in line
         assert [path.name for path in (tmp_path / "stress" / "one").iterdir()] == ["lock"]
-
-
-def test_a_signal_before_the_first_step(trained, tmp_path, monkeypatch, capfd):
-    """While the loaders start or the compiler works: there is nothing to store."""
-    arguments = (*SHORT, f"output_root={tmp_path}")
-    closed: list[int] = []
-
-    def start(*_: object) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    def close(logger: object) -> None:
-        closed.append(1)
-        close_logger(logger)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Throughput, "on_train_start", start)
-        patch.setattr("semabench.training.run.close_logger", close)
-        assert run_here("train.py", *arguments, cwd=trained.cwd, patch=patch) == 143
-    line = error_line(capfd.readouterr().err)
-    assert line == "error: stopped by SIGTERM before its first step; start it again."
-    assert closed == [1]
-    assert not list(tmp_path.rglob("*.ckpt*"))
-
-
-def test_a_second_ctrl_c_is_heard_while_the_loggers_close(trained, tmp_path, monkeypatch):
-    """Which may take long where W&B does not answer."""
-    arguments = (*SHORT, f"output_root={tmp_path}")
-
-    def press() -> None:
-        os.kill(os.getpid(), signal.SIGINT)
-
-    def close(logger: object) -> None:
-        close_logger(logger)  # type: ignore[arg-type]
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-    at_step(monkeypatch, 3, press)
-    monkeypatch.setattr("semabench.training.run.close_logger", close)
-    assert run_here("train.py", *arguments, cwd=trained.cwd, patch=monkeypatch) == 130
-
-
-def test_sigterm_during_validation(trained, tmp_path, monkeypatch, capfd):
-    """It waits for the end of the epoch, whose checkpoint holds the validation.
-
-    A second one, as the loggers are closed, is not heard: of several processes one may get its only
-    one that late, and would die of it.
-    """
-    arguments = (*SHORT, f"output_root={tmp_path}")
-    validate = Classifier.validation_step
-    done: list[int] = []
-
-    def step(self: Classifier, *batch: object) -> None:
-        if self.current_epoch == 1 and not done:
-            done.append(1)
-            os.kill(os.getpid(), signal.SIGTERM)
-        validate(self, *batch)  # type: ignore[arg-type]
-
-    def close(logger: object) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-        close_logger(logger)  # type: ignore[arg-type]
-
-    heard: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
-    with monkeypatch.context() as patch:
-        patch.setattr(Classifier, "validation_step", step)
-        patch.setattr("semabench.training.run.close_logger", close)
-        assert run_here("train.py", *arguments, cwd=trained.cwd, patch=patch) == 143
-    signal.signal(signal.SIGTERM, before)
-    assert heard == []
-    assert "stopped by SIGTERM at step 18 of 36" in error_line(capfd.readouterr().err)
-    assert read_checkpoint(last(tmp_path))["global_step"] == 18
-    assert_it_goes_on(arguments, trained.cwd, capfd, monkeypatch, trained)
 
 
 def test_clocks_that_disagree(trained, tmp_path, monkeypatch, capfd):

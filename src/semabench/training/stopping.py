@@ -82,12 +82,11 @@ def listening() -> Iterator[None]:
     try:
         yield
     except Stopped:
-        hear_no_more()
         found = {signal.SIGINT: found[signal.SIGINT]}
         raise
     finally:
         for number, handler in found.items():
-            if handler is not None:  # it was set outside Python
+            if handler is not None:  # None: it was set outside Python
                 signal.signal(number, handler)
 
 

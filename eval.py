@@ -6,12 +6,12 @@ import hydra
 from omegaconf import DictConfig
 
 from semabench.app import asked_for, run_app, run_job
-from semabench.config import known_keys, to_config
-from semabench.config_cost import CostConfig
-from semabench.config_dispersion import DispersionConfig
-from semabench.config_idle import check_asked
-from semabench.config_measures import check_measure, schema_asked_for, schema_of
-from semabench.config_study import StudyConfig
+from semabench.config.cost import CostConfig
+from semabench.config.dispersion import DispersionConfig
+from semabench.config.measures import check_measure, schema_asked_for, schema_of
+from semabench.config.no_effect import check_asked
+from semabench.config.schema import known_keys, to_config
+from semabench.config.study import StudyConfig
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="eval")
@@ -33,7 +33,7 @@ def _evaluate(composed: DictConfig) -> None:
 
         measure_dispersion(config)
     elif isinstance(config, StudyConfig):
-        from semabench.evaluation.study.run import measure_study
+        from semabench.study.run import measure_study
 
         measure_study(config)
     else:

@@ -4,9 +4,9 @@ import hydra
 from omegaconf import DictConfig
 
 from semabench.app import asked_for, run_app, run_job
-from semabench.config import TrainConfig, known_keys, to_config
-from semabench.config_checks import check_values
-from semabench.config_idle import check_asked
+from semabench.config.check import check_values
+from semabench.config.no_effect import check_asked
+from semabench.config.schema import TrainConfig, known_keys, to_config
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")

@@ -33,7 +33,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from semabench.config import RecipeConfig
+from semabench.config.schema import RecipeConfig
 from semabench.data.augment.batch import pixel_augment
 from semabench.data.loaders import create_train_loader
 from semabench.data.sampling import Samples

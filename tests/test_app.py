@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from semabench.app import _hydra_message, run_app
-from semabench.config import TrainConfig, known_keys, unknown_key
+from semabench.config.schema import TrainConfig, known_keys, unknown_key
 
 
 def told(words: list[str], patch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:

@@ -10,15 +10,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import ddp
+import efficiency
 import pytest
 import torch
 from torch import nn
 from torch._dynamo.utils import counters
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY / "benchmarks"))
-import ddp  # noqa: E402
-import efficiency  # noqa: E402
 
 
 def timed(processes: int, folder: Path, gpu: bool) -> dict:

@@ -12,8 +12,8 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from semabench import cli
-from semabench.config import TrainConfig, to_config
-from semabench.config_measures import check_measure, schema_of
+from semabench.config.measures import check_measure, schema_of
+from semabench.config.schema import TrainConfig, to_config
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 README = (REPOSITORY / "README.md").read_text()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from semabench.config import unknown_key
+from semabench.config.schema import unknown_key
 from semabench.errors import SemabenchError, nearest
 from semabench.files import atomic_write
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from picture_makers import jpeg, pixels
 
+from helpers.image_makers import jpeg, pixels
 from semabench.data import beton
 from semabench.data.beton import BetonWriter, read_beton
 from semabench.data.pictures import JPG, Encoded, decode, encode_raw

@@ -6,8 +6,8 @@ import shutil
 
 import numpy as np
 import pytest
-from picture_makers import write_tree
 
+from helpers.image_makers import write_tree
 from semabench.data import check as check_module
 from semabench.data import publish
 from semabench.data.beton import read_beton

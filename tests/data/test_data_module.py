@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from semabench.config import DataConfig
+from semabench.config.schema import DataConfig
 from semabench.data import module
 from semabench.data.module import ImageDataModule
 

@@ -3,8 +3,8 @@
 import shutil
 
 import pytest
-from loader_makers import KINDS, evaluation, needs_ffcv, train
 
+from helpers.loader_makers import KINDS, evaluation, needs_ffcv, train
 from semabench.data import loaders
 from semabench.errors import SemabenchError
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from lightning.fabric.utilities.data import _set_sampler_epoch
 from lightning.fabric.utilities.types import _Stateful
-from loader_makers import KINDS, copied, evaluation, needs_ffcv, same, train
 
+from helpers.loader_makers import KINDS, copied, evaluation, needs_ffcv, same, train
 from semabench.data.augment.batch import BatchAugment, PixelAugment
 from semabench.data.augment.policy import parse_rand_augment
 from semabench.data.loaders import create_train_loader

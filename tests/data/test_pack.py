@@ -5,9 +5,9 @@ import shutil
 
 import numpy as np
 import pytest
-from picture_makers import jpeg, odd_pictures, write_odd_tree, write_tree
 from PIL import Image
 
+from helpers.image_makers import jpeg, odd_pictures, write_odd_tree, write_tree
 from semabench.data import pack as pack_module
 from semabench.data.beton import read_beton
 from semabench.data.check import check, require_intact

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from picture_makers import encoded, jpeg, odd_pictures, pixels
 from PIL import Image
 from torchvision.datasets.folder import pil_loader
 
+from helpers.image_makers import encoded, jpeg, odd_pictures, pixels
 from semabench.data import pictures
 from semabench.data.pictures import UnreadablePictureError, decode, is_plain_jpeg, shrink
 

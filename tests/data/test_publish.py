@@ -10,8 +10,8 @@ import time
 from collections import namedtuple
 
 import pytest
-from picture_makers import write_tree
 
+from helpers.image_makers import write_tree
 from semabench.data import placing, publish
 from semabench.data.check import require_intact
 from semabench.data.pack import pack

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from picture_makers import odd_pictures, write_odd_tree, write_tree
 from PIL import Image
 from timm.data import create_transform
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torchvision.datasets.folder import pil_loader
 
+from helpers.image_makers import odd_pictures, write_odd_tree, write_tree
 from semabench.data import placing
 from semabench.data import render as render_module
 from semabench.data.beton import read_beton

@@ -4,9 +4,9 @@ import hashlib
 import os
 
 import pytest
-from picture_makers import jpeg, write_tree
 from torchvision.datasets import ImageFolder
 
+from helpers.image_makers import jpeg, write_tree
 from semabench.data.sources import class_names, find_pictures
 from semabench.errors import SemabenchError
 

@@ -3,8 +3,8 @@
 import shutil
 
 import pytest
-from picture_makers import WNIDS, write_devkit, write_ilsvrc
 
+from helpers.image_makers import WNIDS, write_devkit, write_ilsvrc
 from semabench.data.pack import pack
 from semabench.data.render import render
 from semabench.data.sources import find_pictures

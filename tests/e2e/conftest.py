@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from apps import TINY, finish, start
 
+from helpers.apps import TINY, finish, start
 from semabench.cli import main as semabench
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 
 import pytest
-from apps import run_here
 
+from helpers.apps import run_here
 from semabench.cli import main as semabench
 from semabench.results.store import read_rows
 

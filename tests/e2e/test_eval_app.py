@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from apps import run_here
 
+from helpers.apps import run_here
 from semabench.results.store import read_rows
 
 QUICK = ("logger=csv",)

@@ -11,8 +11,8 @@ from collections import Counter
 
 import pytest
 import torch
-from apps import REPOSITORY, environment, run_here
 
+from helpers.apps import REPOSITORY, environment, run_here
 from semabench.results.store import read_rows
 from semabench.training.checkpoint_file import read_checkpoint
 from semabench.training.module import Classifier

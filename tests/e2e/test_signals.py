@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import signal
 
-from apps import run_here
-from mishaps import SHORT, assert_it_goes_on, at_step, error_line, last
-
+from helpers.apps import run_here
+from helpers.mishaps import SHORT, assert_it_goes_on, at_step, error_line, last
 from semabench.training.checkpoint_file import read_checkpoint
 from semabench.training.loggers import close_logger
 from semabench.training.module import Classifier

@@ -6,8 +6,8 @@ import signal
 import time
 
 import pytest
-from apps import run_here, start
 
+from helpers.apps import run_here, start
 from semabench.results.store import read_rows
 
 STUDY = (

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 import torch
-from apps import run_here, start
 
+from helpers.apps import run_here, start
 from semabench import app
 from semabench.cli import main as semabench
 

@@ -13,12 +13,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from apps import REPOSITORY, TINY, environment, run_here, start
 
+from helpers.apps import REPOSITORY, TINY, environment, run_here, start
+from helpers.offline_run import read_offline_run
 from semabench.results.store import read_rows
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "results"))
-from offline_run import read_offline_run
 
 
 def weights(run_dir: Path) -> dict[str, torch.Tensor]:

@@ -3,10 +3,10 @@
 import pytest
 import timm
 import torch
-from habits import assert_checkpointing_changes_nothing
-from on_gpu import assert_gpu_agrees_with_cpu
 
 import semabench.models  # noqa: F401  registers the names
+from helpers.habits import assert_checkpointing_changes_nothing
+from helpers.on_gpu import assert_gpu_agrees_with_cpu
 from semabench.errors import SemabenchError
 from semabench.mixers import list_mixers
 

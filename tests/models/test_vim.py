@@ -4,11 +4,11 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from habits import assert_checkpointing_changes_nothing
-from on_gpu import assert_gpu_agrees_with_cpu
 from timm.models import group_parameters
 
 import semabench.models  # noqa: F401  registers the names
+from helpers.habits import assert_checkpointing_changes_nothing
+from helpers.on_gpu import assert_gpu_agrees_with_cpu
 from semabench.errors import SemabenchError
 from semabench.models.vim_positions import insert_middle, resample_positions, split_middle
 

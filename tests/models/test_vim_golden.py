@@ -3,9 +3,9 @@
 import pytest
 import timm
 import torch
-from golden import assert_official_gradients, close, in_type, read_golden
 
 import semabench.models  # noqa: F401  registers the names
+from helpers.golden import assert_official_gradients, close, in_type, read_golden
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ import time
 import pytest
 import timm
 import torch
-from habits import assert_checkpointing_changes_nothing
-from on_gpu import assert_gpu_agrees_with_cpu
 from timm.models import group_parameters
 from torch.nn.functional import cross_entropy
 
 import semabench.models  # noqa: F401  registers the names
+from helpers.habits import assert_checkpointing_changes_nothing
+from helpers.on_gpu import assert_gpu_agrees_with_cpu
 from semabench.errors import SemabenchError
 
 

@@ -6,48 +6,14 @@ import io
 import pytest
 from PIL import Image
 from rich.console import Console
-from rows import row
 
-from semabench.results import Record, append_record
+from helpers.page_rows import cost, grid
+from helpers.rows import row
+from semabench.results import append_record
 from semabench.results.cost_plot import plot_cost
 from semabench.results.cost_summary import curves, meetings, scaling, subjects
 from semabench.results.cost_table import TIMM_COLUMNS, cost_tables, timm_csv
 from semabench.results.report import print_report, report
-
-
-def cost(model="sema_nano", resolution=64, speed=1000.0, **changes) -> Record:
-    values = {
-        "measure": "cost",
-        "mixer": model.split("_")[0],
-        "params": 500_000,
-        "gmacs": 0.5,
-        "precision": "bf16-mixed",
-        "backend": "sdpa",
-        "device": "Some GPU",
-        "mode": "infer",
-        "execution": "eager",
-        "batch_size": 64,
-        "rounds": 3,
-        "images_per_second": speed,
-        "images_per_second_spread": 5.0,
-        "latency_ms": 64e3 / speed,
-        "latency_ms_spread": 0.1,
-        "peak_memory_mib": 100.0 * (resolution / 64) ** 2,
-        "time": "2026-01-01T00:00:00Z",
-    }
-    return Record(model=model, resolution=resolution, **(values | changes))
-
-
-def grid(**changes):
-    """Linear cost against quadratic: they cross between 128 and 256 px."""
-    return [
-        cost(model, r, speed, **changes)
-        for r in (64, 128, 256)
-        for model, speed in (
-            ("sema_nano", 1e3 * (64 / r) ** 2),
-            ("vit_nano", 8e3 * (64 / r) ** 4),
-        )
-    ]
 
 
 def test_cost_and_accuracy_never_share_a_table(tmp_path):

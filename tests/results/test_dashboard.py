@@ -9,9 +9,9 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from offline_run import read_offline_run
-from rows import row
 
+from helpers.offline_run import read_offline_run
+from helpers.rows import row
 from semabench.cli import main
 from semabench.results import dashboard as module
 from semabench.results.wandb_log import log_evaluation, start_run

@@ -7,44 +7,14 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 from rich.console import Console
-from rows import row
 
-from semabench.results import Record, append_record
+from helpers.page_rows import head_row, random_row
+from helpers.rows import row
+from semabench.results import append_record
 from semabench.results.dispersion_plot import plot_dispersion
 from semabench.results.dispersion_summary import dispersion_curves, first_stages, stage_of
 from semabench.results.dispersion_table import dispersion_tables, number
 from semabench.results.report import print_report, report
-
-
-def random_row(kernel="softmax", n=49, seed=0, inputs="q, k in ±1, d 32", **changes) -> Record:
-    values = {
-        "measure": "dispersion",
-        "mixer": kernel,
-        "dataset": "random",
-        "fingerprint": f"{inputs}, seed {seed}",
-        "seed": seed,
-        "tokens": n,
-        "keys": n,
-        "queries": min(n, 256),
-        "n_max_weight": 2.0 + seed,
-        "n_max_weight_highest": 4.0 + seed,
-        "weight_bound": 9.0,
-        "entropy_ratio": 0.9,
-        "effective_keys": 0.9 * n,
-        "weight_sum": 1.0,
-        "mean_distance": 0.1,
-        "time": "2026-01-01T00:00:00Z",
-    }
-    return Record(model=kernel, resolution=int(n**0.5), **(values | changes))
-
-
-def head_row(layer="stages.0.blocks.0.mixer", mixer="sema") -> Record:
-    return replace(
-        random_row("sema_nano", 256, mixer=mixer, dataset="shapes", layer=layer, head=0),
-        fingerprint="f" * 64,
-        n=8,
-        resolution=64,
-    )
 
 
 def test_seeds_are_averaged_and_the_newest_of_equal_rows_counts():

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from rows import row
-from test_page import figures_of
 
+from helpers.page_rows import figures_of
+from helpers.rows import row
 from semabench.mixers import list_mixers
 from semabench.results import cost_plot, cost_summary, dispersion_plot, plot, study_plot
 from semabench.results.dispersion_summary import dispersion_curves

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import html
-import json
 import re
 from dataclasses import replace
 
 import pytest
-from rows import row
-from test_cost_report import grid
-from test_dispersion_report import head_row, random_row
 
+from helpers.page_rows import EVIL, figures_of, grid, random_row, rows
+from helpers.rows import row
 from semabench.cli import main
 from semabench.errors import SemabenchError
 from semabench.results import append_record
@@ -21,26 +19,9 @@ from semabench.results.page.lines import over_seeds
 from semabench.results.page.quantity import QUANTITIES, Value
 from semabench.results.page.write import write_page
 
-EVIL = "</script><script>window.broken = 1</script><img src=x onerror='window.broken = 1'>"
-
-
-def rows():
-    seeds = [
-        row("sema_nano", size, 60 + size // 8 + 2 * seed, seed=seed, checkpoint=f"abc{seed}")
-        for size in (64, 96)
-        for seed in (0, 1, 2)
-    ]
-    lone = [row("mila_nano", size, 70, gmacs=size / 1000) for size in (64, 96)]
-    return [*seeds, *lone, *grid(), random_row(), random_row(n=256), head_row()]
-
 
 def content(tmp_path, records, **changes) -> str:
     return write_page(records, tmp_path / "report.html", **changes).read_text()
-
-
-def figures_of(text: str) -> dict:
-    (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text)
-    return json.loads(data)
 
 
 def table_of(text: str, title: str) -> list[list[str]]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 
 import pytest
-from chromium import Chromium, find_chromium
-from rows import row
-from test_page import EVIL, rows
 
+from helpers.chromium import Chromium, find_chromium
+from helpers.page_rows import EVIL, rows
+from helpers.rows import row
 from semabench.results.page.write import write_page
 
 LINES = "document.querySelectorAll('svg.chart .line').length"

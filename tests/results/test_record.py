@@ -4,8 +4,8 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rows import row
 
+from helpers.rows import row
 from semabench.errors import SemabenchError
 from semabench.results.record import KEY_FIELDS, SCHEMA, SERIES_FIELDS, Record, accuracy
 

@@ -6,8 +6,8 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 from PIL import Image
 from rich.console import Console
-from rows import row
 
+from helpers.rows import row
 from semabench.errors import SemabenchError
 from semabench.results import append_record
 from semabench.results.plot import plot_accuracy, plot_throughput

@@ -5,8 +5,8 @@ import resource
 import signal
 
 import pytest
-from rows import row
 
+from helpers.rows import row
 from semabench.errors import SemabenchError
 from semabench.results.store import append_record, find_results, read_results, read_rows
 

@@ -1,8 +1,8 @@
 import statistics
 
 import pytest
-from rows import row
 
+from helpers.rows import row
 from semabench.results.summary import (
     describe_errors,
     describe_setting,

@@ -3,8 +3,8 @@ import io
 
 import pytest
 from rich.console import Console
-from rows import row
 
+from helpers.rows import row
 from semabench.results.summary import summarise
 from semabench.results.table import (
     TIMM_COLUMNS,

@@ -4,9 +4,9 @@ import sys
 
 import pytest
 import wandb
-from offline_run import read_offline_run
-from rows import row
 
+from helpers.offline_run import read_offline_run
+from helpers.rows import row
 from semabench.errors import SemabenchError
 from semabench.results import wandb_log
 from semabench.results.wandb_log import log_evaluation, start_run, wandb_mode

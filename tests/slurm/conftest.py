@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "e2e"))
-
-from cluster import Cluster, missing, running_cluster
-
+from helpers.cluster import Cluster, missing, running_cluster
 from semabench.cli import main as semabench
 
 

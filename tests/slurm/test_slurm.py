@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from apps import REPOSITORY
-from cluster import Cluster
+
+from helpers.apps import REPOSITORY
+from helpers.cluster import Cluster
 
 pytestmark = pytest.mark.timeout(900)  # twenty starts of train.py; on a busy machine, minutes
-HERE = Path(__file__).resolve().parent
+HELPERS = Path(__file__).resolve().parents[1] / "helpers"
 STEPS = 27  # three epochs of nine
 
 
@@ -78,7 +79,7 @@ def variables(root: Path, hold: str) -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "NETRC": "/nonexistent",
         "PYTHONUNBUFFERED": "1",
-        "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": os.pathsep.join([str(HELPERS), os.environ.get("PYTHONPATH", "")]),
     }
 
 
@@ -114,7 +115,7 @@ def submit(
     """Submit as a user does, from the repository; the processes wait at the steps in ``hold``."""
     root.mkdir()
     holding = root / "holding"
-    script = (HERE / "holding.py").read_text().splitlines()
+    script = (HELPERS / "holding.py").read_text().splitlines()
     holding.write_text("\n".join([f"#!{sys.executable}", *script[1:]]))
     holding.chmod(0o755)
     job = cluster.call(

@@ -6,7 +6,8 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
-from small_run import fit, small_batches, small_module
+
+from helpers.small_run import fit, small_batches, small_module
 
 STEPS = 4
 

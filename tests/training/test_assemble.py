@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from semabench.config import DataConfig, ModelConfig, RecipeConfig, TrainConfig
+from semabench.config.schema import DataConfig, ModelConfig, RecipeConfig, TrainConfig
 from semabench.errors import SemabenchError
 from semabench.models import build_model
 from semabench.training.assemble import create_model, create_module

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from checkpoint_makers import save
 
+from helpers.checkpoint_makers import save
 from semabench.errors import SemabenchError
 from semabench.training.checkpoint import Checkpoints, set_aside
 from semabench.training.checkpoint_file import read_checkpoint

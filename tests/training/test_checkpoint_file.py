@@ -6,8 +6,8 @@ import os
 
 import pytest
 import torch
-from checkpoint_makers import save
 
+from helpers.checkpoint_makers import save
 from semabench.errors import SemabenchError
 from semabench.training.checkpoint_file import read_checkpoint
 

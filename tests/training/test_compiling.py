@@ -8,11 +8,11 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.strategies import DDPStrategy
-from small_run import fit, small_batches, small_module
 from torch import nn
 from torch._dynamo.utils import counters
 
-from semabench.config import ModelConfig, RecipeConfig, TrainConfig, TrainerConfig
+from helpers.small_run import fit, small_batches, small_module
+from semabench.config.schema import ModelConfig, RecipeConfig, TrainConfig, TrainerConfig
 from semabench.errors import SemabenchError
 from semabench.training.compiling import Compile, wants_compile
 from semabench.training.module import Classifier

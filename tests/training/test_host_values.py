@@ -2,8 +2,8 @@
 
 import lightning as L
 import torch
-from small_run import fit, small_batches, small_module
 
+from helpers.small_run import fit, small_batches, small_module
 from semabench.training.callbacks import LossWatch
 from semabench.training.host_values import log_values
 from semabench.training.throughput import Throughput, Waiting

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_run import fit, small_batches, small_module
 from torch import nn
 
-from semabench.config import RecipeConfig
+from helpers.small_run import fit, small_batches, small_module
+from semabench.config.schema import RecipeConfig
 from semabench.data.augment.batch import PixelAugment
 from semabench.data.normalize import Normalize
 from semabench.data.sampling import Samples

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from semabench.config import RecipeConfig
+from semabench.config.schema import RecipeConfig
 from semabench.errors import SemabenchError
 from semabench.models import build_model
 from semabench.training.optimizer import (

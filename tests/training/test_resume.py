@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 import pytest
-from checkpoint_makers import save
 
+from helpers.checkpoint_makers import save
 from semabench.errors import SemabenchError
 from semabench.training.resume import check_same_run, resume_path
 

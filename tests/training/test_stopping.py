@@ -7,8 +7,8 @@ from contextlib import nullcontext
 import lightning as L
 import pytest
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
-from small_run import fit, small_batches, small_module
 
+from helpers.small_run import fit, small_batches, small_module
 from semabench.training.stopping import StopOnSignal, Stopped
 
 

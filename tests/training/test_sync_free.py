@@ -5,9 +5,9 @@ from __future__ import annotations
 import lightning as L
 import pytest
 import torch
-from small_run import fit, small_batches, small_module
 from torch import nn
 
+from helpers.small_run import fit, small_batches, small_module
 from semabench.training.callbacks import LossWatch
 from semabench.training.optimizer import create_optimizer, create_scheduler
 from semabench.training.throughput import Throughput, Waiting

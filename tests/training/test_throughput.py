@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from small_run import BATCH, fit, small_batches, small_module
 from torch import nn
 
+from helpers.small_run import BATCH, fit, small_batches, small_module
 from semabench.training import throughput as module_under_test
 from semabench.training.module import Classifier
 from semabench.training.profiling import Profile

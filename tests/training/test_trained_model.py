@@ -6,8 +6,8 @@ import hashlib
 
 import pytest
 import torch
-from checkpoint_makers import save
 
+from helpers.checkpoint_makers import save
 from semabench.errors import SemabenchError
 from semabench.training.trained_model import load_trained
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from semabench.config import DataConfig
+from semabench.config.schema import DataConfig
 from semabench.data.diagnostics.loader import NAMES, TRAIN_SAMPLES, fingerprint
 from semabench.data.diagnostics.tasks import require_pixels, task_named
 from semabench.data.holdout import require_holdout

@@ -6,7 +6,7 @@ import os
 
 import lightning as L
 
-from semabench.config import DataConfig
+from semabench.config.schema import DataConfig
 from semabench.data.about import describe_training_set, require_eval_files
 from semabench.data.augment.batch import PixelAugment
 from semabench.data.loaders import (

@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from semabench.config import MIN_RESOLUTION
+from semabench.config.schema import MIN_RESOLUTION
 from semabench.errors import SemabenchError
 from semabench.models import build_model, mixer_name, model_names
 from semabench.models.flops import count_gmacs, count_parameters

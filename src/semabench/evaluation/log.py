@@ -8,12 +8,12 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from semabench.config import EvalConfig
+from semabench.config.schema import EvalConfig
 from semabench.evaluation.subject import Subject
 from semabench.files import atomic_write
 from semabench.results.record import Record
+from semabench.results.run_id import run_id
 from semabench.results.wandb_log import log_evaluation, start_run, wandb_mode
-from semabench.run_id import run_id
 
 log = logging.getLogger(__name__)
 

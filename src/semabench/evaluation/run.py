@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from semabench.config import EvalConfig, TrainConfig
+from semabench.config.schema import EvalConfig, TrainConfig
 from semabench.data.about import require_eval_files
 from semabench.data.loaders import EvalLoader, create_eval_loader
 from semabench.data.normalize import Normalize

@@ -13,12 +13,12 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 from yaml import YAMLError
 
-from semabench.config import DataConfig, EvalConfig, ModelConfig
+from semabench.config.run_name import config_digest
+from semabench.config.schema import DataConfig, EvalConfig, ModelConfig
 from semabench.errors import SemabenchError, first_line
 from semabench.evaluation.labels import options_label
 from semabench.files import sha256_file
 from semabench.models import build_model, mixer_name, set_window_size
-from semabench.run_name import config_digest
 from semabench.training.checkpoint import CONFIG, DIRECTORY
 from semabench.training.trained_model import TrainedModel, load_trained
 

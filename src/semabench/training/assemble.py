@@ -11,7 +11,7 @@ import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
-from semabench.config import TrainConfig
+from semabench.config.schema import TrainConfig
 from semabench.data.augment.batch import PixelAugment, pixel_augment
 from semabench.data.module import ImageDataModule
 from semabench.errors import SemabenchError

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
-from semabench.config import TrainConfig
+from semabench.config.schema import TrainConfig
 from semabench.errors import SemabenchError
 from semabench.training.module import Classifier
 

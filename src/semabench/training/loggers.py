@@ -11,10 +11,10 @@ from pathlib import Path
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from semabench.config import TrainConfig
+from semabench.config.schema import TrainConfig
 from semabench.errors import first_line
+from semabench.results.run_id import run_id
 from semabench.results.wandb_log import start_run, wandb_mode
-from semabench.run_id import run_id
 from semabench.training.devices import global_rank
 
 log = logging.getLogger(__name__)

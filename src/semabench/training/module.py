@@ -10,7 +10,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from semabench.config import RecipeConfig
+from semabench.config.schema import RecipeConfig
 from semabench.data.augment.batch import BatchAugment, PixelAugment
 from semabench.data.epoch import TrainBatch
 from semabench.data.mixing import Mix

@@ -10,7 +10,7 @@ from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from semabench.config import RecipeConfig
+from semabench.config.schema import RecipeConfig
 from semabench.errors import SemabenchError
 from semabench.models.mixing import undecayed
 

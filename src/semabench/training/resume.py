@@ -6,8 +6,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from semabench.config.run_name import identity
 from semabench.errors import SemabenchError
-from semabench.run_name import identity
 from semabench.training.checkpoint import BEST, DIRECTORY, LAST, PREVIOUS
 from semabench.training.checkpoint_file import read_checkpoint
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import lightning as L
 from omegaconf import OmegaConf
 
-from semabench.config import TrainConfig
+from semabench.config.run_name import run_dir as run_dir_of
+from semabench.config.schema import TrainConfig
 from semabench.data.module import ImageDataModule
 from semabench.errors import SemabenchError, first_line
 from semabench.files import atomic_write
-from semabench.run_id import forget_run_id
-from semabench.run_name import run_dir as run_dir_of
+from semabench.results.run_id import forget_run_id
 from semabench.training.assemble import create_model, create_module
 from semabench.training.checkpoint import CONFIG, DIRECTORY, LAST, link, set_aside
 from semabench.training.compiling import Compile

@@ -12,7 +12,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy
 
-from semabench.config import TrainConfig
+from semabench.config.schema import TrainConfig
 from semabench.training.callbacks import Bar, EpochLine, LossWatch
 from semabench.training.checkpoint import DIRECTORY, AtomicCheckpointIO, Checkpoints
 from semabench.training.compiling import Compile, wants_compile

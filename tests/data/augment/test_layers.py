@@ -10,7 +10,7 @@ from PIL import Image
 from timm.data.transforms_factory import transforms_imagenet_train
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from semabench.config import RecipeConfig
+from semabench.config.schema import RecipeConfig
 from semabench.data.augment.batch import BatchAugment, PixelAugment, pixel_augment
 from semabench.data.augment.layers import apply_layer
 from semabench.data.augment.pillow import apply_operation, augment_picture

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from semabench.config import DataConfig
+from semabench.config.schema import DataConfig
 from semabench.data.about import describe_training_set, require_eval_files
 from semabench.data.diagnostics import TASKS
 from semabench.data.loaders import create_eval_loader, create_train_loader

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from semabench.config import to_config
-from semabench.config_cost import CostConfig, CostModel, check_cost, cost_models
-from semabench.config_measures import schema_of
+from semabench.config.cost import CostConfig, CostModel, check_cost, cost_models
+from semabench.config.measures import schema_of
+from semabench.config.schema import to_config
 from semabench.errors import SemabenchError
 from semabench.evaluation.cost.plan import (
     Condition,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from semabench.config_cost import CostModel
+from semabench.config.cost import CostModel
 from semabench.evaluation.cost.plan import Condition, Job
 from semabench.evaluation.cost.turns import complete, interleave, measure_group
 from semabench.evaluation.cost.worker import Prepared

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from semabench.config_cost import CostModel
+from semabench.config.cost import CostModel
 from semabench.errors import SemabenchError
 from semabench.evaluation.cost.bare import backend_label, build_bare
 from semabench.evaluation.cost.energy import PowerMeter

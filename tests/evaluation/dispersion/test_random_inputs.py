@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from semabench.config_dispersion import DispersionConfig, check_dispersion
+from semabench.config.dispersion import DispersionConfig, check_dispersion
 from semabench.errors import SemabenchError
 from semabench.evaluation.dispersion.random_inputs import measure_job, plan_jobs, random_inputs
 from semabench.evaluation.dispersion.tally import sample_queries

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from semabench.config import RecipeConfig
+from semabench.config.schema import RecipeConfig
 from semabench.data.augment.erase import erase
 from semabench.data.augment.layers import apply_layer
 from semabench.data.augment.plan import Layer, plan_color_jitter, plan_erasing, plan_rand_augment

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from semabench.config_cost import CostModel
+from semabench.config.cost import CostModel
 from semabench.errors import SemabenchError
 from semabench.models import backend_name, build_model
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from semabench.config_cost import CostConfig, CostModel, cost_models, products
+from semabench.config.cost import CostConfig, CostModel, cost_models, products
 from semabench.data.workers import worker_count
 from semabench.evaluation.cost.bare import backend_label, build_bare
 from semabench.evaluation.cost.workload import Setting

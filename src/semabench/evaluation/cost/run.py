@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from semabench.config_cost import CostConfig
+from semabench.config.cost import CostConfig
 from semabench.errors import SemabenchError
 from semabench.evaluation.cost.lines import minutes
 from semabench.evaluation.cost.plan import Job, estimate_seconds, in_turn, plan_jobs

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from semabench.config_cost import CostConfig
+from semabench.config.cost import CostConfig
 from semabench.data.workers import worker_count
 from semabench.evaluation.cost.lines import line_of, minutes
 from semabench.evaluation.cost.plan import Job, by_condition, compile_seconds, conditions, waves

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch._dynamo.utils import compile_times
 
-from semabench.config_cost import CostModel
+from semabench.config.cost import CostModel
 from semabench.evaluation.cost.bare import build_bare
 from semabench.evaluation.cost.memory import halve_until_it_fits, ran_out_of_memory
 from semabench.evaluation.cost.workload import WARMUP, Setting, Window, Workload

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
-from semabench.config_cost import CostModel
+from semabench.config.cost import CostModel
 from semabench.data.normalize import Normalize
 from semabench.evaluation.cost.bare import build_bare
 from semabench.evaluation.cost.energy import PowerMeter

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from semabench.config_dispersion import DispersionConfig
+from semabench.config.dispersion import DispersionConfig
 from semabench.evaluation.dispersion.tally import Tally, add_weights, sample_queries
 from semabench.mixers import Mixer, create_mixer
 from semabench.ops.generalized_attention import Kernel

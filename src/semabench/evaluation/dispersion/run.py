@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from semabench.config_dispersion import DispersionConfig, as_evaluation
+from semabench.config.dispersion import DispersionConfig, as_evaluation
 from semabench.data.about import require_eval_files
 from semabench.evaluation.dispersion.capture import attention_layers
 from semabench.evaluation.dispersion.random_inputs import measure_job, plan_jobs

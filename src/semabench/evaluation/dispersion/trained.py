@@ -11,7 +11,7 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from semabench.config_dispersion import DispersionConfig
+from semabench.config.dispersion import DispersionConfig
 from semabench.data.loaders import EvalLoader, create_eval_loader
 from semabench.data.normalize import Normalize
 from semabench.evaluation.dispersion.capture import Layer, attention_layers, listening

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from semabench.config import TrainConfig
+from semabench.config.schema import TrainConfig
 
 # Where and how fast the data are read does not change what a run is.
 _MODEL_TOLD = ("published_recipe", "compiles")

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import torch
 
-from semabench.config_study import StudyConfig
+from semabench.config.study import StudyConfig
 from semabench.errors import SemabenchError
 from semabench.evaluation.screen import Screen
-from semabench.evaluation.study.plan import Job, plan_jobs
-from semabench.evaluation.study.worker import StudyWorker
 from semabench.evaluation.workers.peer import Peer, PeerError, stopped_at_the_end
 from semabench.files import make_directory
 from semabench.results.record import Record
 from semabench.results.report import tell_report
 from semabench.results.store import RESULTS_NAME, append_record, read_rows
+from semabench.study.plan import Job, plan_jobs
+from semabench.study.worker import StudyWorker
 from semabench.training.devices import choose_accelerator
 
 LOGS = "logs"

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from semabench.config import TrainConfig, known_keys, to_config
-from semabench.config_idle import check_asked, idle_options
-from semabench.config_measures import SCHEMAS, schema_of
+from semabench.config.measures import SCHEMAS, schema_of
+from semabench.config.no_effect import check_asked, idle_options
+from semabench.config.schema import TrainConfig, known_keys, to_config
 from semabench.errors import SemabenchError
 
-CONF = str(Path(__file__).resolve().parents[1] / "conf")
+CONF = str(Path(__file__).resolve().parents[2] / "conf")
 RUN = "measure=dispersion checkpoint=RUN"
 EACH = "measure=cost cases=[{resolutions:[32]},{resolutions:[64],batch_sizes:[2]}]"
 

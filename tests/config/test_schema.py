@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from semabench.config import EvalConfig, TrainConfig, known_keys, to_config
-from semabench.config_checks import check_values
-from semabench.config_measures import SCHEMAS, schema_asked_for
+from semabench.config.check import check_values
+from semabench.config.measures import SCHEMAS, schema_asked_for
+from semabench.config.run_name import config_digest, run_name
+from semabench.config.schema import EvalConfig, TrainConfig, known_keys, to_config
 from semabench.errors import SemabenchError
 from semabench.models import model_names
-from semabench.run_name import config_digest, run_name
 
-CONF = Path(__file__).resolve().parents[1] / "conf"
+CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
 def train_config(*overrides: str) -> TrainConfig:

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from semabench.config_study import StudyCase, StudyConfig, check_study
+from semabench.config.study import StudyCase, StudyConfig, check_study
 from semabench.errors import SemabenchError
-from semabench.evaluation.study.plan import plan_jobs
+from semabench.study.plan import plan_jobs
 
 CPU = torch.device("cpu")
 STEPS = {"texture": 5, "majority": 5, "needle": 7, "recall": 9}

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from semabench.data.diagnostics.tasks import CLASSES
-from semabench.evaluation.study.spec import Training
 from semabench.models import build_model
+from semabench.study.spec import Training
 
 MODEL = "probe_nano"
 

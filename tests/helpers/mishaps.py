@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from apps import run_here
 
+from helpers.apps import run_here
 from semabench.training.checkpoint_file import read_checkpoint
 from semabench.training.module import Classifier
 

@@ -17,12 +17,12 @@ import torch.nn.functional as F
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
-from semabench.config import RecipeConfig
+from semabench.config.schema import RecipeConfig
 from semabench.data.diagnostics import CELL, draw
 from semabench.data.normalize import Normalize
 from semabench.errors import SemabenchError
-from semabench.evaluation.study.probe import build_probe
-from semabench.evaluation.study.spec import Training
+from semabench.study.probe import build_probe
+from semabench.study.spec import Training
 from semabench.training.optimizer import create_optimizer, learning_rate
 
 BURST = 8  # steps

@@ -7,12 +7,12 @@ from dataclasses import replace
 import torch
 
 from semabench.data.diagnostics import CELL
-from semabench.evaluation.study.plan import TEST_SEED, Job
-from semabench.evaluation.study.probe import build_probe
-from semabench.evaluation.study.testing import count_correct
-from semabench.evaluation.study.training import Trained, train
 from semabench.models.flops import count_gmacs
 from semabench.results.record import Record, accuracy
+from semabench.study.plan import TEST_SEED, Job
+from semabench.study.probe import build_probe
+from semabench.study.testing import count_correct
+from semabench.study.training import Trained, train
 
 
 class StudyWorker:

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from semabench.config import MIN_RESOLUTION, describe
+from semabench.config.schema import MIN_RESOLUTION, describe
 from semabench.errors import SemabenchError, nearest
 
 MODES = ("infer", "train")

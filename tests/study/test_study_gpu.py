@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from semabench.evaluation.study.spec import Recipe, Training
-from semabench.evaluation.study.training import train
 from semabench.mixers import list_mixers
+from semabench.study.spec import Recipe, Training
+from semabench.study.training import train
 
 pytestmark = pytest.mark.gpu
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from semabench.config import RecipeConfig
+from semabench.config.schema import RecipeConfig
 from semabench.data.augment.batch import PixelAugment
 from semabench.data.sampling import Samples
 from semabench.training.module import Classifier

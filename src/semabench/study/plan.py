@@ -7,16 +7,16 @@ from typing import Any
 
 import torch
 
-from semabench.config_study import StudyCase, StudyConfig, clear_of, study_cases
+from semabench.config.study import StudyCase, StudyConfig, clear_of, study_cases
 from semabench.data.diagnostics import CELL
 from semabench.data.diagnostics.tasks import CLASSES
 from semabench.evaluation.labels import device_label
-from semabench.evaluation.study.probe import MODEL, build_probe
-from semabench.evaluation.study.spec import Recipe, Training
 from semabench.models import backend_name
 from semabench.models.flops import count_parameters
 from semabench.results.provenance import git_commit, software_versions
 from semabench.results.record import Record
+from semabench.study.probe import MODEL, build_probe
+from semabench.study.spec import Recipe, Training
 
 TEST_SEED = 0  # of the pictures tested on: the same for all mixers and seeds
 

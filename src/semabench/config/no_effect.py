@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from typing import Any, NamedTuple
 
-from semabench.config import DataConfig, EvalConfig, LoggerConfig, ModelConfig, TrainConfig
-from semabench.config_cost import CostCase, CostConfig
-from semabench.config_dispersion import DispersionConfig
-from semabench.config_study import StudyCase, StudyConfig, study_cases
+from semabench.config.cost import CostCase, CostConfig
+from semabench.config.dispersion import DispersionConfig
+from semabench.config.schema import DataConfig, EvalConfig, LoggerConfig, ModelConfig, TrainConfig
+from semabench.config.study import StudyCase, StudyConfig, study_cases
 from semabench.errors import SemabenchError
 
 AnyConfig = TrainConfig | EvalConfig | CostConfig | DispersionConfig | StudyConfig

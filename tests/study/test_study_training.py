@@ -8,9 +8,9 @@ import torch
 from semabench.data.diagnostics import draw
 from semabench.data.diagnostics.words import TEST_EPOCH
 from semabench.errors import SemabenchError
-from semabench.evaluation.study.spec import Recipe, Training
-from semabench.evaluation.study.testing import count_correct
-from semabench.evaluation.study.training import train
+from semabench.study.spec import Recipe, Training
+from semabench.study.testing import count_correct
+from semabench.study.training import train
 
 CPU = torch.device("cpu")
 TRAINING = Training(

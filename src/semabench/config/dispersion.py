@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from semabench.config import MIN_RESOLUTION, DataConfig, EvalConfig, ModelConfig
-from semabench.config_checks import check_model_and_data
+from semabench.config.check import check_model_and_data
+from semabench.config.schema import MIN_RESOLUTION, DataConfig, EvalConfig, ModelConfig
 from semabench.errors import SemabenchError, nearest
 
 KERNELS = ("softmax", "linear", "focused", "mila", "window")

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 from omegaconf import DictConfig
 
-from semabench.config import EvalConfig
-from semabench.config_checks import check_values
-from semabench.config_cost import CostConfig, check_cost
-from semabench.config_dispersion import DispersionConfig, check_dispersion
-from semabench.config_study import StudyConfig, check_study
+from semabench.config.check import check_values
+from semabench.config.cost import CostConfig, check_cost
+from semabench.config.dispersion import DispersionConfig, check_dispersion
+from semabench.config.schema import EvalConfig
+from semabench.config.study import StudyConfig, check_study
 from semabench.errors import SemabenchError, nearest
 
 Schema = type[EvalConfig] | type[CostConfig] | type[DispersionConfig] | type[StudyConfig]

@@ -2,7 +2,7 @@
 
     PYTHONPATH=src python3 benchmarks/augment.py [--executions eager compiled graphs] [--out DIR]
 
-A minute on an H200, and two to four more to compile. For batches of 128 and 256 pictures of 224 px:
+A minute on an H200, and two to four more to compile. For batches of 128 and 256 images of 224 px:
 medians by CUDA events, over batches that each have their own draws, of RandAugment
 (``rand-m9-mstd0.5-inc1``), erasing (0.25) and mixing, the time the host takes to launch them, the
 floor by bytes, and the number of operations. Then training steps of --model (bf16, cross-entropy,
@@ -25,10 +25,10 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from semabench.data.augment.batch import BatchAugment, PixelAugment
-from semabench.data.augment.policy import parse_rand_augment
-from semabench.data.mixing import Mix
+from semabench.data.augment.plan import parse_rand_augment
+from semabench.data.draws import Samples
+from semabench.data.mixup import Mix
 from semabench.data.normalize import Normalize
-from semabench.data.sampling import Samples
 
 BYTES_PER_MS = 4.25e9  # a large copy on an H200
 EXECUTIONS = ("eager", "compiled", "graphs")  # the last: compiled, replayed as CUDA graphs

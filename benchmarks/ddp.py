@@ -35,8 +35,8 @@ from torch import Tensor
 
 from semabench.config.schema import RecipeConfig
 from semabench.data.augment.batch import pixel_augment
-from semabench.data.loaders import create_train_loader
-from semabench.data.sampling import Samples
+from semabench.data.draws import Samples
+from semabench.data.loader import create_train_loader
 from semabench.models import build_model
 from semabench.results.provenance import git_commit
 from semabench.training.devices import choose_accelerator, choose_precision, global_rank

@@ -1,14 +1,14 @@
-"""Time loaders of training pictures: ours, stock FFCV's on the same file, torchvision's with PIL.
+"""Time loaders of training images: ours, stock FFCV's on the same file, torchvision's with PIL.
 
     PYTHONPATH=src python3 benchmarks/loader.py [--folder DIR] [--out DIR]
 
-Makes its pictures (procedural: noise whose amplitude falls with the
+Makes its images (procedural: noise whose amplitude falls with the
 frequency, as photographs' does; longest side 500 px, JPEG quality 90), packs them with
 `semabench data pack`, and lets each loader make random-resized-crops of 224 px, flipped at random,
 as batches of uint8 in CPU memory. The loaders live in a process each and take turns, A B C A B C;
 while one works the others wait. A rate counts from a batch of an epoch (the first; for
 torchvision, whose workers each make a whole one, the one where all have delivered twice) to its
-last, so that starting an epoch, which costs a real data set little, is left out.
+last, so that starting an epoch, which costs a real dataset little, is left out.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from PIL import Image
 
 RESOLUTION = 224
 CLASSES = 8
-AMPLITUDE = 27.0  # of the finest detail, for about 110 kB a picture, as ImageNet's
+AMPLITUDE = 27.0  # of the finest detail, for about 110 kB a image, as ImageNet's
 MEAN_SLOPE = 1.1  # amplitude falls as frequency ** -slope
 Epoch = Callable[[int], Iterable[Any]]
 
 
-def picture(seed: int) -> Image.Image:
+def image(seed: int) -> Image.Image:
     """Return one of 500 × 375 pixels, or upright."""
     rng = np.random.default_rng(seed)
     height, width = (375, 500) if rng.random() < 0.75 else (500, 375)
@@ -51,19 +51,19 @@ def picture(seed: int) -> Image.Image:
     return Image.fromarray(np.clip(np.stack(channels, -1), 0, 255).astype(np.uint8))
 
 
-def write_picture(job: tuple[str, int]) -> int:
+def write_image(job: tuple[str, int]) -> int:
     """Write one; return its bytes."""
     path, seed = job
-    picture(seed).save(path, quality=90)
+    image(seed).save(path, quality=90)
     return os.path.getsize(path)
 
 
 def make(folder: Path, count: int, workers: int) -> dict[str, Any]:
-    """Make and pack ``count`` pictures, unless they are there; say what they are."""
-    from semabench.data.pack import pack
+    """Make and pack ``count`` images, unless they are there; say what they are."""
+    from semabench.data.ffcv.pack import pack
 
     source, about = folder / "source", folder / "about.json"
-    if about.exists() and json.loads(about.read_text())["pictures"] == count:
+    if about.exists() and json.loads(about.read_text())["images"] == count:
         return json.loads(about.read_text())
     jobs = []
     for number in range(count):
@@ -71,16 +71,16 @@ def make(folder: Path, count: int, workers: int) -> dict[str, Any]:
         directory.mkdir(parents=True, exist_ok=True)
         jobs.append((str(directory / f"{number:06}.jpg"), number))
     with ProcessPoolExecutor(workers) as pool:
-        sizes = list(pool.map(write_picture, jobs, chunksize=16))
+        sizes = list(pool.map(write_image, jobs, chunksize=16))
     pack(source, folder, workers=workers, overwrite=True)
-    told = {"pictures": count, "mean_bytes": round(statistics.mean(sizes))}
+    told = {"images": count, "mean_bytes": round(statistics.mean(sizes))}
     about.write_text(json.dumps(told))
     return told
 
 
 def ours(folder: Path, batch: int, workers: int, interpolation: str) -> Epoch:
     """Return the loader that `train.py` uses."""
-    from semabench.data.loaders import create_train_loader
+    from semabench.data.loader import create_train_loader
 
     loader = create_train_loader(
         kind="ffcv", packed_dir=folder, source_dir=None, resolution=RESOLUTION, batch_size=batch,
@@ -211,18 +211,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     cores = len(os.sched_getaffinity(0))
     parser.add_argument("--folder", type=Path, default=Path("outputs/loader"))
-    parser.add_argument("--pictures", type=int, default=2000)
+    parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--workers", type=int, default=cores)
     parser.add_argument("--seconds", type=float, default=4.0, help="of a window")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--loaders", nargs="+", default=list(LOADERS), choices=list(LOADERS))
     parser.add_argument("--patience", type=float, default=60.0, help="seconds, for an answer")
-    parser.add_argument("--only-make", action="store_true", help="the pictures, and stop")
+    parser.add_argument("--only-make", action="store_true", help="the images, and stop")
     parser.add_argument("--out", type=Path, help="folder for loader.json")
     options = parser.parse_args()
-    about = make(options.folder, options.pictures, options.workers)
-    print(f"{about['pictures']} pictures of {about['mean_bytes'] / 1e3:.0f} kB", flush=True)
+    about = make(options.folder, options.images, options.workers)
+    print(f"{about['images']} images of {about['mean_bytes'] / 1e3:.0f} kB", flush=True)
     if options.only_make:
         return
     began = time.perf_counter()

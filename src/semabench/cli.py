@@ -167,26 +167,26 @@ def _add_models(commands: Any) -> None:
 
 
 def _pack(max_resolution: int, **options: Any) -> None:
-    from semabench.data.pack import pack
+    from semabench.data.ffcv.pack import pack
 
     pack(max_resolution=max_resolution or None, **options)
 
 
 def _render(**options: Any) -> None:
-    from semabench.data.render import render
+    from semabench.data.ffcv.pack import render
 
     render(**options)
 
 
 def _check(files: list[Path], **options: Any) -> None:
-    from semabench.data.check import check
+    from semabench.data.ffcv.check import check
 
     for file in files:
         check(file, **options)
 
 
 def _shapes(**options: Any) -> None:
-    from semabench.data.shapes_folder import generate_shapes
+    from semabench.data.procedural.shapes_folder import generate_shapes
 
     generate_shapes(**options)
 

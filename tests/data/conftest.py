@@ -1,4 +1,4 @@
-"""A small data set, as a folder tree, packed and rendered, shared by the loaders' tests."""
+"""A small dataset, as a folder tree, packed and rendered, shared by the loaders' tests."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semabench.data.pack import pack
-from semabench.data.render import render
+from semabench.data.ffcv.pack import pack, render
 
 
 class Dataset(NamedTuple):
@@ -19,7 +18,7 @@ class Dataset(NamedTuple):
 
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory) -> Dataset:
-    """Smooth random pictures of many sizes: 45 for training, 21 for validation, 3 classes."""
+    """Smooth random images of many sizes: 45 for training, 21 for validation, 3 classes."""
     root = tmp_path_factory.mktemp("dataset")
     generator = np.random.default_rng(0)
     for split, count in (("train", 15), ("val", 7)):
@@ -29,8 +28,8 @@ def dataset(tmp_path_factory) -> Dataset:
             for number in range(count):
                 coarse = generator.integers(0, 256, (6, 6, 3), dtype=np.uint8)
                 size = tuple(int(side) for side in generator.integers(40, 120, 2))
-                picture = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
-                picture.save(directory / f"{number}.jpg", quality=90)
+                image = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+                image.save(directory / f"{number}.jpg", quality=90)
     pack(root / "source", root / "packed", workers=1)
     render(root / "source", root / "packed", [32, 48], workers=1)
     return Dataset(root / "source", root / "packed", 48)

@@ -83,7 +83,7 @@ def test_flips_have_their_probability():
     high=st.floats(0.01, 1),
 )
 @settings(max_examples=200)
-def test_crops_lie_inside_the_picture(seed, index, height, width, low, high):
+def test_crops_lie_inside_the_image(seed, index, height, width, low, high):
     scale = sorted((low, high))
     top, left, h, w = draws.draw_crop(seed, 0, index, height, width, *scale, *RATIO)
     assert 0 <= top <= top + h <= height
@@ -112,7 +112,7 @@ def test_crops_that_never_fit_are_central_as_torchvisions(height, width):
 
 
 def test_numba_draws_the_same_bits():
-    decode = pytest.importorskip("semabench.data.ffcv_decode", exc_type=ImportError)
+    decode = pytest.importorskip("semabench.data.ffcv.kernels", exc_type=ImportError)
     generator = np.random.default_rng(0)
     for _ in range(3000):
         seed = int(generator.integers(0, 2**64, dtype=np.uint64))

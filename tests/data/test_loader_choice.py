@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from helpers.loader_makers import KINDS, evaluation, needs_ffcv, train
-from semabench.data import loaders
+from semabench.data import loader as loaders
 from semabench.errors import SemabenchError
 
 
@@ -39,14 +39,14 @@ def test_pixels_rendered_otherwise_are_refused(dataset):
 def test_a_file_that_is_not_rendered_is_no_evaluation_set(dataset, tmp_path):
     for suffix in ("", ".json"):
         shutil.copy(dataset.packed / f"train.beton{suffix}", tmp_path / f"val-48.beton{suffix}")
-    with pytest.raises(SemabenchError, match="does not hold raw pictures of 48×48"):
+    with pytest.raises(SemabenchError, match="does not hold raw images of 48×48"):
         evaluation(dataset._replace(packed=tmp_path), "ffcv")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 46}, "45 pictures, fewer than one batch of 46"),
+        ({"batch_size": 46}, "45 images, fewer than one batch of 46"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"num_workers": 0}, "workers must be at least 1"),
         ({"scale": (0.0, 1.0)}, "crop_scale"),
@@ -70,5 +70,5 @@ def test_unknown_kinds_and_small_resolutions_are_refused(dataset):
         train(dataset, "fcv")
     with pytest.raises(SemabenchError, match="resolution must be at least 32, got 31"):
         evaluation(dataset, "folder", resolution=31)
-    with pytest.raises(SemabenchError, match="needs the directory of pictures"):
+    with pytest.raises(SemabenchError, match="needs the directory of images"):
         train(dataset._replace(source=None), "folder")

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from semabench.data.sampling import PADDING, eval_order, permutation, train_order
+from semabench.data.draws import PADDING, eval_order, permutation, train_order
 from semabench.errors import SemabenchError
 
 sizes = st.integers(1, 300)

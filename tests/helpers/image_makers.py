@@ -16,9 +16,9 @@ def pixels(width: int, height: int, seed: int = 0) -> np.ndarray:
     return np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
 
 
-def encoded(picture: Image.Image, kind: str, **options) -> bytes:
+def encoded(image: Image.Image, kind: str, **options) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
@@ -26,7 +26,7 @@ def jpeg(width: int = 40, height: int = 30, seed: int = 0, **options) -> bytes:
     return encoded(Image.fromarray(pixels(width, height, seed)), "JPEG", **options)
 
 
-def odd_pictures() -> dict[str, bytes]:
+def odd_images() -> dict[str, bytes]:
     """Every kind that real data sets are known to hold, by file name."""
     rgb = Image.fromarray(pixels(61, 47, 1))
     exif = Image.Exif()
@@ -68,7 +68,7 @@ def write_tree(root: Path, split: str, counts: dict[str, int], **size) -> Path:
 
 def write_odd_tree(root: Path, split: str = "train") -> Path:
     (root / split / "odd").mkdir(parents=True)
-    for name, data in odd_pictures().items():
+    for name, data in odd_images().items():
         (root / split / "odd" / name).write_bytes(data)
     return root
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from semabench.data.ffcv_loader import missing_ffcv
-from semabench.data.loaders import create_eval_loader, create_train_loader
+from semabench.data.ffcv.loader import missing_ffcv
+from semabench.data.loader import create_eval_loader, create_train_loader
 
 needs_ffcv = pytest.mark.skipif(missing_ffcv() is not None, reason="FFCV is not installed")
 KINDS = [pytest.param("ffcv", marks=needs_ffcv), "folder"]

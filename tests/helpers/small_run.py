@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from semabench.config.schema import RecipeConfig
 from semabench.data.augment.batch import PixelAugment
-from semabench.data.sampling import Samples
+from semabench.data.draws import Samples
 from semabench.training.module import Classifier
 from semabench.training.stopping import listening, take_over_signals
 

@@ -4,8 +4,8 @@ import pytest
 import timm
 import torch
 
-from semabench.data.diagnostics import draw, task_named
-from semabench.data.diagnostics.tasks import open_cells
+from semabench.data.procedural.draw import draw, open_cells
+from semabench.data.procedural.tasks import task_named
 from semabench.errors import SemabenchError
 from semabench.mixers import list_mixers
 from semabench.models import build_model

@@ -5,8 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from semabench.data.diagnostics import draw
-from semabench.data.diagnostics.words import TEST_EPOCH
+from semabench.data.procedural.draw import TEST_EPOCH, draw
 from semabench.errors import SemabenchError
 from semabench.study.spec import Recipe, Training
 from semabench.study.testing import count_correct

@@ -12,8 +12,8 @@ from torch import nn
 from helpers.small_run import fit, small_batches, small_module
 from semabench.config.schema import RecipeConfig
 from semabench.data.augment.batch import PixelAugment
+from semabench.data.draws import Samples
 from semabench.data.normalize import Normalize
-from semabench.data.sampling import Samples
 from semabench.training.module import Classifier, step_seed
 
 

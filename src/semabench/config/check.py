@@ -15,8 +15,8 @@ from semabench.config.schema import (
     TrainConfig,
     TrainerConfig,
 )
-from semabench.data.augment.policy import parse_rand_augment
-from semabench.data.diagnostics.tasks import task_named
+from semabench.data.augment.plan import parse_rand_augment
+from semabench.data.procedural.tasks import task_named
 from semabench.errors import SemabenchError, nearest
 
 

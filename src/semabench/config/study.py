@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from semabench.data.diagnostics import CELL, TASKS, task_named
-from semabench.data.diagnostics.tasks import PAIRS, smallest_size
+from semabench.data.procedural.tasks import CELL, PAIRS, TASKS, smallest_size, task_named
 from semabench.errors import SemabenchError, nearest
 
 READOUTS = ("query", "attention", "avg")

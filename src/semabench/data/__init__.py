@@ -1,1 +1,1 @@
-"""Pictures become batches: finding, packing, checking and loading them."""
+"""Images become batches: finding, packing, checking and loading them."""

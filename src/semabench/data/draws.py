@@ -10,7 +10,11 @@ loader): every loader draws the same crops and flips, bit for bit.
 from __future__ import annotations
 
 import math
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from semabench.errors import SemabenchError
 
 MASK = 0xFFFFFFFF
 WORD = 1.0 / 4294967296.0  # maps a 32-bit word to [0, 1)
@@ -22,6 +26,7 @@ STREAM_FLIP = 2
 STREAM_AUGMENT = 3
 STREAM_JITTER = 4
 STREAM_ERASE = 5
+STREAM_PROCEDURAL = 16
 
 CROP_ATTEMPTS = 10  # as torchvision
 
@@ -75,12 +80,12 @@ def draw_crop(
 ) -> tuple[int, int, int, int]:
     """Draw a random-resized-crop's box with torchvision's semantics.
 
-    The box covers a share of the picture's area drawn uniformly from [scale_min, scale_max], with
+    The box covers a share of the image's area drawn uniformly from [scale_min, scale_max], with
     an aspect ratio (width / height) drawn log-uniformly from [ratio_min, ratio_max]. After ten
     boxes that do not fit, the largest central box within the ratios is taken.
 
     Returns:
-        ``top, left, crop_height, crop_width`` in pixels, inside the picture and ≥ 1.
+        ``top, left, crop_height, crop_width`` in pixels, inside the image and ≥ 1.
     """
     log_min = math.log(ratio_min)
     log_max = math.log(ratio_max)
@@ -102,3 +107,81 @@ def draw_crop(
     elif width > height * ratio_max:
         crop_width = max(1, round(height * ratio_max))
     return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
+
+
+PADDING = -1  # the index, and the label, of an entry that only fills its batch
+
+
+class Samples(NamedTuple):
+    """The samples of a training batch: all that their random draws depend on, but for the seed."""
+
+    epoch: int
+    keys: np.ndarray  # int64 (B,)
+
+
+def permutation(num_samples: int, seed: int, epoch: int) -> np.ndarray:
+    """Return a uniformly random permutation of ``range(num_samples)`` as int64.
+
+    It sorts random 64-bit keys instead of calling numpy's shuffle, whose stream numpy does not
+    promise to keep from version to version.
+    """
+    blocks = np.arange((num_samples + 1) // 2, dtype=np.uint64)
+    word0, word1, word2, word3 = philox(seed, epoch, blocks, STREAM_SHUFFLE)
+    thirty_two = np.uint64(32)
+    keys = np.concatenate([word0 << thirty_two | word1, word2 << thirty_two | word3])
+    return np.argsort(keys[:num_samples], kind="stable").astype(np.int64)
+
+
+def train_order(
+    num_samples: int,
+    *,
+    seed: int,
+    epoch: int,
+    batch_size: int,
+    rank: int = 0,
+    world_size: int = 1,
+    repeats: int = 1,
+) -> np.ndarray:
+    """Return the keys of the training samples of one epoch and rank, (batches, batch_size) int64.
+
+    No key comes twice in an epoch on any rank. The last ``num_samples % (batch_size ·
+    world_size)`` of the permutation do not fill a global batch and sit this epoch out; they differ
+    from epoch to epoch.
+
+    With ``repeats`` > 1 (repeated augmentation, Hoffer et al. 2020) an epoch is as long, but made
+    of the first 1/repeats of the permutation, each sample ``repeats`` times in a row, as DeiT's
+    and timm's samplers have it. Within a global batch first copies come first, then second ones,
+    and so on: copies are on different ranks where there are as many.
+
+    Raises:
+        SemabenchError: there are fewer samples than one global batch takes.
+    """
+    global_batch = batch_size * world_size
+    batches = num_samples // global_batch
+    if batches == 0:
+        raise SemabenchError(
+            f"the training set has {num_samples} images, fewer than one batch of "
+            f"{batch_size} on each of {world_size} device(s): set a smaller batch_size."
+        )
+    order = permutation(num_samples, seed, epoch)[: batches * global_batch]
+    if repeats > 1:
+        places = np.arange(len(order))
+        order = order[places // repeats] + places % repeats * num_samples
+        copy_by_copy = np.lexsort((places, places % repeats, places // global_batch))
+        order = order[copy_by_copy]
+    return np.ascontiguousarray(order.reshape(batches, world_size, batch_size)[:, rank])
+
+
+def eval_order(
+    num_samples: int, *, batch_size: int, rank: int = 0, world_size: int = 1
+) -> np.ndarray:
+    """Return the evaluation samples of one rank, (batches, batch_size) int64.
+
+    Every sample comes exactly once over all ranks. Ranks have equally many, full batches; places
+    that are left over at the end hold ``PADDING``.
+    """
+    global_batch = batch_size * world_size
+    batches = -(-num_samples // global_batch)
+    order = np.full(batches * global_batch, PADDING, dtype=np.int64)
+    order[:num_samples] = np.arange(num_samples)
+    return np.ascontiguousarray(order.reshape(batches, world_size, batch_size)[:, rank])

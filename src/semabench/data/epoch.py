@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from semabench.data.resizing import Schedule, resolution_at
-from semabench.data.sampling import Samples, eval_order, train_order
+from semabench.data.draws import Samples, eval_order, train_order
 from semabench.errors import SemabenchError
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # images, labels
@@ -37,13 +36,13 @@ class EpochLoader(ABC):
 
     Attributes:
         batch_size: samples in a batch of this rank.
-        num_samples: pictures in the data set, over all ranks.
+        num_samples: images in the dataset, over all ranks.
         resolution: R of the batches, where no schedule says otherwise.
         schedule: of progressive resizing, in training.
-        repeats: times that a picture comes in a training epoch, which stays as long.
+        repeats: times that a image comes in a training epoch, which stays as long.
         classes: directory names or WordNet ids; a label is an index into it.
         names: human-readable class names, in the same order.
-        fingerprint: identity of the source pictures.
+        fingerprint: identity of the source images.
         sampler: the loader itself, where Lightning looks for ``set_epoch``.
     """
 
@@ -195,3 +194,21 @@ class EpochLoader(ABC):
     @abstractmethod
     def _load(self, order: np.ndarray, epoch: int, first: int) -> Generator[Batch, None, None]:
         """Yield the batch of each row of ``order``; row 0 is batch number ``first``."""
+
+
+#: Pairs of an epoch, counted from 0, and the resolution from then on, in pixels.
+Schedule = Sequence[Sequence[int]]
+
+
+def resolution_at(epoch: int, resolution: int, schedule: Schedule) -> int:
+    """Return the resolution of an epoch: a function of it alone, wherever a run was resumed.
+
+    Args:
+        epoch: counted from 0.
+        resolution: where the schedule says nothing.
+        schedule: in the order of epochs; may be empty.
+    """
+    for start, pixels in schedule:
+        if epoch >= start:
+            resolution = pixels
+    return resolution

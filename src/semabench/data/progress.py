@@ -27,7 +27,7 @@ class _Rate(ProgressColumn):
 
 
 def item_bar() -> Progress:
-    """Return a bar that counts items (pictures, classes, samples)."""
+    """Return a bar that counts items (images, classes, samples)."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

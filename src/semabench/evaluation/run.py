@@ -9,8 +9,7 @@ import torch
 from rich.console import Console
 
 from semabench.config.schema import EvalConfig, TrainConfig
-from semabench.data.about import require_eval_files
-from semabench.data.loaders import EvalLoader, create_eval_loader
+from semabench.data.loader import EvalLoader, create_eval_loader, require_eval_files
 from semabench.data.normalize import Normalize
 from semabench.errors import SemabenchError
 from semabench.evaluation.labels import device_label, execution_suffix

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 
 from semabench.config.study import StudyCase, StudyConfig, clear_of, study_cases
-from semabench.data.diagnostics import CELL
-from semabench.data.diagnostics.tasks import CLASSES
+from semabench.data.procedural.tasks import CELL, CLASSES
 from semabench.evaluation.labels import device_label
 from semabench.models import backend_name
 from semabench.models.flops import count_parameters

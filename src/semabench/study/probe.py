@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from semabench.data.diagnostics.tasks import CLASSES
+from semabench.data.procedural.tasks import CLASSES
 from semabench.models import build_model
 from semabench.study.spec import Training
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 
-from semabench.data.diagnostics import Task, task_named
+from semabench.data.procedural.tasks import Task, task_named
 
 
 @dataclass(frozen=True)

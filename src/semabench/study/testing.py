@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from semabench.data.diagnostics import Task, draw
-from semabench.data.diagnostics.words import CALIBRATION_EPOCH, TEST_EPOCH
+from semabench.data.procedural.draw import CALIBRATION_EPOCH, TEST_EPOCH, draw
+from semabench.data.procedural.tasks import Task
 
 TOKENS = 2**18  # of a batch, at most, if it has more than one picture
 EPOCHS = {"test": TEST_EPOCH, "calibration": CALIBRATION_EPOCH}

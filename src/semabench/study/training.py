@@ -18,8 +18,9 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from semabench.config.schema import RecipeConfig
-from semabench.data.diagnostics import CELL, draw
 from semabench.data.normalize import Normalize
+from semabench.data.procedural.draw import draw
+from semabench.data.procedural.tasks import CELL
 from semabench.errors import SemabenchError
 from semabench.study.probe import build_probe
 from semabench.study.spec import Training

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from semabench.data.diagnostics import CELL
+from semabench.data.procedural.tasks import CELL
 from semabench.models.flops import count_gmacs
 from semabench.results.record import Record, accuracy
 from semabench.study.plan import TEST_SEED, Job

@@ -13,7 +13,7 @@ from torch import nn
 
 from semabench.config.schema import TrainConfig
 from semabench.data.augment.batch import PixelAugment, pixel_augment
-from semabench.data.module import ImageDataModule
+from semabench.data.datamodule import ImageDataModule
 from semabench.errors import SemabenchError
 from semabench.models import build_model, model_names, set_resolution
 from semabench.models.resolution import takes_any_size

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from semabench.config.schema import RecipeConfig
 from semabench.data.augment.batch import BatchAugment, PixelAugment
 from semabench.data.epoch import TrainBatch
-from semabench.data.mixing import Mix
+from semabench.data.mixup import Mix
 from semabench.data.normalize import Normalize
 from semabench.training.counts import Counts
 from semabench.training.optimizer import create_optimizer, create_scheduler, ema_decay

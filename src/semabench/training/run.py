@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from semabench.config.run_name import run_dir as run_dir_of
 from semabench.config.schema import TrainConfig
-from semabench.data.module import ImageDataModule
+from semabench.data.datamodule import ImageDataModule
 from semabench.errors import SemabenchError, first_line
 from semabench.files import atomic_write
 from semabench.results.run_id import forget_run_id

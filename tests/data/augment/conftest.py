@@ -1,4 +1,4 @@
-"""Pictures that are hard on augmentation: flat, two-valued, noisy, saturated, smooth."""
+"""Images that are hard on augmentation: flat, two-valued, noisy, saturated, smooth."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from PIL import Image
 
 
 @pytest.fixture(scope="session")
-def pictures() -> torch.Tensor:
+def images() -> torch.Tensor:
     """uint8 (20, 48, 48, 3)."""
     rng = np.random.default_rng(0)
     size = 48
@@ -22,4 +22,4 @@ def pictures() -> torch.Tensor:
     while len(made) < 20:
         coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
         made.append(np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC)))
-    return torch.from_numpy(np.stack([picture.astype(np.uint8) for picture in made]))
+    return torch.from_numpy(np.stack([image.astype(np.uint8) for image in made]))

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from semabench.data.augment.erase import erase, noise
+from semabench.data.augment.batch import erase, noise
 from semabench.data.augment.plan import Boxes, plan_erasing
 
 MASK = (1 << 64) - 1

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from timm.data.auto_augment import LEVEL_TO_ARG, rand_augment_transform
 
-from semabench.data.augment.policy import OPS, RandAugment, arguments, parse_rand_augment
+from semabench.data.augment.plan import OPS, RandAugment, arguments, parse_rand_augment
 from semabench.errors import SemabenchError
 
 INCREASING = {"Posterize", "Solarize", "Color", "Contrast", "Brightness", "Sharpness"}

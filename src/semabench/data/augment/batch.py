@@ -1,19 +1,187 @@
-"""A recipe's augmentation of training batches: before and after normalisation."""
+"""Small arrays to the device in one copy that nobody waits for."""
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from semabench.config.schema import RecipeConfig
-from semabench.data.augment.erase import erase
-from semabench.data.augment.layers import apply_layer
-from semabench.data.augment.plan import Layer, plan_color_jitter, plan_erasing, plan_rand_augment
-from semabench.data.augment.policy import RandAugment, parse_rand_augment
-from semabench.data.sampling import Samples
+from semabench.data.augment.operations import (
+    ALONG_X,
+    ALONG_Y,
+    FIXED,
+    autocontrast_tables,
+    contrast_tables,
+    enhance,
+    equalize_tables,
+    fixed_tables,
+    look_up,
+    move,
+    moves,
+)
+from semabench.data.augment.plan import (
+    OPS,
+    Boxes,
+    Layer,
+    RandAugment,
+    parse_rand_augment,
+    plan_color_jitter,
+    plan_erasing,
+    plan_rand_augment,
+)
+from semabench.data.draws import Samples
+
+
+def send(arrays: Sequence[np.ndarray], device: torch.device) -> list[Tensor]:
+    """Return the arrays as tensors on ``device``, views of one buffer.
+
+    From pinned memory, since the driver may let a copy from other memory wait for the stream.
+    """
+    starts = np.cumsum([0, *(-(-array.nbytes // 8) * 8 for array in arrays)])  # aligned for views
+    buffer = torch.empty(int(starts[-1]), dtype=torch.uint8, pin_memory=device.type == "cuda")
+    for start, array in zip(starts, arrays, strict=False):
+        flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        buffer.numpy()[start : start + array.nbytes] = flat
+    sent = buffer.to(device, non_blocking=True)
+    return [
+        sent[start : start + array.nbytes].view(_torch_dtype(array)).view(array.shape)
+        for start, array in zip(starts.tolist(), arrays, strict=False)
+    ]
+
+
+def _torch_dtype(array: np.ndarray) -> torch.dtype:
+    return torch.from_numpy(np.empty(0, array.dtype)).dtype
+
+
+# In the order in which a layer's samples are gathered: those of tables, blends, moves.
+_TABLES = (FIXED, ("AutoContrast",), ("Equalize",), ("Contrast",))
+_BLENDS = (("Color",), ("Sharpness",))
+_MOVES = ((*ALONG_X, *ALONG_Y), ("Rotate",))
+_GROUPS = (*_TABLES, *_BLENDS, *_MOVES)
+
+
+def _groups() -> np.ndarray:
+    """Return each operation's place in ``_GROUPS``; those that do nothing come after all groups.
+
+    NONE, which is -1, finds the last entry.
+    """
+    of = np.full(len(OPS) + 1, len(_GROUPS))
+    for place, names in enumerate(_GROUPS):
+        of[[OPS.index(name) for name in names]] = place
+    return of
+
+
+_GROUP_OF = _groups()
+
+
+def apply_layer(pixels: Tensor, layer: Layer, fill: Tensor, interpolation: str) -> None:
+    """Change uint8 pixels (B, R, R, 3) in place.
+
+    Args:
+        pixels: contiguous.
+        layer: of B samples.
+        fill: uint8 (3,), where rotation, shear and translation uncover nothing.
+        interpolation: of those: bicubic or bilinear.
+    """
+    groups = _GROUP_OF[layer.ops]
+    sizes = np.bincount(groups, minlength=len(_GROUPS) + 1)[:-1].tolist()
+    if not any(sizes):
+        return
+    order = np.argsort(groups, kind="stable")[: sum(sizes)]
+    of_tables, of_blends, of_moves = sizes[:4], sizes[4:6], sizes[6:]
+    ops, values = layer.ops[order], layer.values[order]
+    tabled, blended = sum(of_tables), sum(of_blends)
+    blends, moved = slice(tabled, tabled + blended), slice(tabled + blended, None)
+    arrays = [
+        order,
+        fixed_tables(ops[: sizes[0]], values[: sizes[0]]),
+        values[tabled - sizes[3] : tabled].astype(np.float32),
+        256 * np.arange(3 * tabled, dtype=np.int32),
+        values[blends].astype(np.float32),
+        *moves(ops[moved], values[moved], of_moves, pixels.shape[1]),
+    ]
+    places, known, contrasts, starts, factors, *terms = send(arrays, pixels.device)
+    chosen = pixels.index_select(0, places)
+    made = []
+    if tabled:
+        tables = _tables(chosen[:tabled], of_tables, known, contrasts, starts)
+        made.append(look_up(chosen[:tabled], tables, starts))
+    if blended:
+        made.append(enhance(chosen[blends], factors, of_blends[0]))
+    made += move(chosen[moved], of_moves, terms, fill, interpolation)
+    pixels.index_copy_(0, places, torch.cat(made))
+
+
+def _tables(
+    pixels: Tensor, sizes: list[int], known: Tensor, contrasts: Tensor, starts: Tensor
+) -> Tensor:
+    """Return all samples' tables, uint8 (n, 3, 256): of groups of these sizes, see ``_TABLES``."""
+    first, second, third, _ = itertools.accumulate(sizes)
+    tables = [known[:, None].expand(-1, 3, -1)]
+    if second > first:
+        tables.append(autocontrast_tables(pixels[first:second]))
+    if third > second:
+        tables.append(equalize_tables(pixels[second:third], starts[: 3 * (third - second)]))
+    if len(contrasts):
+        tables.append(contrast_tables(pixels[third:], contrasts))
+    return torch.cat(tables)
+
+
+# SplitMix64 (Steele et al., OOPSLA'14), as the signed 64-bit integers that torch has.
+_GAMMA, _MIX1, _MIX2 = (
+    x - (1 << 64) for x in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+)
+
+
+def erase(images: Tensor, boxes: Boxes) -> Tensor:
+    """Fill the rectangles with standard normal noise, in place, and return the images.
+
+    Noise is a function of a rectangle's seed and the place in it, on any device. Only erased
+    pixels are touched: their number is known on the CPU.
+
+    Args:
+        images: float (B, 3, R, R), normalised.
+        boxes: see ``plan.Boxes``.
+    """
+    areas = boxes.heights * boxes.widths
+    total = int(areas.sum())
+    if not total:
+        return images
+    fields = np.stack([*boxes[:3], boxes.widths, np.cumsum(areas) - areas, boxes.seeds], 1)
+    table, repeats = send([fields, areas], images.device)
+    table = table.repeat_interleave(repeats, dim=0, output_size=total)
+    slot, top, left, width, start, seed = table.unbind(1)
+    place = torch.arange(total, device=images.device) - start
+    row = place // width
+    column = place - row * width
+    pixels = images.permute(0, 2, 3, 1)
+    pixels[slot, top + row, left + column] = noise(seed, place).to(images.dtype)
+    return images
+
+
+def noise(seeds: Tensor, places: Tensor) -> Tensor:
+    """Return three standard normal numbers each: int64 (n,) and (n,) to float32 (n, 3).
+
+    They are the quantiles at three 21-bit parts of number ``place`` of SplitMix64 from ``seed``.
+    """
+    z = seeds + (places + 1) * _GAMMA
+    z = (z ^ _shift(z, 30)) * _MIX1
+    z = (z ^ _shift(z, 27)) * _MIX2
+    z = z ^ _shift(z, 31)
+    parts = (z[:, None] >> torch.arange(0, 63, 21, device=z.device)) & 0x1FFFFF
+    centred = (parts.float() + 0.5) * 2.0**-20 - 1  # the middles of 2²¹ intervals of (−1, 1)
+    return torch.erfinv(centred).mul_(math.sqrt(2))
+
+
+def _shift(z: Tensor, bits: int) -> Tensor:
+    """Shift 64 bits to the right, zeros coming in."""
+    return (z >> bits) & ((1 << (64 - bits)) - 1)
 
 
 @dataclass(frozen=True)
@@ -67,7 +235,7 @@ class BatchAugment(nn.Module):
 
     Cost (``benchmarks/augment.py``): reading and writing every changed sample once a layer, for
     the copy and ``rand-m9-mstd0.5-inc1``'s two layers, is 4 times the batch's uint8 size: 154 MB,
-    0.04 ms, for 256 pictures of 224² on an H200. Plain torch operations move some twenty times
+    0.04 ms, for 256 images of 224² on an H200. Plain torch operations move some twenty times
     that, in about 280 operations, and 35 for erasing: their launches count as much as their bytes.
     """
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from semabench.config.dispersion import DispersionConfig, as_evaluation
-from semabench.data.about import require_eval_files
+from semabench.data.loader import require_eval_files
 from semabench.evaluation.dispersion.capture import attention_layers
 from semabench.evaluation.dispersion.random_inputs import measure_job, plan_jobs
 from semabench.evaluation.dispersion.trained import measure_rows, open_pictures, plan_rows

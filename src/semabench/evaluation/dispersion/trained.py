@@ -12,7 +12,7 @@ from rich.progress import track
 from torch import Tensor
 
 from semabench.config.dispersion import DispersionConfig
-from semabench.data.loaders import EvalLoader, create_eval_loader
+from semabench.data.loader import EvalLoader, create_eval_loader
 from semabench.data.normalize import Normalize
 from semabench.evaluation.dispersion.capture import Layer, attention_layers, listening
 from semabench.evaluation.dispersion.tally import Tally, add_weights, sample_queries

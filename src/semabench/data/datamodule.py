@@ -1,0 +1,169 @@
+"""The Lightning data module: training and validation loaders, sharded over the ranks."""
+
+from __future__ import annotations
+
+import os
+
+import lightning as L
+
+from semabench.config.schema import DataConfig
+from semabench.data.augment.batch import PixelAugment
+from semabench.data.epoch import Schedule, resolution_at
+from semabench.data.loader import (
+    EvalLoader,
+    TrainLoader,
+    create_eval_loader,
+    create_train_loader,
+    describe_training_set,
+    prepare_files,
+    require_eval_files,
+)
+from semabench.data.workers import worker_count
+from semabench.errors import SemabenchError
+
+
+class ImageDataModule(L.LightningDataModule):
+    """Loaders of one dataset, made when Lightning asks, for the rank that asks.
+
+    Args:
+        config: which images, which loader.
+        batch_size: of training, over all ranks.
+        seed: of the order and the crops.
+        val_batch_size: of validation, per rank; None: as in training.
+        repeats: of repeated augmentation; 1: none.
+        schedule: of progressive resizing; None: all at the config's resolution.
+
+    Attributes:
+        augment: what the loader's own workers shall do to pixels, if anything; it depends on the
+            model, and is set before training.
+        classes: directory names or WordNet ids; a label is an index into it.
+        fingerprint: of the training images.
+        steps_per_epoch: training batches, the same on every rank.
+
+    Raises:
+        SemabenchError: the training set is missing, unfinished, or smaller than one batch.
+    """
+
+    def __init__(
+        self,
+        config: DataConfig,
+        batch_size: int,
+        seed: int,
+        val_batch_size: int | None = None,
+        repeats: int = 1,
+        schedule: Schedule | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.batch_size = batch_size
+        self.seed = seed
+        self.val_batch_size = val_batch_size
+        self.repeats = repeats
+        self.schedule = schedule or ()
+        self.augment: PixelAugment | None = None
+        about = describe_training_set(
+            config.loader, config.packed, config.source, config.holdout, config.name
+        )
+        self.classes, self.fingerprint = about.classes, about.fingerprint
+        self.steps_per_epoch = about.samples // batch_size
+        if self.steps_per_epoch == 0:
+            raise SemabenchError(
+                f"{config.name} has {about.samples} training images, fewer than one batch: set "
+                f"recipe.batch_size to at most that, not {batch_size}."
+            )
+
+    @property
+    def val_resolution(self) -> int:
+        """Of validation during training, in pixels."""
+        return self.config.val_resolution or self.config.resolution
+
+    def resolution_at(self, epoch: int) -> int:
+        """Return the resolution of a training epoch, counted from 0, in pixels."""
+        return resolution_at(epoch, self.config.resolution, self.schedule)
+
+    def require_files(self, resolutions: list[int]) -> None:
+        """Open what the run will need, before it begins: hours later is too late.
+
+        Args:
+            resolutions: of the evaluation after training, in pixels.
+
+        Raises:
+            SemabenchError: a file is missing, damaged, or of other classes.
+        """
+        self.prepare_data()
+        self.train_dataloader()
+        self.val_dataloader()
+        require_eval_files(self.config, resolutions)
+
+    def prepare_data(self) -> None:
+        """Verify checksums, on one process of a machine."""
+        if self.config.loader == "ffcv":
+            prepare_files(self.config.packed, [self.val_resolution])
+
+    def train_dataloader(self) -> TrainLoader:
+        """Return this rank's training loader, at the epoch the run has reached."""
+        config, (rank, world_size) = self.config, self._place()
+        return create_train_loader(
+            kind=config.loader,
+            packed_dir=config.packed,
+            source_dir=config.source,
+            resolution=config.resolution,
+            batch_size=self.batch_size // world_size,
+            seed=self.seed,
+            num_workers=self._workers(),
+            rank=rank,
+            world_size=world_size,
+            scale=(config.crop_scale[0], config.crop_scale[1]),
+            ratio=(config.crop_ratio[0], config.crop_ratio[1]),
+            hflip=config.hflip,
+            interpolation=config.interpolation,
+            repeats=self.repeats,
+            holdout=config.holdout,
+            augment=self.augment,
+            schedule=self.schedule,
+            name=config.name,
+        )
+
+    def val_dataloader(self) -> EvalLoader:
+        """Return this rank's validation loader: each sample on one rank, once."""
+        config, (rank, world_size) = self.config, self._place()
+        loader = create_eval_loader(
+            kind=config.loader,
+            packed_dir=config.packed,
+            source_dir=config.source,
+            resolution=self.val_resolution,
+            batch_size=self.val_batch_size or self.batch_size // world_size,
+            num_workers=self._workers(),
+            rank=rank,
+            world_size=world_size,
+            crop_pct=config.crop_pct,
+            interpolation=config.interpolation,
+            holdout=config.holdout,
+            name=config.name,
+        )
+        if loader.classes != self.classes:
+            raise SemabenchError(
+                f"{config.name}: the training set has {len(self.classes)} classes, the validation "
+                f"set {len(loader.classes)}, and they are not the same: pack and render again."
+            )
+        return loader
+
+    def _workers(self) -> int | None:
+        """Share the cores among the processes of this machine, unless told a number.
+
+        torchrun binds its processes to no cores, srun where Slurm is set up to: then their share
+        is what they may use, and not to be shared once more.
+        """
+        if self.config.num_workers is not None:
+            return self.config.num_workers
+        if "LOCAL_WORLD_SIZE" in os.environ:
+            return max(1, worker_count(None) // int(os.environ["LOCAL_WORLD_SIZE"]))
+        if "SLURM_STEP_ID" in os.environ:
+            on_node = int(os.environ.get("SLURM_CPUS_ON_NODE", worker_count(None)))
+            tasks = int(os.environ.get("SLURM_NTASKS_PER_NODE", "1"))
+            return max(1, min(worker_count(None), on_node // tasks))
+        return None
+
+    def _place(self) -> tuple[int, int]:
+        trainer = self.trainer
+        return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)

@@ -1,0 +1,1 @@
+"""FFCV's .beton files: their format, packing, rendering, checking and loading."""

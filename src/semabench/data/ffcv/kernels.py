@@ -1,0 +1,275 @@
+"""Compiled kernels kept on disk: compiling the FFCV loader's takes seconds at each process's start.
+
+numba's own cache, in ``__pycache__`` beside the source or in the user's cache directory, does not
+see that a file has changed which a kernel calls functions of, may take one kernel's code for
+another's, and raises where a cache cannot be read or written. A cache is never a reason not to
+train.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import threading
+import warnings
+from collections.abc import Callable
+from importlib.machinery import PathFinder
+from importlib.util import find_spec
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+import numba
+from llvmlite.binding import add_symbol
+from numba import (
+    config,
+    get_thread_id,
+    njit,
+    prange,
+    set_num_threads,
+    types,
+)
+from numba.core.caching import FunctionCache, IndexDataCacheFile
+
+from semabench.data import draws
+from semabench.data.ffcv import resample
+from semabench.data.ffcv.resample import resize
+from semabench.data.workers import worker_count
+
+
+class _LabelledFiles(IndexDataCacheFile):
+    """Code that says what it is of, and is taken for nothing else.
+
+    numba writes into an index which file holds a kernel, and then that file. A full disk or a kill
+    between the two leaves an older kernel in it; of two processes that begin an index at once, for
+    two kinds of processor, each may find the other's.
+    """
+
+    def save(self, key: Any, data: Any) -> None:
+        super().save(key, (self._label(key), data))
+
+    def load(self, key: Any) -> Any:
+        found = super().load(key)
+        if found is None:
+            return None
+        label, data = found
+        return data if label == self._label(key) else None
+
+    def _label(self, key: Any) -> tuple[Any, ...]:
+        return numba.__version__, self._source_stamp, key
+
+
+class _KernelCache(FunctionCache):
+    """Entries belong to the contents of ``sources``; what cannot be used is made anew."""
+
+    def __init__(self, function: Any, sources: tuple[Path, ...]) -> None:
+        super().__init__(function)
+        self._cache_file = _LabelledFiles(
+            self.cache_path, self._impl.filename_base, self._impl.locator.get_source_stamp()
+        )
+        contents = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sources]
+        self._contents = tuple(contents)
+
+    def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
+        return (*super()._index_key(sig, codegen), self._contents)
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # damaged, which unpickling tells with many
+            with contextlib.suppress(OSError):
+                self.flush()
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with contextlib.suppress(Exception):  # a full disk, a damaged index that it forbids to mend
+            super().save_overload(sig, data)
+
+
+def keep_compiled(kernel: Any, *sources: Path) -> Any:
+    """Let a kernel be compiled once for each machine's kind of processor, not in each process.
+
+    Args:
+        kernel: what ``numba.njit`` returned. It may refer to functions of C by name only
+            (``numba.types.ExternalFunction``): their addresses differ between processes.
+        sources: the files of other functions that it calls.
+
+    Returns:
+        The same kernel. Where there is no place for a cache, nothing is kept.
+    """
+    # Nowhere to write; no files, as in an archive; a numba that is another inside.
+    with contextlib.suppress(Exception):
+        kernel._cache = _KernelCache(kernel.py_func, sources)
+    return kernel
+
+
+#: One at a time: numba's fallback threading layer aborts when two threads enter it.
+kernel_lock = threading.Lock()
+
+MAX_THREADS: int = config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+
+JPG = 0  # in the file's `mode` column; 1 is raw
+AREA = 0  # the filter code of libffcv's INTER_AREA; others are `resample.SUPPORT`
+
+#: Status of a sample while its batch is being made.
+WAITING, DONE, UNREAD, DAMAGED = 0, 1, 2, 3
+
+
+def thread_count(num_workers: int | None) -> int:
+    """Return how many threads to use: numba has made one for each usable core, and no more."""
+    cores = min(worker_count(None), MAX_THREADS)
+    wanted = cores if num_workers is None else worker_count(num_workers)
+    if wanted > cores:
+        warnings.warn(
+            f"num_workers={wanted} exceeds the {cores} core(s) this process may use; "
+            f"the FFCV loader uses {cores}.",
+            stacklevel=4,
+        )
+    return min(wanted, cores)
+
+
+def use_threads(count: int) -> None:
+    """Let kernels that the calling thread starts run on ``count`` ≤ ``MAX_THREADS`` threads."""
+    set_num_threads(count)
+
+
+def _native_library() -> ctypes.CDLL:
+    """Load libffcv without importing ffcv.
+
+    ``import ffcv`` takes seconds and sets torch's and numba's thread counts to one.
+    """
+    package = find_spec("ffcv")
+    if package is None or package.submodule_search_locations is None:
+        raise ImportError("ffcv is not installed")
+    library = PathFinder.find_spec("_libffcv", list(package.submodule_search_locations))
+    if library is None or library.origin is None:
+        raise ImportError("ffcv is installed without its native library")
+    return ctypes.CDLL(library.origin)
+
+
+def _by_name(library: ctypes.CDLL, name: str, result: types.Type, *arguments: types.Type) -> Any:
+    """Return a function of C for kernels, which refer to it by name and so can be kept on disk."""
+    address = ctypes.cast(library[name], ctypes.c_void_p).value
+    add_symbol(f"semabench_{name}", address)
+    return types.ExternalFunction(f"semabench_{name}", result(*arguments))
+
+
+_library = _native_library()
+_imdecode = _by_name(
+    _library, "imdecode", types.int32,
+    types.intp, types.uint64,  # JPEG data, bytes
+    types.uint32, types.uint32,  # height and width, unused
+    types.intp,  # pixels
+    *[types.uint32] * 6,  # height and width, offset x and y, scale as a fraction
+    types.uint8, types.uint8,  # crop, flip: C's bool
+)  # fmt: skip
+# 0; source, height, width; top, bottom, left, right; target, height, width
+_resize_area = _by_name(_library, "resize", types.void, *[types.int64] * 11)
+# Not a memory map: reading one beyond the end of a file that was cut short kills the process.
+# Either way the pages are the system's, one copy for all processes of a machine.
+_pread = _by_name(
+    ctypes.CDLL(None), "pread", types.intp, types.int32, types.intp, types.uintp, types.int64
+)
+
+
+def _compiled(function: Callable[..., Any], **replaced: Any) -> Callable[..., Any]:
+    """Compile a function of `draws`, with its calls to another one replaced by compiled ones."""
+    scope = {**function.__globals__, **replaced}
+    copy = FunctionType(function.__code__, scope, function.__name__, function.__defaults__)
+    return njit(nogil=True, error_model="numpy")(copy)
+
+
+_philox = _compiled(draws.philox)
+draw_crop = _compiled(draws.draw_crop, philox=_philox)
+draw_flip = _compiled(draws.draw_flip, philox=_philox)
+
+
+@njit(nogil=True, error_model="numpy")
+def _mirror(image) -> None:  # type: ignore[no-untyped-def]
+    """Flip an (H, W, 3) image horizontally in place."""
+    height, width = image.shape[0], image.shape[1]
+    for y in range(height):
+        for x in range(width // 2):
+            for channel in range(3):
+                other = image[y, width - 1 - x, channel]
+                image[y, width - 1 - x, channel] = image[y, x, channel]
+                image[y, x, channel] = other
+
+
+@njit(parallel=True, nogil=True, error_model="numpy")
+def decode_crops(  # type: ignore[no-untyped-def]
+    keys, seed, epoch, file, offsets, sizes, modes, heights, widths,
+    scale_min, scale_max, ratio_min, ratio_max, hflip, interpolation,
+    encoded, staging, scratch, images, status,
+) -> None:  # fmt: skip
+    """Decode, crop, resize and flip the samples of one batch, as drawn for this epoch.
+
+    Args:
+        keys: int64 (B,), samples, see `sampling`; none is padding.
+        seed, epoch: of the draws.
+        file: descriptor of the .beton.
+        offsets, sizes, modes, heights, widths: one entry a sample of the file, int64.
+        scale_min, scale_max, ratio_min, ratio_max, hflip: see `draws`.
+        interpolation: ``AREA`` or a value of ``resample.SUPPORT``.
+        encoded: uint8 (threads, bytes of the largest JPEG).
+        staging: uint8 (threads, bytes of the largest image, decoded).
+        scratch: uint8 (threads, what `resize` needs).
+        images: uint8 (B, R, R, 3), written.
+        status: uint8 (B,), written as each sample is finished.
+    """
+    for slot in prange(len(keys)):
+        index = keys[slot] % len(offsets)
+        height, width = heights[index], widths[index]
+        pixels = 3 * height * width
+        thread = get_thread_id()
+        source = staging[thread, :pixels]
+        data = encoded[thread] if modes[index] == JPG else source
+        size = sizes[index]
+        if _pread(file, data.ctypes.data, size, offsets[index]) != size:
+            status[slot] = UNREAD
+            continue
+        if modes[index] == JPG and _imdecode(
+            data.ctypes.data, size, height, width, source.ctypes.data,
+            height, width, 0, 0, 1, 1, 0, 0,
+        ) != 0:  # fmt: skip
+            status[slot] = DAMAGED
+            continue
+        image = source.reshape(height, width, 3)
+        top, left, crop_height, crop_width = draw_crop(
+            seed, epoch, keys[slot], height, width, scale_min, scale_max, ratio_min, ratio_max
+        )
+        mirror = draw_flip(seed, epoch, keys[slot], hflip)
+        if interpolation == AREA:
+            _resize_area(
+                0, image.ctypes.data, height, width, top, top + crop_height, left,
+                left + crop_width, images[slot].ctypes.data, images.shape[1], images.shape[2],
+            )  # fmt: skip
+            if mirror:
+                _mirror(images[slot])
+        else:
+            resize(
+                image, top, left, crop_height, crop_width, interpolation, mirror,
+                scratch[thread], images[slot],
+            )  # fmt: skip
+        status[slot] = DONE
+
+
+@njit(parallel=True, nogil=True, error_model="numpy")
+def read_raw(indices, file, offsets, images, status) -> None:  # type: ignore[no-untyped-def]
+    """Read raw samples, all of the size of ``images``, into a batch; padding (−1) is black."""
+    size = images.shape[1] * images.shape[2] * 3
+    flat = images.reshape(len(indices), size)
+    for slot in prange(len(indices)):
+        index = indices[slot]
+        if index < 0:
+            flat[slot, :] = 0
+        elif _pread(file, flat[slot].ctypes.data, size, offsets[index]) != size:
+            status[slot] = UNREAD
+            continue
+        status[slot] = DONE
+
+
+_parts = [Path(str(module.__file__)) for module in (draws, resample)]
+decode_crops = keep_compiled(decode_crops, *_parts)
+read_raw = keep_compiled(read_raw)

@@ -1,0 +1,250 @@
+"""Batches from .beton files: FFCV's format and native decoder, our own draws and watchdog."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from abc import abstractmethod
+from collections.abc import Generator
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+
+from semabench.data.draws import PADDING
+from semabench.data.epoch import Batch, EpochLoader
+from semabench.data.ffcv.check import require_intact
+from semabench.data.ffcv.format import Beton, read_beton
+from semabench.data.ffcv.watchdog import prefetch
+from semabench.data.image import JPG, RAW
+from semabench.errors import SemabenchError, nearest
+
+#: Filters for training crops: "area" is libffcv's (OpenCV's INTER_AREA), the others are Pillow's.
+#: The values are the kernels' codes.
+INTERPOLATIONS = {"area": 0, "bilinear": 1, "bicubic": 2}
+
+
+def missing_ffcv() -> str | None:
+    """Return why FFCV cannot be used here, or ``None`` if it can."""
+    try:
+        _native()
+    except (ImportError, OSError, AttributeError) as error:
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+    return None
+
+
+class FFCVLoader(EpochLoader):
+    """Common to both FFCV loaders: the file, the threads, and what may go wrong with them.
+
+    All processes of a machine share one copy of the file, the system's page cache.
+
+    Args:
+        path: a .beton, refused unless it is the file that its sidecar describes.
+        train: whether epochs are shuffled.
+        resolution: R of the batches.
+        num_workers: threads; the cores this process may use if not given, and never more.
+        ahead: finished batches that may wait.
+        timeout: seconds without a finished sample after which loading counts as dead.
+        options: ``batch_size, seed, rank, world_size, repeats, schedule``, see ``EpochLoader``.
+
+    Raises SemabenchError if the file is missing, unfinished, damaged, or unfit for the purpose.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        train: bool,
+        resolution: int,
+        num_workers: int | None = None,
+        ahead: int = 3,
+        timeout: float = 30.0,
+        **options: Any,
+    ) -> None:
+        sidecar = require_intact(path)
+        self._identity = _identity(path)
+        beton = read_beton(path)
+        super().__init__(
+            train=train,
+            num_samples=len(beton),
+            classes=sidecar.classes,
+            names=sidecar.names,
+            fingerprint=sidecar.fingerprint,
+            **options,
+        )
+        self.path = path
+        self.resolution = resolution
+        self.settings: dict[str, Any] = sidecar.settings
+        self.num_workers = _native().thread_count(num_workers)
+        self.ahead = ahead
+        self.timeout = timeout
+        self._file = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
+        self._labels = np.ascontiguousarray(beton.labels)
+        self._offsets = beton.offsets
+        self._status = np.zeros(0, np.uint8)
+        self._prepare(beton)
+
+    @abstractmethod
+    def _prepare(self, beton: Beton) -> None:
+        """Look at what the file holds; raise if it does not fit."""
+
+    @abstractmethod
+    def _fill(self, keys: np.ndarray, epoch: int, images: np.ndarray) -> None:
+        """Write the samples' pixels into ``images``, their outcomes into ``self._status``."""
+
+    def _load(self, order: np.ndarray, epoch: int, first: int) -> Generator[Batch, None, None]:
+        self._require_unchanged()
+        self._compile(self.resolution_at(epoch))
+        device = torch.cuda.current_device() if torch.cuda.is_initialized() else None
+
+        def produce(step: int) -> Batch:
+            if step == 0:  # settings that belong to a thread
+                _native().use_threads(self.num_workers)
+                if device is not None:
+                    torch.cuda.set_device(device)
+            return self._batch(order[step], epoch, first + step, pin=device is not None)
+
+        yield from prefetch(
+            produce,
+            range(len(order)),
+            what=lambda number: f"{self.path}, epoch {epoch}, batch {first + number}",
+            ahead=self.ahead,
+            timeout=self.timeout,
+            progress=lambda: id(self._status) + int(np.count_nonzero(self._status)),
+        )
+
+    def _compile(self, resolution: int) -> None:
+        """Run the kernel on an empty batch: it compiles here and not on the watchdog's time."""
+        lock = _native().kernel_lock
+        if not lock.acquire(timeout=self.timeout):
+            raise SemabenchError(f"{self.path}: another loader of this process hangs; start again.")
+        try:
+            self._status = np.zeros(0, np.uint8)
+            empty = np.empty((0, resolution, resolution, 3), np.uint8)
+            self._fill(np.zeros(0, np.int64), 0, empty)
+        finally:
+            lock.release()
+
+    def _batch(self, keys: np.ndarray, epoch: int, number: int, pin: bool) -> Batch:
+        self._require_unchanged()
+        # Fresh memory, so that nobody's batch is overwritten; pinned memory is torch's caching
+        # allocator's, which lets copies to the device finish before reuse.
+        shape = (len(keys), *2 * [self.resolution_at(epoch)], 3)
+        images = torch.empty(shape, dtype=torch.uint8, pin_memory=pin)
+        self._status = np.zeros(len(keys), np.uint8)
+        with _native().kernel_lock:
+            self._fill(keys, epoch, images.numpy())
+        if (self._status != _native().DONE).any():
+            self._explain(keys, epoch, number)
+        labels = np.where(keys == PADDING, PADDING, self._labels[keys % self.num_samples])
+        return images.permute(0, 3, 1, 2), torch.from_numpy(labels)
+
+    def _explain(self, keys: np.ndarray, epoch: int, number: int) -> NoReturn:
+        self._require_unchanged()
+        slot = int(np.argmax(self._status != _native().DONE))
+        index = keys[slot] % self.num_samples
+        verb = "read" if self._status[slot] == _native().UNREAD else "decoded"
+        raise SemabenchError(
+            f"{self.path}: sample {index} cannot be {verb} (epoch {epoch}, batch "
+            f"{number}): run `semabench data check {self.path}`, then pack it again."
+        )
+
+    def _require_unchanged(self) -> None:
+        if _identity(self.path) != self._identity:
+            what = "has been replaced, changed or removed since this run opened it"
+            raise SemabenchError(f"{self.path} {what}: start again.")
+
+
+class FFCVTrainLoader(FFCVLoader):
+    """Random-resized-crops, flipped at random, of a packed training set.
+
+    Args:
+        path: what ``semabench data pack`` wrote.
+        scale: range of a crop's share of the image's area, drawn uniformly.
+        ratio: range of a crop's width / height, drawn log-uniformly.
+        hflip: probability of a horizontal flip.
+        interpolation: one of ``INTERPOLATIONS``; bilinear and bicubic equal Pillow's to the bit.
+        options: see ``FFCVLoader``.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        scale: tuple[float, float] = (0.08, 1.0),
+        ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        hflip: float = 0.5,
+        interpolation: str = "bicubic",
+        **options: Any,
+    ) -> None:
+        if interpolation not in INTERPOLATIONS:
+            raise SemabenchError(
+                f"the FFCV loader has no interpolation '{interpolation}'."
+                f"{nearest(interpolation, INTERPOLATIONS)}"
+            )
+        self._interpolation = INTERPOLATIONS[interpolation]
+        self._crop = (*map(float, scale), *map(float, ratio), float(hflip))
+        super().__init__(path, train=True, **options)
+        # The same 64 bits as numba's own integer type, which is signed.
+        self._signed_seed = int(np.uint64(self.seed).view(np.int64))
+
+    def _prepare(self, beton: Beton) -> None:
+        self._sizes = beton.sizes
+        self._modes = beton.modes.astype(np.int64)
+        self._heights = beton.heights.astype(np.int64)
+        self._widths = beton.widths.astype(np.int64)
+        bytes_of = 3 * self._heights * self._widths
+        largest_jpeg = int(self._sizes[self._modes == JPG].max(initial=0))
+        row = 3 * int(max(self._heights.max(), self._widths.max()))
+        self._encoded = np.empty((self.num_workers, largest_jpeg), np.uint8)
+        self._staging = np.empty((self.num_workers, int(bytes_of.max())), np.uint8)
+        self._scratch = np.empty((self.num_workers, row * self.highest_resolution), np.uint8)
+
+    def _fill(self, keys: np.ndarray, epoch: int, images: np.ndarray) -> None:
+        _native().decode_crops(
+            keys, self._signed_seed, epoch, self._file, self._offsets, self._sizes,
+            self._modes, self._heights, self._widths, *self._crop, self._interpolation,
+            self._encoded, self._staging, self._scratch, images, self._status,
+        )  # fmt: skip
+
+
+class FFCVEvalLoader(FFCVLoader):
+    """Every image of a rendered validation set once, its pixels as they are in the file.
+
+    Args:
+        path: what ``semabench data render`` wrote at this resolution.
+        options: see ``FFCVLoader``.
+    """
+
+    def __init__(self, path: Path, **options: Any) -> None:
+        super().__init__(path, train=False, **options)
+
+    def _prepare(self, beton: Beton) -> None:
+        sides = np.concatenate([beton.heights, beton.widths])
+        if (beton.modes != RAW).any() or (sides != self.resolution).any():
+            raise SemabenchError(
+                f"{self.path} does not hold raw images of {self.resolution}×{self.resolution}: "
+                "make it with `semabench data render`."
+            )
+
+    def _fill(self, keys: np.ndarray, epoch: int, images: np.ndarray) -> None:
+        _native().read_raw(keys, self._file, self._offsets, images, self._status)
+
+
+def _native() -> ModuleType:
+    """Import the compiled half, which needs ffcv."""
+    from semabench.data.ffcv import kernels as ffcv_decode
+
+    return ffcv_decode
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    """Return what changes when a file is replaced or written to; ``None`` if it is gone."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns

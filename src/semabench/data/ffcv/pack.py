@@ -1,0 +1,297 @@
+"""``semabench data pack``: labelled images -> one .beton for training."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semabench.data.ffcv.format import ALLOCATION, METADATA, held_out_setting
+from semabench.data.ffcv.publish import (
+    Job,
+    Published,
+    check_on_error,
+    finished,
+    plan,
+    publish,
+    require_space,
+)
+from semabench.data.image import (
+    JPG,
+    MAX_PIXELS,
+    Encoded,
+    UnreadableImageError,
+    decode,
+    encode_jpeg,
+    encode_raw,
+    is_plain_jpeg,
+    opencv,
+    shrink,
+)
+from semabench.data.sources import find_images
+from semabench.data.workers import worker_count
+from semabench.errors import SemabenchError, nearest
+
+MODES = ("jpg", "raw", "proportion")
+
+
+@dataclass(frozen=True)
+class PackEncoder:
+    """Decode one source image and encode it for the file; runs in worker processes."""
+
+    max_resolution: int | None
+    proportion: float
+    quality: int
+    seed: int
+
+    def __call__(self, index: int, data: bytes) -> Encoded:
+        """Return what is stored for the image with these bytes.
+
+        Raises:
+            UnreadableImageError: it cannot be decoded whole.
+        """
+        image = decode(data)
+        small = shrink(image, self.max_resolution)
+        if unit_draw(self.seed, index) >= self.proportion:
+            return encode_raw(np.asarray(small))
+        if small is image and is_plain_jpeg(data):
+            return Encoded(JPG, image.width, image.height, data)
+        return encode_jpeg(small, self.quality)
+
+
+def pack(
+    src: Path,
+    out_dir: Path,
+    *,
+    split: str = "train",
+    max_resolution: int | None = 500,
+    mode: str = "jpg",
+    quality: int | None = None,
+    proportion: float | None = None,
+    seed: int | None = None,
+    holdout: float | None = None,
+    workers: int | None = None,
+    on_error: str = "stop",
+    overwrite: bool = False,
+) -> Published:
+    """Write ``out_dir/<split>.beton`` and its sidecar; the same bytes for any number of workers.
+
+    Args:
+        src: a folder tree or the ILSVRC2012 tars, see :func:`sources.find_images`.
+        out_dir: created if need be.
+        split: which split to pack.
+        max_resolution: cap of the *longest* side in pixels; ``None`` keeps all sizes.
+        mode: ``jpg``; ``raw`` (pixels, fastest to load, about ten times the space); or
+            ``proportion``, a mixture. A JPEG that needs no shrinking is stored as it is, without
+            a second loss, if FFCV's decoder is sure to read it (baseline, three components).
+        quality: JPEG quality of those encoded here, 1–100; 90 if not given.
+        proportion: share of JPEG in mode ``proportion``; 0.5 if not given.
+        seed: of the draw which samples are JPEG in mode ``proportion``; 0 if not given.
+        holdout: share of the training images that is left out, to validate on.
+        workers: processes; as many as cores if not given.
+        on_error: ``stop`` at an unreadable image, or ``skip`` and list it in the sidecar.
+        overwrite: replace a file made from other images or with other settings.
+
+    Raises:
+        SemabenchError: bad arguments, no such data, unreadable images, a full disk, …
+    """
+    encoder, settings = _encoder(mode, max_resolution, quality, proportion, seed)
+    check_on_error(on_error)
+    processes = worker_count(workers)
+    # A missing library is to be told now, not from inside a worker.
+    packages = {} if max_resolution is None else {"opencv": opencv().__version__}
+    images = find_images(src, split, holdout)
+    settings |= held_out_setting(holdout)
+    job = Job(
+        target=Path(out_dir) / f"{split}.beton",
+        plan=plan("pack", images, settings, packages),
+        images=images,
+        encode=encoder,
+        chunk=8,
+        workers=processes,
+        on_error=on_error,
+    )
+    return publish(job, overwrite)
+
+
+def unit_draw(seed: int, index: int) -> float:
+    """Return a number in [0, 1) that depends on (seed, index) only."""
+    digest = hashlib.blake2b(f"{seed} {index}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") / 2**64
+
+
+def _encoder(
+    mode: str,
+    max_resolution: int | None,
+    quality: int | None,
+    proportion: float | None,
+    seed: int | None,
+) -> tuple[PackEncoder, dict[str, Any]]:
+    """Check the options; an option without effect in this mode is an error, not ignored."""
+    if mode not in MODES:
+        raise SemabenchError(f"unknown mode '{mode}'.{nearest(mode, MODES)}")
+    if mode == "raw" and quality is not None:
+        raise SemabenchError("quality has no effect with mode 'raw': leave one of them out.")
+    if mode != "proportion" and (proportion is not None or seed is not None):
+        raise SemabenchError(f"proportion and seed have no effect with mode '{mode}'.")
+    quality = 90 if quality is None else quality
+    if not 1 <= quality <= 100:
+        raise SemabenchError(f"quality must be between 1 and 100, got {quality}.")
+    if proportion is None:
+        proportion = {"jpg": 1.0, "raw": 0.0, "proportion": 0.5}[mode]
+    if not 0 <= proportion <= 1:
+        raise SemabenchError(f"proportion must be between 0 and 1, got {proportion}.")
+    if max_resolution is not None and not 1 <= max_resolution <= 65535:
+        raise SemabenchError(f"max_resolution must be between 1 and 65535, got {max_resolution}.")
+    settings: dict[str, Any] = {"mode": mode, "max_resolution": max_resolution}
+    if mode != "raw":
+        settings |= {"quality": quality, "plain_jpeg": "copied"}
+    if mode == "proportion":
+        settings |= {"proportion": proportion, "seed": seed or 0}
+    return PackEncoder(max_resolution, proportion, quality, seed or 0), settings
+
+
+#: Pillow filters that timm's transform takes; its "random" would not be an evaluation.
+INTERPOLATIONS = ("bicubic", "bilinear", "box", "hamming", "lanczos", "nearest")
+MIN_RESOLUTION = 32
+_CHUNK_BYTES = 4 << 20
+_ROW_BYTES = METADATA.itemsize + ALLOCATION.itemsize
+
+
+@dataclass(frozen=True)
+class RenderEncoder:
+    """Apply timm's evaluation transform to one image; runs in worker processes."""
+
+    resolution: int
+    crop_pct: float
+    interpolation: str
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that decides the pixels, for the sidecar."""
+        return dataclasses.asdict(self)
+
+    @cached_property
+    def transform(self) -> Any:
+        """timm's transform without its normalisation: PIL image -> uint8 (3, R, R).
+
+        Pickled for a worker, it is built there again; forked, it is inherited.
+        """
+        from timm.data.transforms_factory import create_transform
+
+        return create_transform(
+            input_size=self.resolution,
+            is_training=False,
+            crop_pct=self.crop_pct,
+            interpolation=self.interpolation,
+            normalize=False,
+        )
+
+    def __call__(self, index: int, data: bytes) -> Encoded:
+        """Return the raw pixels (R, R, 3) of the image with these bytes.
+
+        Raises:
+            UnreadableImageError: it cannot be decoded whole, or is so long and thin that
+                timm's resize would not fit in memory.
+        """
+        image = decode(data)
+        # timm brings the short side to R / crop_pct before it crops.
+        long, short = max(image.size), min(image.size)
+        scaled = math.floor(self.resolution / self.crop_pct)
+        if scaled * scaled * long / short > MAX_PIXELS:
+            raise UnreadableImageError(
+                f"{image.width}×{image.height} is too long and thin to be resized"
+            )
+        return encode_raw(np.ascontiguousarray(self.transform(image).permute(1, 2, 0).numpy()))
+
+
+def render(
+    src: Path,
+    out_dir: Path,
+    resolutions: Sequence[int],
+    *,
+    split: str = "val",
+    crop_pct: float = 0.875,
+    interpolation: str = "bicubic",
+    holdout: float | None = None,
+    workers: int | None = None,
+    on_error: str = "stop",
+    overwrite: bool = False,
+) -> list[Published]:
+    """Write ``out_dir/<split>-<R>.beton``, raw, for each resolution R.
+
+    The pixels equal, byte for byte, those of ``timm.data.create_transform(R, is_training=False,
+    crop_pct=…, interpolation=…)`` before normalisation: the short side is resized to
+    floor(R / crop_pct) and the centre R × R is cut out.
+
+    Args:
+        src: a folder tree or the ILSVRC2012 tars, see :func:`sources.find_images`.
+        out_dir: created if need be.
+        resolutions: each at least 32.
+        split: which split to render.
+        crop_pct: as in timm, in (0, 1].
+        interpolation: one of ``INTERPOLATIONS``.
+        holdout: render this share of the *training* images as the split ``val``.
+        workers: processes; as many as cores if not given.
+        on_error: ``stop`` at an unreadable image, or ``skip`` and list it in the sidecar.
+        overwrite: replace files made from other images or with other settings.
+
+    Raises:
+        SemabenchError: bad arguments, too little disk space (told before anything is written),
+            unreadable images, …
+    """
+    resolutions = list(dict.fromkeys(resolutions))
+    _check_options(resolutions, crop_pct, interpolation)
+    check_on_error(on_error)
+    processes = worker_count(workers)
+    out_dir = Path(out_dir)
+    images = find_images(src, split, holdout)
+    jobs = {}
+    for resolution in resolutions:
+        encoder = RenderEncoder(resolution, crop_pct, interpolation)
+        assert encoder.transform  # built once here, since importing timm takes seconds
+        jobs[resolution] = Job(
+            target=out_dir / f"{split}-{resolution}.beton",
+            plan=plan("render", images, encoder.settings | held_out_setting(holdout), _versions()),
+            images=images,
+            encode=encoder,
+            chunk=max(1, _CHUNK_BYTES // (3 * resolution**2)),
+            workers=processes,
+            on_error=on_error,
+        )
+    done = {r: finished(job.target, job.plan, overwrite) for r, job in jobs.items()}
+    missing = [r for r, published in done.items() if published is None]
+    needed = sum(len(images) * (3 * r * r + _ROW_BYTES) for r in missing)
+    sides = ", ".join(map(str, missing))
+    require_space(out_dir, needed, f"rendering {len(images):,} images at {sides} px")
+    return [done[r] or publish(job, overwrite) for r, job in jobs.items()]
+
+
+def _versions() -> dict[str, str]:
+    import timm
+    import torchvision
+
+    return {"timm": timm.__version__, "torchvision": torchvision.__version__}
+
+
+def _check_options(resolutions: list[int], crop_pct: float, interpolation: str) -> None:
+    if not resolutions:
+        raise SemabenchError("no resolution given: name at least one, for example 224.")
+    for resolution in resolutions:
+        if not MIN_RESOLUTION <= resolution <= 16384:
+            raise SemabenchError(
+                f"resolution must be between {MIN_RESOLUTION} and 16384, got {resolution}."
+            )
+    if not 0 < crop_pct <= 1:
+        raise SemabenchError(f"crop_pct must be in (0, 1], got {crop_pct}.")
+    if interpolation not in INTERPOLATIONS:
+        raise SemabenchError(
+            f"unknown interpolation '{interpolation}'.{nearest(interpolation, INTERPOLATIONS)}"
+        )

@@ -1,0 +1,325 @@
+"""The same augmentation by timm's own operations, one Pillow image at a time."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from timm.data.auto_augment import NAME_TO_OP
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from semabench.data.augment.batch import PixelAugment
+from semabench.data.augment.plan import NONE, OPS
+from semabench.data.draws import PADDING, Samples, draw_crop, draw_flip
+from semabench.data.epoch import Batch, EpochLoader, Schedule, resolution_at
+from semabench.data.ffcv.pack import RenderEncoder
+from semabench.data.image import UnreadableImageError, allow_large_images, decode
+from semabench.data.sources import find_images
+from semabench.data.sources.types import ImageList
+from semabench.data.workers import worker_count
+from semabench.errors import SemabenchError, nearest
+from semabench.signals import STOP, postponed
+
+
+def augment_image(image: Image.Image, augment: PixelAugment, epoch: int, key: int) -> Image.Image:
+    """Change an RGB image as drawn for the sample in this epoch.
+
+    Draws are those of ``BatchAugment``: the pixels differ by the rounding of geometric operations
+    alone. Erasing is not among it: it comes after normalisation, on the device, in timm's own
+    loader, too.
+    """
+    for layer in augment.plan(Samples(epoch, np.array([key]))):
+        if layer.ops[0] != NONE:
+            name, value = OPS[layer.ops[0]], float(layer.values[0])
+            image = apply_operation(image, name, value, augment)
+    return image
+
+
+def apply_operation(
+    image: Image.Image, name: str, value: float, augment: PixelAugment
+) -> Image.Image:
+    """Apply timm's operation of this name (see ``policy.OPS``) with its argument ``value``."""
+    operation: Callable[..., Image.Image] = NAME_TO_OP[name]  # type: ignore[assignment]
+    if name in ("AutoContrast", "Equalize", "Invert"):
+        return operation(image)
+    if name in ("Posterize", "Solarize", "SolarizeAdd"):
+        if name == "Posterize" and value == 0:  # Pillow 13 refuses what was black before
+            return Image.new("RGB", image.size)
+        return operation(image, int(value))
+    resample = Image.Resampling[augment.interpolation.upper()]
+    return operation(image, value, fillcolor=augment.fill, resample=resample)
+
+
+INTERPOLATIONS = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
+
+
+class Transform(ABC):
+    """From a image's encoded bytes to uint8 (R, R, 3) pixels."""
+
+    resolution: int
+
+    def resolution_at(self, epoch: int) -> int:
+        """Return R in an epoch."""
+        return self.resolution
+
+    @abstractmethod
+    def __call__(self, data: bytes, epoch: int, key: int) -> np.ndarray:
+        """Raise ``UnreadableImageError`` if the bytes are no whole image."""
+
+
+class TrainTransform(Transform):
+    """torchvision's RandomResizedCrop and RandomHorizontalFlip with the draws of `draws`.
+
+    ``augment`` is for those who want timm's own operations on the CPU.
+    """
+
+    def __init__(
+        self,
+        resolution: int,
+        seed: int,
+        crop: tuple[float, ...],
+        hflip: float,
+        interpolation: Image.Resampling,
+        augment: PixelAugment | None = None,
+        schedule: Schedule = (),
+    ) -> None:
+        self.resolution = resolution
+        self.seed = seed
+        self.crop = crop
+        self.hflip = hflip
+        self.interpolation = interpolation
+        self.augment = augment
+        self.schedule = schedule
+
+    def resolution_at(self, epoch: int) -> int:
+        """Return R in an epoch: progressive resizing may change it."""
+        return resolution_at(epoch, self.resolution, self.schedule)
+
+    def __call__(self, data: bytes, epoch: int, key: int) -> np.ndarray:
+        """Crop, resize, flip and augment as drawn for the sample in this epoch."""
+        image = decode(data)
+        top, left, height, width = draw_crop(
+            self.seed, epoch, key, image.height, image.width, *self.crop
+        )
+        box = image.crop((left, top, left + width, top + height))
+        side = self.resolution_at(epoch)
+        pixels = np.asarray(box.resize((side, side), self.interpolation))
+        if draw_flip(self.seed, epoch, key, self.hflip):
+            pixels = pixels[:, ::-1]
+        if self.augment:
+            flipped = Image.fromarray(np.ascontiguousarray(pixels))
+            pixels = np.asarray(augment_image(flipped, self.augment, epoch, key))
+        return pixels
+
+
+class EvalTransform(Transform):
+    """timm's evaluation transform, by the code that renders .beton files."""
+
+    def __init__(self, resolution: int, crop_pct: float, interpolation: str) -> None:
+        self.resolution = resolution
+        self.encoder = RenderEncoder(resolution, crop_pct, interpolation)
+
+    def __call__(self, data: bytes, epoch: int, key: int) -> np.ndarray:
+        """Resize the short side and cut out the centre."""
+        pixels = np.frombuffer(self.encoder(key, data).data, np.uint8)
+        return pixels.reshape(self.resolution, self.resolution, 3)
+
+
+Step = tuple[int, np.ndarray]  # epoch, keys of a batch's samples
+
+
+class FolderLoader(EpochLoader):
+    """Common to both folder loaders: worker processes that make whole batches.
+
+    Args:
+        images: the split.
+        resolution: R of the batches.
+        transform: from encoded bytes to pixels.
+        train: whether epochs are shuffled.
+        num_workers: processes; as many as the cores this process may use if not given. They
+            live as long as the loader.
+        start_method: of the processes: "fork" where there is one, since they start at once and
+            touch neither CUDA nor threads; or "spawn", "forkserver".
+        options: see ``EpochLoader``.
+    """
+
+    def __init__(
+        self,
+        images: ImageList,
+        transform: Transform,
+        *,
+        train: bool,
+        batch_size: int,
+        num_workers: int | None = None,
+        start_method: str | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            train=train,
+            batch_size=batch_size,
+            num_samples=len(images),
+            classes=images.classes,
+            names=images.names,
+            fingerprint=images.fingerprint,
+            **options,
+        )
+        self.resolution = transform.resolution
+        self.num_workers = worker_count(num_workers)
+        self._steps = _Steps()
+        self._data = DataLoader(
+            _Batches(images, transform),
+            batch_size=None,  # an item is a batch already
+            sampler=self._steps,
+            num_workers=self.num_workers,
+            collate_fn=_unchanged,
+            worker_init_fn=_init_worker,
+            multiprocessing_context=start_method or _start_method(),
+            persistent_workers=True,
+        )
+
+    def _load(self, order: np.ndarray, epoch: int, first: int) -> Generator[Batch, None, None]:
+        self._steps.steps = [(epoch, row) for row in order]
+        self._data.pin_memory = torch.cuda.is_available() and torch.cuda.is_initialized()
+        try:
+            with postponed():  # for good in the workers that start here
+                batches = iter(self._data)
+            for made in batches:
+                if isinstance(made, str):
+                    raise SemabenchError(made)
+                images, labels = made
+                yield images.permute(0, 3, 1, 2), labels
+        except (RuntimeError, OSError, EOFError) as error:
+            # How torch tells of a dead worker, or stumbles over the sockets it leaves.
+            cause = (str(error).strip() or type(error).__name__).splitlines()[-1]
+            raise SemabenchError(
+                f"a worker of the folder loader failed in epoch {epoch}: {cause}"
+            ) from error
+
+
+class FolderTrainLoader(FolderLoader):
+    """Random-resized-crops, flipped at random; arguments as ``FFCVTrainLoader``'s.
+
+    ``augment``, if any, is done by timm's operations in the workers.
+    """
+
+    def __init__(
+        self,
+        source: Path,
+        *,
+        resolution: int,
+        split: str = "train",
+        scale: tuple[float, float] = (0.08, 1.0),
+        ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        hflip: float = 0.5,
+        interpolation: str = "bicubic",
+        seed: int = 0,
+        augment: PixelAugment | None = None,
+        schedule: Schedule = (),
+        holdout: float | None = None,
+        **options: Any,
+    ) -> None:
+        if interpolation not in INTERPOLATIONS:
+            raise SemabenchError(
+                f"the folder loader has no interpolation '{interpolation}'."
+                f"{nearest(interpolation, INTERPOLATIONS)}"
+            )
+        crop = (*map(float, scale), *map(float, ratio))
+        resample = INTERPOLATIONS[interpolation]
+        transform = TrainTransform(resolution, seed, crop, hflip, resample, augment, schedule)
+        images = find_images(source, split, holdout)
+        options |= {"seed": seed, "schedule": schedule}
+        super().__init__(images, transform, train=True, **options)
+
+
+class FolderEvalLoader(FolderLoader):
+    """Every image once, as timm's evaluation transform renders it (see ``data.render``)."""
+
+    def __init__(
+        self,
+        source: Path,
+        *,
+        resolution: int,
+        split: str = "val",
+        crop_pct: float = 0.875,
+        interpolation: str = "bicubic",
+        holdout: float | None = None,
+        **options: Any,
+    ) -> None:
+        transform = EvalTransform(resolution, crop_pct, interpolation)
+        images = find_images(source, split, holdout)
+        super().__init__(images, transform, train=False, **options)
+
+
+class _Batches(Dataset):
+    """What a worker does: (epoch, keys) -> (images (B, R, R, 3), labels (B,)), or a message."""
+
+    def __init__(self, images: ImageList, transform: Transform) -> None:
+        self.images = images
+        self.transform = transform
+
+    def __getitem__(self, step: Step) -> tuple[torch.Tensor, torch.Tensor] | str:
+        epoch, keys = step
+        resolution = self.transform.resolution_at(epoch)
+        images = torch.zeros(len(keys), resolution, resolution, 3, dtype=torch.uint8)
+        labels = torch.full((len(keys),), PADDING)
+        pixels = images.numpy()
+        for slot, key in enumerate(keys.tolist()):
+            if key == PADDING:
+                continue
+            index = key % len(self.images)
+            try:
+                pixels[slot] = self.transform(self.images.read(index), epoch, key)
+            except (OSError, UnreadableImageError) as error:
+                # As a value: torch would wrap the exception in a traceback of many lines.
+                cause = getattr(error, "strerror", None) or error
+                return f"cannot read {self.images.location(index)}: {cause}."
+            labels[slot] = int(self.images.labels[index])
+        return images, labels
+
+
+class _Steps(Sampler[Step]):
+    """The batches of the epoch that is about to start."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+
+    def __iter__(self) -> Iterator[Step]:
+        return iter(self.steps)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+
+def _unchanged(batch: Any) -> Any:
+    return batch
+
+
+def _init_worker(worker: int) -> None:
+    # Slurm and ctrl-C signal every process. The parent decides, and ends us with a SIGTERM.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP)  # where the parent's mask is not inherited
+    threading.Thread(target=_heed, args=(os.getppid(),), daemon=True).start()
+    allow_large_images()
+
+
+def _heed(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
+
+
+def _start_method() -> str:
+    methods = multiprocessing.get_all_start_methods()
+    return "fork" if "fork" in methods else methods[0]

@@ -1,0 +1,1 @@
+"""Images that are computed, not photographed: the dataset `shapes` and four diagnostic tasks."""

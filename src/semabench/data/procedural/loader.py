@@ -1,0 +1,65 @@
+"""Batches of a diagnostic task for the usual training: drawn on the CPU, as any loader's."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+import torch
+
+from semabench.data.epoch import Batch, EpochLoader
+from semabench.data.procedural.draw import TEST_EPOCH, draw
+from semabench.data.procedural.tasks import CELL, CLASSES, Task, require_pixels, task_named
+
+TRAIN_SAMPLES = 16384  # an epoch; each epoch has new ones
+TEST_SAMPLES = 1024
+TEST_SEED = 0
+NAMES = [f"glyph-{kind}" for kind in range(CLASSES)]
+
+
+class DiagnosticsLoader(EpochLoader):
+    """Samples of a task: those of (seed, epoch) in training, always the same in evaluation.
+
+    Args:
+        task: its name.
+        resolution: R of the batches, a multiple of 8 with room for the task.
+        train: whether to draw new images in every epoch.
+        options: see ``EpochLoader``.
+
+    Raises:
+        SemabenchError: no such task, or the resolution does not fit.
+    """
+
+    def __init__(self, task: str, *, resolution: int, train: bool, **options: Any) -> None:
+        self.task = task_named(task)
+        self.resolution = resolution
+        super().__init__(
+            train=train,
+            num_samples=TRAIN_SAMPLES if train else TEST_SAMPLES,
+            classes=NAMES,
+            names=NAMES,
+            fingerprint=fingerprint(self.task, train),
+            **options,
+        )
+        for pixels in [resolution, *(pixels for _, pixels in self.schedule)]:
+            require_pixels(self.task, pixels)
+
+    def _load(self, order: np.ndarray, epoch: int, first: int) -> Generator[Batch, None, None]:
+        cells = self.resolution_at(epoch) // CELL
+        seed, epoch = (self.seed, epoch) if self.train else (TEST_SEED, TEST_EPOCH)
+        for row in order:
+            keys = torch.from_numpy(row)
+            images, labels = draw(
+                self.task,
+                cells,
+                seed=seed,
+                epoch=epoch,
+                index=keys.clamp(min=0),
+            )
+            yield images, torch.where(keys < 0, -1, labels)
+
+
+def fingerprint(task: Task, train: bool) -> str:
+    """Return the identity of a split's images."""
+    return f"{task.fingerprint}, {'train' if train else f'test {TEST_SEED}'}"

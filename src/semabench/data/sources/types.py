@@ -1,0 +1,108 @@
+"""What a source of images gives: the list of a split's images, with their labels."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semabench.errors import SemabenchError
+
+_WNID = re.compile(r"n\d{8}")
+
+
+@dataclass(frozen=True, eq=False)
+class ImageList:
+    """The images of one split, ordered by class and then by path.
+
+    Attributes:
+        split: the split's name, e.g. ``train``.
+        container: the split's directory, or the tar file that holds its images.
+        classes: class directory names (WordNet ids for ImageNet), sorted as torchvision's
+            ImageFolder sorts them; a label is an index into this list.
+        names: human-readable class names, in the same order.
+        paths: one ``<class>/…/<file>`` a image, relative to the split.
+        sizes: int64 (n,), bytes of each image's file.
+        labels: int64 (n,).
+        offsets: int64 (n,), where each image starts in the tar; ``None`` for a directory.
+    """
+
+    split: str
+    container: Path
+    classes: list[str]
+    names: list[str]
+    paths: list[str]
+    sizes: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    offsets: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def location(self, index: int) -> str:
+        """Return where image ``index`` lies, for messages."""
+        separator = "/" if self.offsets is None else ": "
+        return f"{self.container}{separator}{self.paths[index]}"
+
+    def read(self, index: int) -> bytes:
+        """Return the encoded bytes of image ``index``.
+
+        Raises:
+            OSError: the file has gone, cannot be read, or is shorter than when it was found.
+        """
+        if self.offsets is None:
+            return (self.container / self.paths[index]).read_bytes()
+        size = int(self.sizes[index])
+        with open(self.container, "rb", buffering=0) as tar:
+            data = os.pread(tar.fileno(), size, int(self.offsets[index]))
+        if len(data) != size:
+            raise OSError(f"the tar file ends inside it ({len(data)} of {size} bytes)")
+        return data
+
+    @property
+    def counts(self) -> list[int]:
+        """Images of each class."""
+        return np.bincount(self.labels, minlength=len(self.classes)).tolist()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        r"""SHA-256 over the sorted lines ``path\tbytes\tlabel\n`` of all images.
+
+        It identifies the source whatever it is packed into, and is the same for a folder tree
+        and for the tar files that the tree was unpacked from.
+        """
+        rows = zip(self.paths, self.sizes.tolist(), self.labels.tolist(), strict=True)
+        lines = sorted(os.fsencode(f"{path}\t{size}\t{label}\n") for path, size, label in rows)
+        return hashlib.sha256(b"".join(lines)).hexdigest()
+
+
+def class_names(classes: list[str]) -> list[str]:
+    """Return readable names: WordNet lemmas for WordNet ids, otherwise the names themselves."""
+    if not all(_WNID.fullmatch(name) for name in classes):
+        return list(classes)
+    from timm.data.imagenet_info import ImageNetInfo  # deferred: it imports torch
+
+    info = ImageNetInfo()
+    names = []
+    for wnid in classes:
+        try:
+            names.append(info.label_name_to_description(wnid))
+        except KeyError:  # not one of the 21,841 synsets that timm knows
+            names.append(wnid)
+    return names
+
+
+def same_classes(here: list[str], there: list[str], split: str, other: str, src: Path) -> None:
+    """Raise if two splits have different classes, naming the first that only one of them has."""
+    for name in sorted(set(here) ^ set(there)):
+        has, lacks = (split, other) if name in here else (other, split)
+        raise SemabenchError(
+            f"the classes of {split} and {other} in {src} differ: '{name}' is in {has} "
+            f"but not in {lacks}."
+        )

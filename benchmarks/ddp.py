@@ -33,7 +33,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from semabench.config.schema import RecipeConfig
+from semabench.config.schema import DataConfig, RecipeConfig
 from semabench.data.augment.batch import pixel_augment
 from semabench.data.draws import Samples
 from semabench.data.loader import create_train_loader
@@ -152,7 +152,7 @@ def measure(
     loader: Any = Synthetic(options.batch, options.resolution, total)
     if data:
         loader = create_train_loader(
-            kind="ffcv", packed_dir=data, source_dir=None, resolution=options.resolution,
+            DataConfig("made", str(data), resolution=options.resolution),
             batch_size=options.batch, seed=0, rank=global_rank(), world_size=world,
             num_workers=cores,
         )  # fmt: skip

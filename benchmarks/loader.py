@@ -80,12 +80,11 @@ def make(folder: Path, count: int, workers: int) -> dict[str, Any]:
 
 def ours(folder: Path, batch: int, workers: int, interpolation: str) -> Epoch:
     """Return the loader that `train.py` uses."""
+    from semabench.config.schema import DataConfig
     from semabench.data.loader import create_train_loader
 
-    loader = create_train_loader(
-        kind="ffcv", packed_dir=folder, source_dir=None, resolution=RESOLUTION, batch_size=batch,
-        seed=0, num_workers=workers, interpolation=interpolation,
-    )  # fmt: skip
+    config = DataConfig("made", str(folder), resolution=RESOLUTION, interpolation=interpolation)
+    loader = create_train_loader(config, batch_size=batch, seed=0, num_workers=workers)
 
     def epoch(number: int) -> Iterable[Any]:
         loader.set_epoch(number)

@@ -13,7 +13,6 @@ from lightning.fabric.utilities.types import _Stateful
 from helpers.loader_makers import KINDS, copied, evaluation, needs_ffcv, same, train
 from semabench.data.augment.batch import BatchAugment, PixelAugment
 from semabench.data.augment.plan import parse_rand_augment
-from semabench.data.loader import create_train_loader
 from semabench.errors import SemabenchError
 
 
@@ -226,15 +225,7 @@ def test_images_grow_by_the_schedule_and_are_cut_as_before(dataset, kind):
     """Each epoch is what a loader of its resolution makes: only the size differs."""
     growing = train(dataset, kind, schedule=[[0, 32], [2, 48], [3, 64]])
     for epoch, resolution in ((0, 32), (1, 32), (2, 48), (5, 64), (0, 32)):
-        plain = create_train_loader(
-            kind=kind,
-            packed_dir=dataset.packed,
-            source_dir=dataset.source,
-            resolution=resolution,
-            batch_size=8,
-            seed=3,
-            num_workers=2,
-        )
+        plain = train(dataset, kind, resolution=resolution)
         growing.set_epoch(epoch)
         plain.set_epoch(epoch)
         found = list(growing)

@@ -5,12 +5,12 @@ import shutil
 import pytest
 
 from helpers.loader_makers import KINDS, evaluation, needs_ffcv, train
-from semabench.data import loader as loaders
+from semabench.data.ffcv import loader as ffcv_loader
 from semabench.errors import SemabenchError
 
 
 def test_without_ffcv_the_folder_is_taken_with_a_warning(dataset, monkeypatch):
-    monkeypatch.setattr(loaders, "missing_ffcv", lambda: "No module named 'ffcv'")
+    monkeypatch.setattr(ffcv_loader, "missing_ffcv", lambda: "No module named 'ffcv'")
     with pytest.warns(UserWarning, match="FFCV cannot be used here.*slower folder loader"):
         loader = train(dataset, "ffcv")
     assert type(loader).__name__ == "FolderTrainLoader"
@@ -49,8 +49,8 @@ def test_a_file_that_is_not_rendered_is_no_evaluation_set(dataset, tmp_path):
         ({"batch_size": 46}, "45 images, fewer than one batch of 46"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"num_workers": 0}, "workers must be at least 1"),
-        ({"scale": (0.0, 1.0)}, "crop_scale"),
-        ({"ratio": (2.0, 1.0)}, "crop_ratio"),
+        ({"crop_scale": (0.0, 1.0)}, "crop_scale"),
+        ({"crop_ratio": (2.0, 1.0)}, "crop_ratio"),
         ({"hflip": 1.5}, "hflip"),
         ({"seed": -1}, "seed must be between"),
         ({"repeats": 0}, "repeats must be at least 1"),

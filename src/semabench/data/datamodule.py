@@ -8,16 +8,8 @@ import lightning as L
 
 from semabench.config.schema import DataConfig
 from semabench.data.augment.batch import PixelAugment
-from semabench.data.epoch import Schedule, resolution_at
-from semabench.data.loader import (
-    EvalLoader,
-    TrainLoader,
-    create_eval_loader,
-    create_train_loader,
-    describe_training_set,
-    prepare_files,
-    require_eval_files,
-)
+from semabench.data.epoch import EpochLoader, Schedule, resolution_at
+from semabench.data.loader import create_eval_loader, create_train_loader, open_dataset
 from semabench.data.workers import worker_count
 from semabench.errors import SemabenchError
 
@@ -61,9 +53,8 @@ class ImageDataModule(L.LightningDataModule):
         self.repeats = repeats
         self.schedule = schedule or ()
         self.augment: PixelAugment | None = None
-        about = describe_training_set(
-            config.loader, config.packed, config.source, config.holdout, config.name
-        )
+        self.dataset = open_dataset(config)
+        about = self.dataset.describe()
         self.classes, self.fingerprint = about.classes, about.fingerprint
         self.steps_per_epoch = about.samples // batch_size
         if self.steps_per_epoch == 0:
@@ -93,58 +84,40 @@ class ImageDataModule(L.LightningDataModule):
         self.prepare_data()
         self.train_dataloader()
         self.val_dataloader()
-        require_eval_files(self.config, resolutions)
+        self.dataset.require_eval(resolutions)
 
     def prepare_data(self) -> None:
         """Verify checksums, on one process of a machine."""
-        if self.config.loader == "ffcv":
-            prepare_files(self.config.packed, [self.val_resolution])
+        self.dataset.prepare([self.val_resolution])
 
-    def train_dataloader(self) -> TrainLoader:
+    def train_dataloader(self) -> EpochLoader:
         """Return this rank's training loader, at the epoch the run has reached."""
-        config, (rank, world_size) = self.config, self._place()
         return create_train_loader(
-            kind=config.loader,
-            packed_dir=config.packed,
-            source_dir=config.source,
-            resolution=config.resolution,
-            batch_size=self.batch_size // world_size,
+            self.config,
+            batch_size=self.batch_size // self._place()["world_size"],
             seed=self.seed,
             num_workers=self._workers(),
-            rank=rank,
-            world_size=world_size,
-            scale=(config.crop_scale[0], config.crop_scale[1]),
-            ratio=(config.crop_ratio[0], config.crop_ratio[1]),
-            hflip=config.hflip,
-            interpolation=config.interpolation,
             repeats=self.repeats,
-            holdout=config.holdout,
             augment=self.augment,
             schedule=self.schedule,
-            name=config.name,
+            **self._place(),
         )
 
-    def val_dataloader(self) -> EvalLoader:
+    def val_dataloader(self) -> EpochLoader:
         """Return this rank's validation loader: each sample on one rank, once."""
-        config, (rank, world_size) = self.config, self._place()
         loader = create_eval_loader(
-            kind=config.loader,
-            packed_dir=config.packed,
-            source_dir=config.source,
-            resolution=self.val_resolution,
-            batch_size=self.val_batch_size or self.batch_size // world_size,
+            self.config,
+            self.val_resolution,
+            batch_size=self.val_batch_size or self.batch_size // self._place()["world_size"],
             num_workers=self._workers(),
-            rank=rank,
-            world_size=world_size,
-            crop_pct=config.crop_pct,
-            interpolation=config.interpolation,
-            holdout=config.holdout,
-            name=config.name,
+            holdout=self.config.holdout,
+            **self._place(),
         )
         if loader.classes != self.classes:
             raise SemabenchError(
-                f"{config.name}: the training set has {len(self.classes)} classes, the validation "
-                f"set {len(loader.classes)}, and they are not the same: pack and render again."
+                f"{self.config.name}: the training set has {len(self.classes)} classes, the "
+                f"validation set {len(loader.classes)}, and they are not the same: pack and render "
+                "again."
             )
         return loader
 
@@ -164,6 +137,8 @@ class ImageDataModule(L.LightningDataModule):
             return max(1, min(worker_count(None), on_node // tasks))
         return None
 
-    def _place(self) -> tuple[int, int]:
+    def _place(self) -> dict[str, int]:
         trainer = self.trainer
-        return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+        if trainer is None:
+            return {"rank": 0, "world_size": 1}
+        return {"rank": trainer.global_rank, "world_size": trainer.world_size}

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
+from semabench.config.schema import DataConfig
 from semabench.data.draws import Samples, eval_order, train_order
 from semabench.errors import SemabenchError
 
@@ -212,3 +214,53 @@ def resolution_at(epoch: int, resolution: int, schedule: Schedule) -> int:
         if epoch >= start:
             resolution = pixels
     return resolution
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """The number of training images, their classes in label order, and their identity."""
+
+    samples: int
+    classes: list[str]
+    fingerprint: str
+
+
+class Dataset(ABC):
+    """A dataset as one kind of loader reads it: what the file of a loader gives to `loader`.
+
+    ``options`` are ``batch_size, rank, world_size, num_workers`` and, in training,
+    ``seed, repeats, schedule``: see ``EpochLoader`` and the loader itself.
+
+    Args:
+        config: which images, and how they are cropped.
+    """
+
+    augments: ClassVar[bool] = False
+    """Whether the loader's own workers can augment."""
+
+    def __init__(self, config: DataConfig) -> None:
+        self.config = config
+
+    @abstractmethod
+    def describe(self) -> TrainingSet:
+        """Describe the training set without opening its pixels.
+
+        Raises:
+            SemabenchError: it is missing or was never finished.
+        """
+
+    @abstractmethod
+    def train_loader(self, **options: Any) -> EpochLoader:
+        """Open the training set; ``augment`` comes along if ``augments``."""
+
+    @abstractmethod
+    def eval_loader(
+        self, resolution: int, *, holdout: float | None = None, **options: Any
+    ) -> EpochLoader:
+        """Open the validation set, or the part of the training set that is held out."""
+
+    def prepare(self, resolutions: list[int]) -> None:  # noqa: B027 - most have nothing to do
+        """Do once a machine what else every process would do, with validation at these sizes."""
+
+    def require_eval(self, resolutions: list[int]) -> None:  # noqa: B027 - likewise
+        """Raise a SemabenchError unless the validation set can be read at all these resolutions."""

@@ -15,12 +15,14 @@ import numpy as np
 import torch
 from PIL import Image
 from timm.data.auto_augment import NAME_TO_OP
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Dataset as TorchDataset
 
+from semabench.config.schema import DataConfig
 from semabench.data.augment.batch import PixelAugment
 from semabench.data.augment.plan import NONE, OPS
 from semabench.data.draws import PADDING, Samples, draw_crop, draw_flip
-from semabench.data.epoch import Batch, EpochLoader, Schedule, resolution_at
+from semabench.data.epoch import Batch, Dataset, EpochLoader, Schedule, TrainingSet, resolution_at
 from semabench.data.ffcv.pack import RenderEncoder
 from semabench.data.image import UnreadableImageError, allow_large_images, decode
 from semabench.data.sources import find_images
@@ -262,7 +264,51 @@ class FolderEvalLoader(FolderLoader):
         super().__init__(images, transform, train=False, **options)
 
 
-class _Batches(Dataset):
+class FolderDataset(Dataset):
+    """A folder tree or the ILSVRC2012 tars, read by Pillow."""
+
+    augments = True
+
+    def __init__(self, config: DataConfig) -> None:
+        super().__init__(config)
+        if config.source is None:
+            raise SemabenchError("loader 'folder' needs the directory of images: set data.source.")
+        self.source = Path(config.source)
+
+    def describe(self) -> TrainingSet:
+        """Index the training images."""
+        images = find_images(self.source, "train", self.config.holdout)
+        return TrainingSet(len(images), images.classes, images.fingerprint)
+
+    def train_loader(self, **options: Any) -> FolderTrainLoader:
+        """Open the training images."""
+        config = self.config
+        return FolderTrainLoader(
+            self.source,
+            resolution=config.resolution,
+            scale=(config.crop_scale[0], config.crop_scale[1]),
+            ratio=(config.crop_ratio[0], config.crop_ratio[1]),
+            hflip=config.hflip,
+            interpolation=config.interpolation,
+            holdout=config.holdout,
+            **options,
+        )
+
+    def eval_loader(
+        self, resolution: int, *, holdout: float | None = None, **options: Any
+    ) -> FolderEvalLoader:
+        """Open the validation images."""
+        return FolderEvalLoader(
+            self.source,
+            resolution=resolution,
+            crop_pct=self.config.crop_pct,
+            interpolation=self.config.interpolation,
+            holdout=holdout,
+            **options,
+        )
+
+
+class _Batches(TorchDataset):
     """What a worker does: (epoch, keys) -> (images (B, R, R, 3), labels (B,)), or a message."""
 
     def __init__(self, images: ImageList, transform: Transform) -> None:

@@ -69,15 +69,7 @@ def evaluate(config: EvalConfig) -> list[Record]:
 def _loader(config: EvalConfig, subject: Subject, resolution: int) -> EvalLoader:
     data = subject.data
     loader = create_eval_loader(
-        kind=data.loader,
-        packed_dir=data.packed,
-        source_dir=data.source,
-        resolution=resolution,
-        batch_size=config.batch_size,
-        num_workers=data.num_workers,
-        crop_pct=data.crop_pct,
-        interpolation=data.interpolation,
-        name=data.name,
+        data, resolution, batch_size=config.batch_size, num_workers=data.num_workers
     )
     if len(loader.classes) != subject.num_classes:
         raise SemabenchError(

@@ -10,13 +10,15 @@ from semabench.config.schema import DataConfig
 from semabench.data.loader import (
     create_eval_loader,
     create_train_loader,
-    describe_training_set,
+    open_dataset,
     require_eval_files,
 )
 from semabench.data.procedural.tasks import TASKS
 from semabench.errors import SemabenchError
 
-WHERE = {"kind": "drawn", "packed_dir": "", "source_dir": None}
+
+def config(name, resolution=112):
+    return DataConfig(name=name, loader="drawn", packed="", resolution=resolution)
 
 
 def batches(loader, count=2):
@@ -25,9 +27,7 @@ def batches(loader, count=2):
 
 def test_training_draws_new_images_in_every_epoch_and_the_same_again():
     def make(**options):
-        return create_train_loader(
-            **WHERE, name="needle", resolution=112, batch_size=4, seed=5, **options
-        )
+        return create_train_loader(config("needle"), batch_size=4, seed=5, **options)
 
     loader = make()
     first = batches(loader)
@@ -43,7 +43,7 @@ def test_training_draws_new_images_in_every_epoch_and_the_same_again():
 
 def test_evaluation_is_the_same_for_every_seed_and_counts_each_sample_once():
     def labels(batch_size):
-        loader = create_eval_loader(**WHERE, name="recall", resolution=112, batch_size=batch_size)
+        loader = create_eval_loader(config("recall"), 112, batch_size=batch_size)
         assert loader.num_samples == 1024
         return torch.cat([batch[1] for batch in loader])
 
@@ -54,11 +54,11 @@ def test_evaluation_is_the_same_for_every_seed_and_counts_each_sample_once():
 
 
 def test_what_is_known_before_anything_is_drawn():
-    about = describe_training_set("drawn", "", None, name="recall")
-    loader = create_train_loader(**WHERE, name="recall", resolution=112, batch_size=4, seed=5)
+    about = open_dataset(config("recall")).describe()
+    loader = create_train_loader(config("recall"), batch_size=4, seed=5)
     assert about.fingerprint == loader.fingerprint
     assert (about.samples, about.classes) == (loader.num_samples, loader.classes)
-    evaluated = create_eval_loader(**WHERE, name="recall", resolution=112, batch_size=4)
+    evaluated = create_eval_loader(config("recall"), 112, batch_size=4)
     assert evaluated.fingerprint != loader.fingerprint
     assert evaluated.classes == loader.classes
 
@@ -73,31 +73,28 @@ def test_what_is_known_before_anything_is_drawn():
 )
 def test_mistakes_are_told_in_pixels(name, resolution, message):
     with pytest.raises(SemabenchError, match=message):
-        create_eval_loader(**WHERE, name=name, resolution=resolution, batch_size=4)
+        create_eval_loader(config(name), resolution, batch_size=4)
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_the_resolution_that_is_told_works_and_none_below(name):
-    config = DataConfig(name=name, loader="drawn", packed="")
     with pytest.raises(SemabenchError) as told:
-        require_eval_files(config, [128, 32])
+        require_eval_files(config(name), [128, 32])
     least = int(re.search(r"at least (\d+) px", str(told.value))[1])
-    require_eval_files(config, [least])
-    (images, _), *_ = batches(
-        create_eval_loader(**WHERE, name=name, resolution=least, batch_size=2), 1
-    )
+    require_eval_files(config(name), [least])
+    (images, _), *_ = batches(create_eval_loader(config(name), least, batch_size=2), 1)
     assert images.shape == (2, 3, least, least)
     with pytest.raises(SemabenchError, match=f"at least {least} px"):
-        require_eval_files(config, [least - 8])
+        require_eval_files(config(name), [least - 8])
 
 
 def test_drawn_images_grow_by_the_schedule():
-    options = {**WHERE, "name": "needle", "resolution": 128, "batch_size": 4, "seed": 0}
-    loader = create_train_loader(**options, schedule=[[0, 96], [1, 128]])
+    options = {"batch_size": 4, "seed": 0}
+    loader = create_train_loader(config("needle", 128), **options, schedule=[[0, 96], [1, 128]])
     sizes = []
     for epoch in (0, 1):
         loader.set_epoch(epoch)
         sizes.append(next(iter(loader))[0].shape[-1])
     assert sizes == [96, 128]
     with pytest.raises(SemabenchError, match="drawn at 100 px"):
-        create_train_loader(**options, schedule=[[0, 100], [1, 128]])
+        create_train_loader(config("needle", 128), **options, schedule=[[0, 100], [1, 128]])

@@ -351,17 +351,17 @@ def _stamp(beton: Path, sha256: str) -> dict[str, int | str]:
     }
 
 
-def require_holdout(what: str, settings: dict[str, Any], wanted: float | None) -> None:
+def require_holdout(path: Path, settings: dict[str, Any], wanted: float | None) -> None:
     """Raise unless a packed file holds the part of the images that the config asks for.
 
     Args:
-        what: the file, for the message.
+        path: the file.
         settings: of its sidecar.
         wanted: ``data.holdout``.
     """
     if (found := settings.get("holdout")) != wanted:
         raise SemabenchError(
-            f"{what} was made with holdout {found or 'none'}, but data.holdout is "
+            f"{path} was made with holdout {found or 'none'}, but data.holdout is "
             f"{wanted or 'null'}: set data.holdout to that, or pack and render with --holdout "
             "into a directory of its own."
         )

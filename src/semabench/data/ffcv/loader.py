@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 import weakref
 from abc import abstractmethod
 from collections.abc import Generator
@@ -13,10 +14,11 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 
+from semabench.config.schema import DataConfig
 from semabench.data.draws import PADDING
-from semabench.data.epoch import Batch, EpochLoader
+from semabench.data.epoch import Batch, Dataset, EpochLoader, TrainingSet
 from semabench.data.ffcv.check import require_intact
-from semabench.data.ffcv.format import Beton, read_beton
+from semabench.data.ffcv.format import Beton, read_beton, read_sidecar, require_holdout
 from semabench.data.ffcv.watchdog import prefetch
 from semabench.data.image import JPG, RAW
 from semabench.errors import SemabenchError, nearest
@@ -232,6 +234,115 @@ class FFCVEvalLoader(FFCVLoader):
 
     def _fill(self, keys: np.ndarray, epoch: int, images: np.ndarray) -> None:
         _native().read_raw(keys, self._file, self._offsets, images, self._status)
+
+
+class PackedDataset(Dataset):
+    """A directory of .beton files: ``train.beton`` and ``val-<R>.beton``."""
+
+    def __init__(self, config: DataConfig) -> None:
+        super().__init__(config)
+        self.train_file = Path(config.packed) / "train.beton"
+        self.source = config.source or "SRC"  # in the commands that messages tell
+
+    def eval_file(self, resolution: int) -> Path:
+        """Return where the validation set rendered at ``resolution`` lies."""
+        return Path(self.config.packed) / f"val-{resolution}.beton"
+
+    def describe(self) -> TrainingSet:
+        """Read the sidecar of the training set."""
+        self._require_train_file()
+        sidecar = read_sidecar(self.train_file)
+        require_holdout(self.train_file, sidecar.settings, self.config.holdout)
+        return TrainingSet(sidecar.samples, sidecar.classes, sidecar.fingerprint)
+
+    def train_loader(self, **options: Any) -> FFCVTrainLoader:
+        """Open ``train.beton``."""
+        config = self.config
+        self._require_train_file()
+        loader = FFCVTrainLoader(
+            self.train_file,
+            resolution=config.resolution,
+            scale=(config.crop_scale[0], config.crop_scale[1]),
+            ratio=(config.crop_ratio[0], config.crop_ratio[1]),
+            hflip=config.hflip,
+            interpolation=config.interpolation,
+            **options,
+        )
+        require_holdout(self.train_file, loader.settings, config.holdout)
+        return loader
+
+    def eval_loader(
+        self, resolution: int, *, holdout: float | None = None, **options: Any
+    ) -> FFCVEvalLoader:
+        """Open ``val-<R>.beton``."""
+        config, path = self.config, self.eval_file(resolution)
+        command = self._render([resolution])
+        if config.interpolation != "bicubic":
+            command += f" --interpolation {config.interpolation}"
+        if not path.is_file():
+            raise SemabenchError(f"no file {path}: make it with `{command}`.")
+        loader = FFCVEvalLoader(path, resolution=resolution, **options)
+        for key in ("crop_pct", "interpolation"):
+            wanted = getattr(config, key)
+            if (found := loader.settings.get(key, wanted)) != wanted:
+                raise SemabenchError(
+                    f"{path} was rendered with {key} {found}, not {wanted}: `{command} "
+                    "--overwrite`."
+                )
+        require_holdout(path, loader.settings, holdout)
+        return loader
+
+    def prepare(self, resolutions: list[int]) -> None:
+        """Verify checksums; files that are missing are reported where they are opened."""
+        for path in (self.train_file, *map(self.eval_file, resolutions)):
+            if path.is_file():
+                require_intact(path)
+
+    def require_eval(self, resolutions: list[int]) -> None:
+        """Look for the rendered files."""
+        missing = [r for r in resolutions if not self.eval_file(r).is_file()]
+        if missing:
+            raise SemabenchError(
+                f"{self.config.name} is not rendered at {', '.join(map(str, missing))} px: "
+                f"`{self._render(missing)}`."
+            )
+
+    def _require_train_file(self) -> None:
+        if not self.train_file.is_file():
+            raise SemabenchError(
+                f"no file {self.train_file}: make it with `semabench data pack {self.source} "
+                f"{self.config.packed}`."
+            )
+
+    def _render(self, resolutions: list[int]) -> str:
+        crop = "" if self.config.crop_pct == 0.875 else f" --crop-pct {self.config.crop_pct}"
+        sides = " ".join(map(str, resolutions))
+        where = f"{self.source} {self.config.packed}"
+        return f"semabench data render {where} --resolution {sides}{crop}"
+
+
+def packed_or_folder(config: DataConfig) -> Dataset:
+    """Return the packed dataset; where FFCV cannot be used, its source folder, with a warning.
+
+    Raises:
+        SemabenchError: neither FFCV nor a folder.
+    """
+    reason = missing_ffcv()
+    if reason is None:
+        return PackedDataset(config)
+    if config.source is None:
+        raise SemabenchError(
+            f"FFCV cannot be used here ({reason}): install semabench[ffcv], or read the images "
+            "themselves with data.loader=folder data.source=DIRECTORY."
+        )
+    warnings.warn(
+        f"FFCV cannot be used here ({reason}): reading the images in {config.source} with the "
+        "slower folder loader.",
+        stacklevel=4,
+    )
+    from semabench.data.folder import FolderDataset  # deferred: torchvision takes a second
+
+    return FolderDataset(config)
 
 
 def _native() -> ModuleType:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from semabench.data.epoch import Batch, EpochLoader
+from semabench.config.schema import DataConfig
+from semabench.data.epoch import Batch, Dataset, EpochLoader, TrainingSet
 from semabench.data.procedural.draw import TEST_EPOCH, draw
 from semabench.data.procedural.tasks import CELL, CLASSES, Task, require_pixels, task_named
 
@@ -18,21 +19,21 @@ TEST_SEED = 0
 NAMES = [f"glyph-{kind}" for kind in range(CLASSES)]
 
 
-class DiagnosticsLoader(EpochLoader):
+class ProceduralLoader(EpochLoader):
     """Samples of a task: those of (seed, epoch) in training, always the same in evaluation.
 
     Args:
-        task: its name.
+        task: what to draw.
         resolution: R of the batches, a multiple of 8 with room for the task.
         train: whether to draw new images in every epoch.
         options: see ``EpochLoader``.
 
     Raises:
-        SemabenchError: no such task, or the resolution does not fit.
+        SemabenchError: the resolution does not fit.
     """
 
-    def __init__(self, task: str, *, resolution: int, train: bool, **options: Any) -> None:
-        self.task = task_named(task)
+    def __init__(self, task: Task, *, resolution: int, train: bool, **options: Any) -> None:
+        self.task = task
         self.resolution = resolution
         super().__init__(
             train=train,
@@ -63,3 +64,36 @@ class DiagnosticsLoader(EpochLoader):
 def fingerprint(task: Task, train: bool) -> str:
     """Return the identity of a split's images."""
     return f"{task.fingerprint}, {'train' if train else f'test {TEST_SEED}'}"
+
+
+class ProceduralDataset(Dataset):
+    """The task named like the dataset; images are shown whole, so crops have no meaning."""
+
+    def __init__(self, config: DataConfig) -> None:
+        super().__init__(config)
+        self.task = task_named(config.name)
+
+    def describe(self) -> TrainingSet:
+        """Name the images that will be drawn."""
+        return TrainingSet(TRAIN_SAMPLES, NAMES, fingerprint(self.task, train=True))
+
+    def train_loader(self, *, num_workers: int | None = None, **options: Any) -> ProceduralLoader:
+        """Draw new images in every epoch, without workers."""
+        resolution = self.config.resolution
+        return ProceduralLoader(self.task, resolution=resolution, train=True, **options)
+
+    def eval_loader(
+        self,
+        resolution: int,
+        *,
+        holdout: float | None = None,
+        num_workers: int | None = None,
+        **options: Any,
+    ) -> ProceduralLoader:
+        """Draw the same images in every epoch, none of those of training."""
+        return ProceduralLoader(self.task, resolution=resolution, train=False, **options)
+
+    def require_eval(self, resolutions: list[int]) -> None:
+        """Look for room for the task."""
+        for resolution in resolutions:
+            require_pixels(self.task, resolution)

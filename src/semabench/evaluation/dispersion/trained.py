@@ -68,15 +68,7 @@ def open_pictures(config: DispersionConfig, subject: Subject, resolution: int) -
     """Return the validation pictures at one resolution; their classes do not matter."""
     data = subject.data
     return create_eval_loader(
-        kind=data.loader,
-        packed_dir=data.packed,
-        source_dir=data.source,
-        resolution=resolution,
-        batch_size=config.batch_size,
-        num_workers=data.num_workers,
-        crop_pct=data.crop_pct,
-        interpolation=data.interpolation,
-        name=data.name,
+        data, resolution, batch_size=config.batch_size, num_workers=data.num_workers
     )
 
 

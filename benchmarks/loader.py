@@ -31,7 +31,7 @@ from PIL import Image
 
 RESOLUTION = 224
 CLASSES = 8
-AMPLITUDE = 27.0  # of the finest detail, for about 110 kB a image, as ImageNet's
+AMPLITUDE = 27.0  # of the finest detail, for about 110 kB an image, as ImageNet's
 MEAN_SLOPE = 1.1  # amplitude falls as frequency ** -slope
 Epoch = Callable[[int], Iterable[Any]]
 

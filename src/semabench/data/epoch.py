@@ -6,6 +6,7 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -41,19 +42,18 @@ class EpochLoader(ABC):
         num_samples: images in the dataset, over all ranks.
         resolution: R of the batches, where no schedule says otherwise.
         schedule: of progressive resizing, in training.
-        repeats: times that a image comes in a training epoch, which stays as long.
+        repeats: times that an image comes in a training epoch, which stays as long.
         classes: directory names or WordNet ids; a label is an index into it.
         names: human-readable class names, in the same order.
         fingerprint: identity of the source images.
         sampler: the loader itself, where Lightning looks for ``set_epoch``.
     """
 
-    resolution: int
-
     def __init__(
         self,
         *,
         train: bool,
+        resolution: int,
         batch_size: int,
         num_samples: int,
         classes: list[str],
@@ -74,6 +74,7 @@ class EpochLoader(ABC):
         if not 0 <= seed < 1 << 64:
             raise SemabenchError(f"seed must be between 0 and 2**64 - 1, got {seed}.")
         self.train = train
+        self.resolution = resolution
         self.batch_size = batch_size
         self.num_samples = num_samples
         self.classes = classes
@@ -87,13 +88,15 @@ class EpochLoader(ABC):
         self.epoch = 0
         self._position = 0  # batches of the epoch handed out
         self._resume_at: tuple[int, int] | None = None  # (epoch, batch), used once
-        global_batch = batch_size * world_size
+        share = {"batch_size": batch_size, "rank": rank, "world_size": world_size}
         if train:
-            self._batches = num_samples // global_batch
-            if self._batches == 0:
-                self.order(0)  # raises
+            self._order = partial(train_order, num_samples, seed=seed, repeats=repeats, **share)
         else:
-            self._batches = -(-num_samples // global_batch)
+            self._order = partial(eval_order, num_samples, **share)
+        global_batch = batch_size * world_size
+        self._batches = num_samples // global_batch if train else -(-num_samples // global_batch)
+        if self._batches == 0:
+            self.order(0)  # raises
 
     @property
     def sampler(self) -> EpochLoader:
@@ -115,24 +118,9 @@ class EpochLoader(ABC):
         """Return the keys of the samples of every batch in an epoch, int64 (batches, batch_size).
 
         Row b belongs to the b-th batch; −1 stands for padding. A key is the sample's index, plus
-        ``num_samples`` times the number of its copy (see ``sampling``).
+        ``num_samples`` times the number of its copy (see ``draws``).
         """
-        if self.train:
-            return train_order(
-                self.num_samples,
-                seed=self.seed,
-                epoch=epoch,
-                batch_size=self.batch_size,
-                rank=self.rank,
-                world_size=self.world_size,
-                repeats=self.repeats,
-            )
-        return eval_order(
-            self.num_samples,
-            batch_size=self.batch_size,
-            rank=self.rank,
-            world_size=self.world_size,
-        )
+        return self._order(epoch=epoch) if self.train else self._order()
 
     def resolution_at(self, epoch: int) -> int:
         """Return R of an epoch's batches."""

@@ -1,4 +1,7 @@
-"""The same augmentation by timm's own operations, one Pillow image at a time."""
+"""Batches from the images themselves, decoded and resized by Pillow in worker processes.
+
+For machines without FFCV, and the yardstick of the FFCV loader: the same orders and draws.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,8 @@ import multiprocessing
 import os
 import signal
 import threading
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +25,46 @@ from semabench.config.schema import DataConfig
 from semabench.data.augment.batch import PixelAugment
 from semabench.data.augment.plan import NONE, OPS
 from semabench.data.draws import PADDING, Samples, draw_crop, draw_flip
-from semabench.data.epoch import Batch, Dataset, EpochLoader, Schedule, TrainingSet, resolution_at
-from semabench.data.ffcv.pack import RenderEncoder
-from semabench.data.image import UnreadableImageError, allow_large_images, decode
+from semabench.data.epoch import Batch, Dataset, EpochLoader, TrainingSet
+from semabench.data.image import EvalTransform, UnreadableImageError, allow_large_images, decode
 from semabench.data.sources import find_images
 from semabench.data.sources.types import ImageList
 from semabench.data.workers import worker_count
 from semabench.errors import SemabenchError, nearest
 from semabench.signals import STOP, postponed
+
+INTERPOLATIONS = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
+
+Step = tuple[int, int, np.ndarray]  # epoch, resolution, keys of a batch's samples
+
+
+@dataclass(frozen=True)
+class TrainTransform:
+    """torchvision's RandomResizedCrop and RandomHorizontalFlip with the draws of `draws`."""
+
+    seed: int
+    crop: tuple[float, ...]
+    hflip: float
+    interpolation: Image.Resampling
+    augment: PixelAugment | None = None  # timm's own operations, on the CPU
+
+    def __call__(self, data: bytes, epoch: int, key: int, side: int) -> np.ndarray:
+        """Crop, resize, flip and augment as drawn: encoded bytes to uint8 (side, side, 3)."""
+        image = decode(data)
+        top, left, height, width = draw_crop(
+            self.seed, epoch, key, image.height, image.width, *self.crop
+        )
+        box = image.crop((left, top, left + width, top + height))
+        pixels = np.asarray(box.resize((side, side), self.interpolation))
+        if draw_flip(self.seed, epoch, key, self.hflip):
+            pixels = pixels[:, ::-1]
+        if self.augment:
+            flipped = Image.fromarray(np.ascontiguousarray(pixels))
+            pixels = np.asarray(augment_image(flipped, self.augment, epoch, key))
+        return pixels
 
 
 def augment_image(image: Image.Image, augment: PixelAugment, epoch: int, key: int) -> Image.Image:
@@ -61,95 +96,12 @@ def apply_operation(
     return operation(image, value, fillcolor=augment.fill, resample=resample)
 
 
-INTERPOLATIONS = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-}
-
-
-class Transform(ABC):
-    """From a image's encoded bytes to uint8 (R, R, 3) pixels."""
-
-    resolution: int
-
-    def resolution_at(self, epoch: int) -> int:
-        """Return R in an epoch."""
-        return self.resolution
-
-    @abstractmethod
-    def __call__(self, data: bytes, epoch: int, key: int) -> np.ndarray:
-        """Raise ``UnreadableImageError`` if the bytes are no whole image."""
-
-
-class TrainTransform(Transform):
-    """torchvision's RandomResizedCrop and RandomHorizontalFlip with the draws of `draws`.
-
-    ``augment`` is for those who want timm's own operations on the CPU.
-    """
-
-    def __init__(
-        self,
-        resolution: int,
-        seed: int,
-        crop: tuple[float, ...],
-        hflip: float,
-        interpolation: Image.Resampling,
-        augment: PixelAugment | None = None,
-        schedule: Schedule = (),
-    ) -> None:
-        self.resolution = resolution
-        self.seed = seed
-        self.crop = crop
-        self.hflip = hflip
-        self.interpolation = interpolation
-        self.augment = augment
-        self.schedule = schedule
-
-    def resolution_at(self, epoch: int) -> int:
-        """Return R in an epoch: progressive resizing may change it."""
-        return resolution_at(epoch, self.resolution, self.schedule)
-
-    def __call__(self, data: bytes, epoch: int, key: int) -> np.ndarray:
-        """Crop, resize, flip and augment as drawn for the sample in this epoch."""
-        image = decode(data)
-        top, left, height, width = draw_crop(
-            self.seed, epoch, key, image.height, image.width, *self.crop
-        )
-        box = image.crop((left, top, left + width, top + height))
-        side = self.resolution_at(epoch)
-        pixels = np.asarray(box.resize((side, side), self.interpolation))
-        if draw_flip(self.seed, epoch, key, self.hflip):
-            pixels = pixels[:, ::-1]
-        if self.augment:
-            flipped = Image.fromarray(np.ascontiguousarray(pixels))
-            pixels = np.asarray(augment_image(flipped, self.augment, epoch, key))
-        return pixels
-
-
-class EvalTransform(Transform):
-    """timm's evaluation transform, by the code that renders .beton files."""
-
-    def __init__(self, resolution: int, crop_pct: float, interpolation: str) -> None:
-        self.resolution = resolution
-        self.encoder = RenderEncoder(resolution, crop_pct, interpolation)
-
-    def __call__(self, data: bytes, epoch: int, key: int) -> np.ndarray:
-        """Resize the short side and cut out the centre."""
-        pixels = np.frombuffer(self.encoder(key, data).data, np.uint8)
-        return pixels.reshape(self.resolution, self.resolution, 3)
-
-
-Step = tuple[int, np.ndarray]  # epoch, keys of a batch's samples
-
-
 class FolderLoader(EpochLoader):
     """Common to both folder loaders: worker processes that make whole batches.
 
     Args:
         images: the split.
-        resolution: R of the batches.
-        transform: from encoded bytes to pixels.
-        train: whether epochs are shuffled.
+        transform: of a sample: encoded bytes, epoch, key, resolution -> pixels.
         num_workers: processes; as many as the cores this process may use if not given. They
             live as long as the loader.
         start_method: of the processes: "fork" where there is one, since they start at once and
@@ -160,24 +112,19 @@ class FolderLoader(EpochLoader):
     def __init__(
         self,
         images: ImageList,
-        transform: Transform,
+        transform: Callable[[bytes, int, int, int], np.ndarray],
         *,
-        train: bool,
-        batch_size: int,
         num_workers: int | None = None,
         start_method: str | None = None,
         **options: Any,
     ) -> None:
         super().__init__(
-            train=train,
-            batch_size=batch_size,
             num_samples=len(images),
             classes=images.classes,
             names=images.names,
             fingerprint=images.fingerprint,
             **options,
         )
-        self.resolution = transform.resolution
         self.num_workers = worker_count(num_workers)
         self._steps = _Steps()
         self._data = DataLoader(
@@ -192,7 +139,7 @@ class FolderLoader(EpochLoader):
         )
 
     def _load(self, order: np.ndarray, epoch: int, first: int) -> Generator[Batch, None, None]:
-        self._steps.steps = [(epoch, row) for row in order]
+        self._steps.steps = [(epoch, self.resolution_at(epoch), row) for row in order]
         self._data.pin_memory = torch.cuda.is_available() and torch.cuda.is_initialized()
         try:
             with postponed():  # for good in the workers that start here
@@ -220,7 +167,6 @@ class FolderTrainLoader(FolderLoader):
         self,
         source: Path,
         *,
-        resolution: int,
         split: str = "train",
         scale: tuple[float, float] = (0.08, 1.0),
         ratio: tuple[float, float] = (3 / 4, 4 / 3),
@@ -228,7 +174,6 @@ class FolderTrainLoader(FolderLoader):
         interpolation: str = "bicubic",
         seed: int = 0,
         augment: PixelAugment | None = None,
-        schedule: Schedule = (),
         holdout: float | None = None,
         **options: Any,
     ) -> None:
@@ -238,15 +183,13 @@ class FolderTrainLoader(FolderLoader):
                 f"{nearest(interpolation, INTERPOLATIONS)}"
             )
         crop = (*map(float, scale), *map(float, ratio))
-        resample = INTERPOLATIONS[interpolation]
-        transform = TrainTransform(resolution, seed, crop, hflip, resample, augment, schedule)
+        transform = TrainTransform(seed, crop, hflip, INTERPOLATIONS[interpolation], augment)
         images = find_images(source, split, holdout)
-        options |= {"seed": seed, "schedule": schedule}
-        super().__init__(images, transform, train=True, **options)
+        super().__init__(images, transform, train=True, seed=seed, **options)
 
 
 class FolderEvalLoader(FolderLoader):
-    """Every image once, as timm's evaluation transform renders it (see ``data.render``)."""
+    """Every image once, as timm's evaluation transform renders it."""
 
     def __init__(
         self,
@@ -261,7 +204,7 @@ class FolderEvalLoader(FolderLoader):
     ) -> None:
         transform = EvalTransform(resolution, crop_pct, interpolation)
         images = find_images(source, split, holdout)
-        super().__init__(images, transform, train=False, **options)
+        super().__init__(images, transform, train=False, resolution=resolution, **options)
 
 
 class FolderDataset(Dataset):
@@ -309,30 +252,31 @@ class FolderDataset(Dataset):
 
 
 class _Batches(TorchDataset):
-    """What a worker does: (epoch, keys) -> (images (B, R, R, 3), labels (B,)), or a message."""
+    """What a worker does: a step -> (images (B, R, R, 3), labels (B,)), or a message."""
 
-    def __init__(self, images: ImageList, transform: Transform) -> None:
+    def __init__(
+        self, images: ImageList, transform: Callable[[bytes, int, int, int], np.ndarray]
+    ) -> None:
         self.images = images
         self.transform = transform
 
     def __getitem__(self, step: Step) -> tuple[torch.Tensor, torch.Tensor] | str:
-        epoch, keys = step
-        resolution = self.transform.resolution_at(epoch)
-        images = torch.zeros(len(keys), resolution, resolution, 3, dtype=torch.uint8)
+        epoch, side, keys = step
+        batch = torch.zeros(len(keys), side, side, 3, dtype=torch.uint8)
         labels = torch.full((len(keys),), PADDING)
-        pixels = images.numpy()
+        pixels = batch.numpy()
         for slot, key in enumerate(keys.tolist()):
             if key == PADDING:
                 continue
             index = key % len(self.images)
             try:
-                pixels[slot] = self.transform(self.images.read(index), epoch, key)
+                pixels[slot] = self.transform(self.images.read(index), epoch, key, side)
             except (OSError, UnreadableImageError) as error:
                 # As a value: torch would wrap the exception in a traceback of many lines.
                 cause = getattr(error, "strerror", None) or error
                 return f"cannot read {self.images.location(index)}: {cause}."
             labels[slot] = int(self.images.labels[index])
-        return images, labels
+        return batch, labels
 
 
 class _Steps(Sampler[Step]):

@@ -1,9 +1,12 @@
-"""One image at a time: decode it as torchvision does, shrink it, encode it for the file."""
+"""One image at a time: decode it as torchvision does, shrink, transform and encode it."""
 
 from __future__ import annotations
 
 import io
-from typing import NamedTuple
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +26,7 @@ JPG, RAW = 0, 1
 
 
 class Encoded(NamedTuple):
-    """A image as the file stores it: JPEG bytes or raw RGB rows (height, width, 3)."""
+    """An image as the file stores it: JPEG bytes or raw RGB rows (height, width, 3)."""
 
     mode: int
     width: int
@@ -65,7 +68,7 @@ def open_image(data: bytes) -> Image.Image:
             )
         image.load()
     except UnidentifiedImageError as error:
-        raise UnreadableImageError("not a image, or its header is damaged") from error
+        raise UnreadableImageError("not an image, or its header is damaged") from error
     except MemoryError as error:
         raise UnreadableImageError("not enough memory to decode it") from error
     except UnreadableImageError:
@@ -79,13 +82,68 @@ def shrink(image: Image.Image, max_resolution: int | None) -> Image.Image:
     """Cap the *longest* side at ``max_resolution`` by averaging areas (OpenCV's INTER_AREA).
 
     The other side keeps the aspect ratio, rounded down but at least one pixel.
+
+    Raises:
+        SemabenchError: the image is larger, and OpenCV is not installed.
     """
     longest = max(image.size)
     if max_resolution is None or longest <= max_resolution:
         return image
+    try:
+        import cv2  # deferred: only here, and Pillow alone serves all others
+    except ImportError as error:
+        raise SemabenchError(
+            f"an image of {image.width}×{image.height} is beyond max_resolution {max_resolution}, "
+            "and shrinking needs OpenCV: pip install opencv-python (or 'semabench[ffcv]')."
+        ) from error
     width, height = (max(1, side * max_resolution // longest) for side in image.size)
-    pixels = opencv().resize(np.asarray(image), (width, height), interpolation=opencv().INTER_AREA)
+    pixels = cv2.resize(np.asarray(image), (width, height), interpolation=cv2.INTER_AREA)
     return Image.fromarray(pixels)
+
+
+@dataclass(frozen=True)
+class EvalTransform:
+    """timm's evaluation transform, byte for byte: the short side is resized to
+    floor(R / crop_pct) and the centre R × R is cut out.
+    """
+
+    resolution: int
+    crop_pct: float
+    interpolation: str
+
+    @cached_property
+    def timms(self) -> Any:
+        """timm's own without its normalisation: PIL image -> uint8 (3, R, R)."""
+        from timm.data.transforms_factory import create_transform  # deferred: it takes seconds
+
+        return create_transform(
+            input_size=self.resolution,
+            is_training=False,
+            crop_pct=self.crop_pct,
+            interpolation=self.interpolation,
+            normalize=False,
+        )
+
+    def __call__(self, data: bytes, *draws: int) -> NDArray[np.uint8]:
+        """Return the pixels (R, R, 3) of the image with these bytes.
+
+        Args:
+            data: the encoded image.
+            draws: what a training transform depends on, without effect here.
+
+        Raises:
+            UnreadableImageError: it cannot be decoded whole, or is so long and thin that
+                timm's resize would not fit in memory.
+        """
+        image = decode(data)
+        # timm brings the short side to R / crop_pct before it crops.
+        long, short = max(image.size), min(image.size)
+        scaled = math.floor(self.resolution / self.crop_pct)
+        if scaled * scaled * long / short > MAX_PIXELS:
+            raise UnreadableImageError(
+                f"{image.width}×{image.height} is too long and thin to be resized"
+            )
+        return np.ascontiguousarray(self.timms(image).permute(1, 2, 0).numpy())
 
 
 def encode_raw(pixels: NDArray[np.uint8]) -> Encoded:
@@ -140,18 +198,3 @@ def _plain_frame(frame: bytes) -> bool:
         return False
     luma, *chroma = frame[7], frame[10], frame[13]
     return luma in (0x11, 0x21, 0x12, 0x22) and chroma == [0x11, 0x11]
-
-
-def opencv():  # type: ignore[no-untyped-def]  # the module's type cannot be named
-    """Import OpenCV, which only packing with ``max_resolution`` needs.
-
-    Raises:
-        SemabenchError: it is not installed.
-    """
-    try:
-        import cv2
-    except ImportError as error:
-        raise SemabenchError(
-            "max_resolution needs OpenCV: pip install opencv-python (or 'semabench[ffcv]')."
-        ) from error
-    return cv2

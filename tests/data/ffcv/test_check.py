@@ -135,7 +135,7 @@ def test_damaged_samples_are_listed_with_their_source(beton, tree, capsys):
     with pytest.raises(DamagedFileError, match="2 of 15 samples are damaged") as caught:
         check(beton, source=tree)
     assert list(caught.value.report.damaged) == [2, 11]
-    assert caught.value.report.damaged[11].startswith("b/b_2.JPEG: not a image")
+    assert caught.value.report.damaged[11].startswith("b/b_2.JPEG: not an image")
     assert "checksum" in caught.value.report.problems[0]
     assert "sample 11: b/b_2.JPEG" in capsys.readouterr().err
 

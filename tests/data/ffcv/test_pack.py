@@ -2,16 +2,16 @@
 
 import hashlib
 import shutil
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from helpers.image_makers import jpeg, odd_images, write_odd_tree, write_tree
-from semabench.data.ffcv import pack as pack_module
 from semabench.data.ffcv.check import check, require_intact
 from semabench.data.ffcv.format import read_beton, read_sidecar
-from semabench.data.ffcv.pack import pack, unit_draw
+from semabench.data.ffcv.pack import MODES, pack, unit_draw
 from semabench.data.image import JPG, MAX_SIDE, RAW, decode, encode_jpeg, shrink
 from semabench.data.sources import find_images
 from semabench.errors import SemabenchError
@@ -185,15 +185,29 @@ def test_bad_options_are_told_before_anything_is_written(tree, tmp_path, options
     assert not (tmp_path / "out").exists()
 
 
-def test_missing_opencv_is_told_first(tree, tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "cv2", None)
-    with pytest.raises(SemabenchError, match="needs OpenCV"):
-        pack(tree, tmp_path)
-    assert pack(tree, tmp_path, max_resolution=None).sidecar.samples == 24
-    assert pack_module.MODES == ("jpg", "raw", "proportion")
+@pytest.mark.parametrize("on_error", ["stop", "skip"])
+def test_only_an_image_that_is_to_be_shrunk_needs_opencv(tree, tmp_path, monkeypatch, on_error):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(SemabenchError, match="needs OpenCV: pip install"):
+        pack(tree, tmp_path / "small", max_resolution=16, on_error=on_error)
+    assert not list((tmp_path / "small").iterdir())
+    for mode in MODES:
+        done = pack(tree, tmp_path / mode, mode=mode)
+        assert done.sidecar.samples == 24
+        assert "opencv" not in done.sidecar.versions
 
 
-def test_real_images(clothing_dir, tmp_path):
-    done = pack(clothing_dir, tmp_path, split="val")
-    assert done.sidecar.samples == 897
-    assert check(done.path, source=clothing_dir).samples == 897
+def test_photographs(photographs_dir, tmp_path):
+    done = pack(photographs_dir, tmp_path)
+    assert (done.sidecar.samples, done.sidecar.counts) == (16, [4, 4, 4, 4])
+    beton = read_beton(done.path)
+    for index, path in enumerate(find_images(photographs_dir, "train").paths):
+        assert beton.image(index).data == (photographs_dir / "train" / path).read_bytes()
+    assert check(done.path, source=photographs_dir).samples == 16
+
+
+@pytest.mark.many_photographs
+def test_many_photographs(many_photographs_dir, tmp_path):
+    done = pack(many_photographs_dir, tmp_path, split="val")
+    count = len(find_images(many_photographs_dir, "val"))
+    assert check(done.path, source=many_photographs_dir).samples == done.sidecar.samples == count

@@ -13,7 +13,6 @@ import pytest
 
 from helpers.image_makers import write_tree
 from semabench.data.ffcv import publish
-from semabench.data.ffcv import publish as placing
 from semabench.data.ffcv.check import require_intact
 from semabench.data.ffcv.format import sidecar_path
 from semabench.data.ffcv.pack import pack
@@ -174,13 +173,13 @@ def interrupt(monkeypatch, step):
     if step in ("checksum", "replace_pair"):
         monkeypatch.setattr(publish, step, stop)
     elif step == "sync":
-        monkeypatch.setattr(placing, "_sync_directory", stop)
+        monkeypatch.setattr(publish, "_sync_directory", stop)
     elif step == "replace":
-        monkeypatch.setattr(placing.os, "replace", stop)
+        monkeypatch.setattr(publish.os, "replace", stop)
     elif step == "sidecar":
-        monkeypatch.setattr(placing.Sidecar, "to_json", stop)
+        monkeypatch.setattr(publish.Sidecar, "to_json", stop)
     else:
-        monkeypatch.setattr(placing.Path, "unlink", stop)
+        monkeypatch.setattr(publish.Path, "unlink", stop)
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -254,7 +253,7 @@ def test_damaged_target_is_not_called_finished(tree, tmp_path):
 
 def test_space_is_asked_for_in_advance(tmp_path, monkeypatch):
     usage = namedtuple("usage", "free")(5 << 30)
-    monkeypatch.setattr(placing.shutil, "disk_usage", lambda path: usage)
-    placing.require_space(tmp_path / "not" / "yet", 5 << 30, "it")
+    monkeypatch.setattr(publish.shutil, "disk_usage", lambda path: usage)
+    publish.require_space(tmp_path / "not" / "yet", 5 << 30, "it")
     with pytest.raises(SemabenchError, match=r"it needs 6\.00 GiB in .*, 5\.00 are free"):
-        placing.require_space(tmp_path / "not" / "yet", 6 << 30, "it")
+        publish.require_space(tmp_path / "not" / "yet", 6 << 30, "it")

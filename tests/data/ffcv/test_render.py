@@ -8,8 +8,8 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torchvision.datasets.folder import pil_loader
 
 from helpers.image_makers import odd_images, write_odd_tree, write_tree
-from semabench.data.ffcv import pack as render_module
-from semabench.data.ffcv import publish as placing
+from semabench.data import image
+from semabench.data.ffcv import publish
 from semabench.data.ffcv.check import check, require_intact
 from semabench.data.ffcv.format import read_beton
 from semabench.data.ffcv.pack import INTERPOLATIONS, render
@@ -49,19 +49,28 @@ def test_odd_images(tmp_path, resolution, crop_pct, interpolation):
         np.testing.assert_array_equal(stored(beton, index, resolution), expected, err_msg=name)
 
 
-def test_real_images(clothing_dir, tmp_path):
-    done = render(clothing_dir, tmp_path, [64, 224])
-    images = find_images(clothing_dir, "val")
+def rendered_as_timm_does(source, out_dir, step):
+    done = render(source, out_dir, [64, 224])
+    images = find_images(source, "val")
     for published, resolution in zip(done, (64, 224), strict=True):
         assert published.path.name == f"val-{resolution}.beton"
-        assert published.sidecar.samples == len(images) == 897
+        assert published.sidecar.samples == len(images)
         assert require_intact(published.path).settings["resolution"] == resolution
         beton = read_beton(published.path)
-        for index in range(0, 897, 60):
+        for index in range(0, len(images), step):
             expected = timm_pixels(images.location(index), resolution, 0.875, "bicubic")
             np.testing.assert_array_equal(stored(beton, index, resolution), expected)
             assert beton.labels[index] == images.labels[index]
-    assert check(done[1].path).samples == 897
+    assert check(done[1].path).samples == len(images)
+
+
+def test_photographs(photographs_dir, tmp_path):
+    rendered_as_timm_does(photographs_dir, tmp_path, step=1)
+
+
+@pytest.mark.many_photographs
+def test_many_photographs(many_photographs_dir, tmp_path):
+    rendered_as_timm_does(many_photographs_dir, tmp_path, step=60)
 
 
 @pytest.fixture(scope="module")
@@ -115,14 +124,14 @@ def test_every_interpolation_is_timms(tree, tmp_path, interpolation):
 
 
 def test_too_little_space_is_told_before_anything_is_written(tree, tmp_path, monkeypatch):
-    monkeypatch.setattr(placing, "free_bytes", lambda directory: 9 * 3 * 64 * 64)
+    monkeypatch.setattr(publish, "free_bytes", lambda directory: 9 * 3 * 64 * 64)
     with pytest.raises(SemabenchError, match=r"rendering 9 images at 32, 64 px needs 0\.00 GiB"):
         render(tree, tmp_path / "out", [32, 64])
     assert not (tmp_path / "out").exists()
 
 
 def test_too_long_and_thin_is_told_with_its_path(tmp_path, monkeypatch):
-    monkeypatch.setattr(render_module, "MAX_PIXELS", 36 * 36 * 100)
+    monkeypatch.setattr(image, "MAX_PIXELS", 36 * 36 * 100)
     (tmp_path / "val" / "a").mkdir(parents=True)
     Image.new("RGB", (99, 1)).save(tmp_path / "val" / "a" / "fits.png")
     Image.new("RGB", (101, 1)).save(tmp_path / "val" / "a" / "thin.png")

@@ -63,7 +63,7 @@ def test_the_byte_behind_the_last_pixel_is_nothing_to_the_result(what_follows):
 
 
 def resize_up_to_a_wall(finished: int) -> None:
-    """Resize down to the last pixel of a image that ends where reading a byte is a crash."""
+    """Resize down to the last pixel of an image that ends where reading a byte is a crash."""
     page = mmap.PAGESIZE
     memory = np.frombuffer(mmap.mmap(-1, 2 * page), np.uint8)
     wall = ctypes.c_void_p(memory.ctypes.data + page)

@@ -152,7 +152,7 @@ _SLACK = 2.0**-13
 
 
 def line_terms(ops: np.ndarray, values: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Say what shears and translations do to a image of ``size``².
+    """Say what shears and translations do to an image of ``size``².
 
     Args:
         ops: int64 (n,), places in ``policy.OPS``; all in ``ALONG_X`` or ``ALONG_Y``.

@@ -2,7 +2,7 @@
 
     header | field descriptors | metadata, one row a sample | images | allocation table
 
-A image never crosses a multiple of the page size, since FFCV reads whole pages into its process
+An image never crosses a multiple of the page size, since FFCV reads whole pages into its process
 cache. The layout is written down here as NumPy types so that packing does not need FFCV, whose
 own writer waits for ever when a worker dies and lays every run out differently.
 """
@@ -365,8 +365,3 @@ def require_holdout(path: Path, settings: dict[str, Any], wanted: float | None) 
             f"{wanted or 'null'}: set data.holdout to that, or pack and render with --holdout "
             "into a directory of its own."
         )
-
-
-def held_out_setting(holdout: float | None) -> dict[str, Any]:
-    """Return what a sidecar's settings say of it: nothing where nothing is held out."""
-    return {} if holdout is None else {"holdout": holdout}

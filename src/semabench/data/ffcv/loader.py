@@ -44,12 +44,10 @@ class FFCVLoader(EpochLoader):
 
     Args:
         path: a .beton, refused unless it is the file that its sidecar describes.
-        train: whether epochs are shuffled.
-        resolution: R of the batches.
         num_workers: threads; the cores this process may use if not given, and never more.
         ahead: finished batches that may wait.
         timeout: seconds without a finished sample after which loading counts as dead.
-        options: ``batch_size, seed, rank, world_size, repeats, schedule``, see ``EpochLoader``.
+        options: see ``EpochLoader``.
 
     Raises SemabenchError if the file is missing, unfinished, damaged, or unfit for the purpose.
     """
@@ -58,8 +56,6 @@ class FFCVLoader(EpochLoader):
         self,
         path: Path,
         *,
-        train: bool,
-        resolution: int,
         num_workers: int | None = None,
         ahead: int = 3,
         timeout: float = 30.0,
@@ -69,7 +65,6 @@ class FFCVLoader(EpochLoader):
         self._identity = _identity(path)
         beton = read_beton(path)
         super().__init__(
-            train=train,
             num_samples=len(beton),
             classes=sidecar.classes,
             names=sidecar.names,
@@ -77,7 +72,6 @@ class FFCVLoader(EpochLoader):
             **options,
         )
         self.path = path
-        self.resolution = resolution
         self.settings: dict[str, Any] = sidecar.settings
         self.num_workers = _native().thread_count(num_workers)
         self.ahead = ahead

@@ -1,38 +1,31 @@
-"""``semabench data pack``: labelled images -> one .beton for training."""
+"""``semabench data pack`` and ``render``: labelled images to .beton files.
+
+Packing keeps images of their own sizes for training; rendering makes them exactly what timm's
+evaluation transform does. Either writes the same bytes for any number of workers.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import math
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from semabench.data.ffcv.format import ALLOCATION, METADATA, held_out_setting
-from semabench.data.ffcv.publish import (
-    Job,
-    Published,
-    check_on_error,
-    finished,
-    plan,
-    publish,
-    require_space,
-)
+from semabench.data.ffcv.format import ALLOCATION, METADATA
+from semabench.data.ffcv.publish import Job, Published, finished, publish, require_space
 from semabench.data.image import (
     JPG,
-    MAX_PIXELS,
     Encoded,
-    UnreadableImageError,
+    EvalTransform,
     decode,
     encode_jpeg,
     encode_raw,
     is_plain_jpeg,
-    opencv,
     shrink,
 )
 from semabench.data.sources import find_images
@@ -40,6 +33,13 @@ from semabench.data.workers import worker_count
 from semabench.errors import SemabenchError, nearest
 
 MODES = ("jpg", "raw", "proportion")
+#: What to do at an unreadable image.
+ON_ERROR = ("stop", "skip")
+#: Pillow filters that timm's transform takes; its "random" would not be an evaluation.
+INTERPOLATIONS = ("bicubic", "bilinear", "box", "hamming", "lanczos", "nearest")
+MIN_RESOLUTION = 32
+_CHUNK_BYTES = 4 << 20
+_ROW_BYTES = METADATA.itemsize + ALLOCATION.itemsize
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ class PackEncoder:
 
         Raises:
             UnreadableImageError: it cannot be decoded whole.
+            SemabenchError: it is to be shrunk, and OpenCV is missing.
         """
         image = decode(data)
         small = shrink(image, self.max_resolution)
@@ -64,6 +65,17 @@ class PackEncoder:
         if small is image and is_plain_jpeg(data):
             return Encoded(JPG, image.width, image.height, data)
         return encode_jpeg(small, self.quality)
+
+
+@dataclass(frozen=True)
+class RenderEncoder:
+    """Apply timm's evaluation transform to one image; runs in worker processes."""
+
+    transform: EvalTransform
+
+    def __call__(self, index: int, data: bytes) -> Encoded:
+        """Return the raw pixels (R, R, 3) of the image with these bytes."""
+        return encode_raw(self.transform(data))
 
 
 def pack(
@@ -81,10 +93,10 @@ def pack(
     on_error: str = "stop",
     overwrite: bool = False,
 ) -> Published:
-    """Write ``out_dir/<split>.beton`` and its sidecar; the same bytes for any number of workers.
+    """Write ``out_dir/<split>.beton`` and its sidecar.
 
     Args:
-        src: a folder tree or the ILSVRC2012 tars, see :func:`sources.find_images`.
+        src: a folder tree or the ILSVRC2012 tars, see ``find_images``.
         out_dir: created if need be.
         split: which split to pack.
         max_resolution: cap of the *longest* side in pixels; ``None`` keeps all sizes.
@@ -103,22 +115,75 @@ def pack(
         SemabenchError: bad arguments, no such data, unreadable images, a full disk, …
     """
     encoder, settings = _encoder(mode, max_resolution, quality, proportion, seed)
-    check_on_error(on_error)
-    processes = worker_count(workers)
-    # A missing library is to be told now, not from inside a worker.
-    packages = {} if max_resolution is None else {"opencv": opencv().__version__}
-    images = find_images(src, split, holdout)
-    settings |= held_out_setting(holdout)
+    processes = _processes(workers, on_error)
     job = Job(
+        kind="pack",
         target=Path(out_dir) / f"{split}.beton",
-        plan=plan("pack", images, settings, packages),
-        images=images,
+        images=find_images(src, split, holdout),
+        settings=settings | _held_out(holdout),
+        versions={} if max_resolution is None else _versions(opencv="cv2"),
         encode=encoder,
         chunk=8,
         workers=processes,
-        on_error=on_error,
+        skip=on_error == "skip",
+        overwrite=overwrite,
     )
-    return publish(job, overwrite)
+    return publish(job)
+
+
+def render(
+    src: Path,
+    out_dir: Path,
+    resolutions: Sequence[int],
+    *,
+    split: str = "val",
+    crop_pct: float = 0.875,
+    interpolation: str = "bicubic",
+    holdout: float | None = None,
+    workers: int | None = None,
+    on_error: str = "stop",
+    overwrite: bool = False,
+) -> list[Published]:
+    """Write ``out_dir/<split>-<R>.beton``, raw, for each resolution R; see ``EvalTransform``.
+
+    Args:
+        resolutions: each at least 32.
+        crop_pct: as in timm, in (0, 1].
+        interpolation: one of ``INTERPOLATIONS``.
+        holdout: render this share of the *training* images as the split ``val``.
+        src, out_dir, split, workers, on_error, overwrite: as ``pack``'s.
+
+    Raises:
+        SemabenchError: bad arguments, too little disk space (told before anything is written),
+            unreadable images, …
+    """
+    resolutions = list(dict.fromkeys(resolutions))
+    _check_rendering(resolutions, crop_pct, interpolation)
+    processes = _processes(workers, on_error)
+    out_dir = Path(out_dir)
+    images = find_images(src, split, holdout)
+    jobs = {}
+    for resolution in resolutions:
+        transform = EvalTransform(resolution, crop_pct, interpolation)
+        assert transform.timms  # built once here, since importing timm takes seconds
+        jobs[resolution] = Job(
+            kind="render",
+            target=out_dir / f"{split}-{resolution}.beton",
+            images=images,
+            settings=dataclasses.asdict(transform) | _held_out(holdout),
+            versions=_versions(timm="timm", torchvision="torchvision"),
+            encode=RenderEncoder(transform),
+            chunk=max(1, _CHUNK_BYTES // (3 * resolution**2)),
+            workers=processes,
+            skip=on_error == "skip",
+            overwrite=overwrite,
+        )
+    done = {r: finished(job) for r, job in jobs.items()}
+    missing = [r for r, published in done.items() if published is None]
+    needed = sum(len(images) * (3 * r * r + _ROW_BYTES) for r in missing)
+    sides = ", ".join(map(str, missing))
+    require_space(out_dir, needed, f"rendering {len(images):,} images at {sides} px")
+    return [done[r] or publish(job) for r, job in jobs.items()]
 
 
 def unit_draw(seed: int, index: int) -> float:
@@ -158,130 +223,7 @@ def _encoder(
     return PackEncoder(max_resolution, proportion, quality, seed or 0), settings
 
 
-#: Pillow filters that timm's transform takes; its "random" would not be an evaluation.
-INTERPOLATIONS = ("bicubic", "bilinear", "box", "hamming", "lanczos", "nearest")
-MIN_RESOLUTION = 32
-_CHUNK_BYTES = 4 << 20
-_ROW_BYTES = METADATA.itemsize + ALLOCATION.itemsize
-
-
-@dataclass(frozen=True)
-class RenderEncoder:
-    """Apply timm's evaluation transform to one image; runs in worker processes."""
-
-    resolution: int
-    crop_pct: float
-    interpolation: str
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """All that decides the pixels, for the sidecar."""
-        return dataclasses.asdict(self)
-
-    @cached_property
-    def transform(self) -> Any:
-        """timm's transform without its normalisation: PIL image -> uint8 (3, R, R).
-
-        Pickled for a worker, it is built there again; forked, it is inherited.
-        """
-        from timm.data.transforms_factory import create_transform
-
-        return create_transform(
-            input_size=self.resolution,
-            is_training=False,
-            crop_pct=self.crop_pct,
-            interpolation=self.interpolation,
-            normalize=False,
-        )
-
-    def __call__(self, index: int, data: bytes) -> Encoded:
-        """Return the raw pixels (R, R, 3) of the image with these bytes.
-
-        Raises:
-            UnreadableImageError: it cannot be decoded whole, or is so long and thin that
-                timm's resize would not fit in memory.
-        """
-        image = decode(data)
-        # timm brings the short side to R / crop_pct before it crops.
-        long, short = max(image.size), min(image.size)
-        scaled = math.floor(self.resolution / self.crop_pct)
-        if scaled * scaled * long / short > MAX_PIXELS:
-            raise UnreadableImageError(
-                f"{image.width}×{image.height} is too long and thin to be resized"
-            )
-        return encode_raw(np.ascontiguousarray(self.transform(image).permute(1, 2, 0).numpy()))
-
-
-def render(
-    src: Path,
-    out_dir: Path,
-    resolutions: Sequence[int],
-    *,
-    split: str = "val",
-    crop_pct: float = 0.875,
-    interpolation: str = "bicubic",
-    holdout: float | None = None,
-    workers: int | None = None,
-    on_error: str = "stop",
-    overwrite: bool = False,
-) -> list[Published]:
-    """Write ``out_dir/<split>-<R>.beton``, raw, for each resolution R.
-
-    The pixels equal, byte for byte, those of ``timm.data.create_transform(R, is_training=False,
-    crop_pct=…, interpolation=…)`` before normalisation: the short side is resized to
-    floor(R / crop_pct) and the centre R × R is cut out.
-
-    Args:
-        src: a folder tree or the ILSVRC2012 tars, see :func:`sources.find_images`.
-        out_dir: created if need be.
-        resolutions: each at least 32.
-        split: which split to render.
-        crop_pct: as in timm, in (0, 1].
-        interpolation: one of ``INTERPOLATIONS``.
-        holdout: render this share of the *training* images as the split ``val``.
-        workers: processes; as many as cores if not given.
-        on_error: ``stop`` at an unreadable image, or ``skip`` and list it in the sidecar.
-        overwrite: replace files made from other images or with other settings.
-
-    Raises:
-        SemabenchError: bad arguments, too little disk space (told before anything is written),
-            unreadable images, …
-    """
-    resolutions = list(dict.fromkeys(resolutions))
-    _check_options(resolutions, crop_pct, interpolation)
-    check_on_error(on_error)
-    processes = worker_count(workers)
-    out_dir = Path(out_dir)
-    images = find_images(src, split, holdout)
-    jobs = {}
-    for resolution in resolutions:
-        encoder = RenderEncoder(resolution, crop_pct, interpolation)
-        assert encoder.transform  # built once here, since importing timm takes seconds
-        jobs[resolution] = Job(
-            target=out_dir / f"{split}-{resolution}.beton",
-            plan=plan("render", images, encoder.settings | held_out_setting(holdout), _versions()),
-            images=images,
-            encode=encoder,
-            chunk=max(1, _CHUNK_BYTES // (3 * resolution**2)),
-            workers=processes,
-            on_error=on_error,
-        )
-    done = {r: finished(job.target, job.plan, overwrite) for r, job in jobs.items()}
-    missing = [r for r, published in done.items() if published is None]
-    needed = sum(len(images) * (3 * r * r + _ROW_BYTES) for r in missing)
-    sides = ", ".join(map(str, missing))
-    require_space(out_dir, needed, f"rendering {len(images):,} images at {sides} px")
-    return [done[r] or publish(job, overwrite) for r, job in jobs.items()]
-
-
-def _versions() -> dict[str, str]:
-    import timm
-    import torchvision
-
-    return {"timm": timm.__version__, "torchvision": torchvision.__version__}
-
-
-def _check_options(resolutions: list[int], crop_pct: float, interpolation: str) -> None:
+def _check_rendering(resolutions: list[int], crop_pct: float, interpolation: str) -> None:
     if not resolutions:
         raise SemabenchError("no resolution given: name at least one, for example 224.")
     for resolution in resolutions:
@@ -295,3 +237,25 @@ def _check_options(resolutions: list[int], crop_pct: float, interpolation: str) 
         raise SemabenchError(
             f"unknown interpolation '{interpolation}'.{nearest(interpolation, INTERPOLATIONS)}"
         )
+
+
+def _processes(workers: int | None, on_error: str) -> int:
+    if on_error not in ON_ERROR:
+        raise SemabenchError(f"unknown on_error '{on_error}'.{nearest(on_error, ON_ERROR)}")
+    return worker_count(workers)
+
+
+def _held_out(holdout: float | None) -> dict[str, Any]:
+    """Return what a sidecar's settings say of it: nothing where nothing is held out."""
+    return {} if holdout is None else {"holdout": holdout}
+
+
+def _versions(**modules: str) -> dict[str, str]:
+    """Return the versions of those modules that are installed, by the name of their package."""
+    found = {}
+    for package, module in modules.items():
+        try:
+            found[package] = str(importlib.import_module(module).__version__)
+        except ImportError:
+            continue
+    return found

@@ -1,4 +1,9 @@
-"""Place a large file and its sidecar: enough room, one writer at a time, renamed when whole."""
+"""Write a .beton so that at no moment a file looks finished that is not.
+
+The order is: ``<name>.partial`` whole and on disk; its checksum; the old sidecar removed; the
+rename; the new sidecar. Whatever stops it in between (ctrl-C, ``kill -9``, a full disk) leaves
+the old pair, or a file without a sidecar, which every reader refuses.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,7 +33,7 @@ from semabench.data.image import Encoded, UnreadableImageError, allow_large_imag
 from semabench.data.progress import byte_bar, item_bar, note
 from semabench.data.sources.types import ImageList
 from semabench.data.workers import Workers
-from semabench.errors import SemabenchError, nearest
+from semabench.errors import SemabenchError
 from semabench.files import PARTIAL_SUFFIX, atomic_path, sha256_file
 
 
@@ -97,32 +102,48 @@ def _sync_directory(directory: Path) -> None:
 
 Encode = Callable[[int, bytes], Encoded]
 
-#: What to do at an unreadable image.
-ON_ERROR = ("stop", "skip")
-
 
 @dataclass(frozen=True)
 class Job:
     """One .beton to be written.
 
     Attributes:
+        kind: ``pack`` or ``render``.
         target: the file.
-        plan: its sidecar, with ``samples``, ``bytes``, ``sha256``, ``counts`` and ``skipped``
-            still empty.
         images: the source.
+        settings: all that decides the content besides the source.
+        versions: {package: version} of what encodes, besides Pillow and NumPy.
         encode: (source index, file content) -> what is stored; called in worker processes.
         chunk: images handed to a worker at a time.
         workers: processes.
-        on_error: ``stop`` or ``skip``.
+        skip: leave out unreadable images instead of stopping at them.
+        overwrite: replace whatever is there.
     """
 
+    kind: str
     target: Path
-    plan: Sidecar
     images: ImageList
+    settings: dict[str, Any]
+    versions: dict[str, str]
     encode: Encode
     chunk: int
     workers: int
-    on_error: str
+    skip: bool
+    overwrite: bool
+
+    def sidecar(self, **written: Any) -> Sidecar:
+        """Return the sidecar: what is known beforehand, and what was ``written``."""
+        versions = {"semabench": __version__, "pillow": PIL.__version__, "numpy": np.__version__}
+        return Sidecar(
+            kind=self.kind,
+            split=self.images.split,
+            fingerprint=self.images.fingerprint,
+            classes=self.images.classes,
+            names=self.images.names,
+            settings=self.settings,
+            versions=versions | self.versions,
+            **written,
+        )
 
 
 @dataclass(frozen=True)
@@ -134,40 +155,14 @@ class Published:
     fresh: bool
 
 
-def check_on_error(on_error: str) -> None:
-    """Raise unless ``on_error`` is one of ``ON_ERROR``."""
-    if on_error not in ON_ERROR:
-        raise SemabenchError(f"unknown on_error '{on_error}'.{nearest(on_error, ON_ERROR)}")
-
-
-def plan(
-    kind: str, images: ImageList, settings: dict[str, Any], packages: dict[str, str]
-) -> Sidecar:
-    """Return the sidecar of a file still to be written; ``packages`` are {name: version}."""
-    versions = {"semabench": __version__, "pillow": PIL.__version__, "numpy": np.__version__}
-    return Sidecar(
-        kind=kind,
-        split=images.split,
-        samples=0,
-        bytes=0,
-        sha256="",
-        fingerprint=images.fingerprint,
-        classes=images.classes,
-        names=images.names,
-        counts=[],
-        settings=settings,
-        skipped=[],
-        versions=versions | packages,
-    )
-
-
-def finished(target: Path, wanted: Sidecar, overwrite: bool) -> Published | None:
+def finished(job: Job) -> Published | None:
     """Return the file if it is already there as wanted, ``None`` if it is to be written.
 
     Raises:
-        SemabenchError: something else is there and ``overwrite`` is false.
+        SemabenchError: something else is there and is not to be overwritten.
     """
-    if overwrite or not target.exists():
+    target = job.target
+    if job.overwrite or not target.exists():
         return None
     if not sidecar_path(target).exists():
         pending = sidecar_path(target).with_name(sidecar_path(target).name + PARTIAL_SUFFIX)
@@ -177,32 +172,31 @@ def finished(target: Path, wanted: Sidecar, overwrite: bool) -> Published | None
             f"{target} exists without a sidecar: move it away, or pass --overwrite to replace it."
         )
     there = read_sidecar(target)
-    if there.fingerprint != wanted.fingerprint or there.split != wanted.split:
+    if (there.fingerprint, there.split) != (job.images.fingerprint, job.images.split):
         raise SemabenchError(
             f"{target} was made from other images: pass --overwrite to replace it."
         )
-    if (there.kind, there.settings) != (wanted.kind, wanted.settings):
-        keys = sorted(there.settings.keys() | wanted.settings.keys())
-        old, new = there.settings, wanted.settings
-        differing = next((key for key in keys if old.get(key) != new.get(key)), "kind")
-        raise SemabenchError(
-            f"{target} was made with {differing} = {old.get(differing, there.kind)}, not "
-            f"{new.get(differing, wanted.kind)}: pass --overwrite, or choose another folder."
-        )
+    old, new = {**there.settings, "kind": there.kind}, {**job.settings, "kind": job.kind}
+    for key in [*sorted((old.keys() | new.keys()) - {"kind"}), "kind"]:
+        if old.get(key) != new.get(key):
+            raise SemabenchError(
+                f"{target} was made with {key} = {old.get(key, there.kind)}, not "
+                f"{new.get(key, job.kind)}: pass --overwrite, or choose another folder."
+            )
     if not is_intact(target, there):
         raise SemabenchError(f"{target} is damaged: pass --overwrite to replace it.")
     note(f"{target} is already there with the same images and settings: nothing to do.")
     return Published(target, there, fresh=False)
 
 
-def publish(job: Job, overwrite: bool) -> Published:
+def publish(job: Job) -> Published:
     """Write ``job.target`` and its sidecar, unless they are already there as wanted.
 
     Raises:
-        SemabenchError: a image is unreadable (``on_error="stop"``), the disk is full, a worker
+        SemabenchError: an image is unreadable (and not to be skipped), the disk is full, a worker
             died, another process is writing the same file, or other content is there.
     """
-    if done := finished(job.target, job.plan, overwrite):
+    if done := finished(job):
         return done
     try:
         job.target.parent.mkdir(parents=True, exist_ok=True)
@@ -211,10 +205,10 @@ def publish(job: Job, overwrite: bool) -> Published:
             Workers(_Chunk(job.images, job.encode), job.workers) as workers,
             exclusive_partial(job.target) as (partial, file),
         ):
-            if done := finished(job.target, job.plan, overwrite):
+            if done := finished(job):
                 return done  # another process was faster
-            sidecar = _write(job, workers, file)
-            sidecar = replace(sidecar, sha256=checksum(partial, "checksum"))
+            written = _write(job, workers, file)
+            sidecar = job.sidecar(**written, sha256=checksum(partial, "checksum"))
             replace_pair(partial, job.target, sidecar)
     except OSError as error:
         free = free_bytes(job.target.parent) / 2**30
@@ -253,56 +247,50 @@ class _Chunk:
     images: ImageList
     encode: Encode
 
-    def __call__(self, indices: range) -> list[Encoded | str]:
+    def __call__(self, indices: range) -> list[Encoded | Exception]:
         allow_large_images()
         return [self._one(index) for index in indices]
 
-    def _one(self, index: int) -> Encoded | str:
+    def _one(self, index: int) -> Encoded | Exception:
         """Return the stored form of one image, or the reason why there is none."""
         try:
             return self.encode(index, self.images.read(index))
         except OSError as error:
-            return error.strerror or str(error)
-        except UnreadableImageError as error:
-            return str(error)
+            return UnreadableImageError(error.strerror or str(error))
+        except (UnreadableImageError, SemabenchError) as error:
+            return error
 
 
-def _write(job: Job, workers: Workers[range, list[Encoded | str]], file: BinaryIO) -> Sidecar:
+def _write(
+    job: Job, workers: Workers[range, list[Encoded | Exception]], file: BinaryIO
+) -> dict[str, Any]:
+    """Write the file; return what its sidecar says of it."""
     images = job.images
     writer = BetonWriter(file, capacity=len(images))
     counts = [0] * len(images.classes)
     skipped: list[list[str]] = []
-    chunks = [
-        range(start, min(start + job.chunk, len(images)))
-        for start in range(0, len(images), job.chunk)
-    ]
+    chunks = images.chunks(job.chunk)
     with item_bar() as bar:
         task = bar.add_task(f"writing {job.target.name}", total=len(images))
         for chunk, results in zip(chunks, workers.map(chunks), strict=True):
             for index, result in zip(chunk, results, strict=True):
                 label = int(images.labels[index])
-                fault = result if isinstance(result, str) else _add(writer, result, label)
-                if fault is None:
+                try:
+                    if isinstance(result, Exception):
+                        raise result
+                    writer.add(result, label)
                     counts[label] += 1
-                elif job.on_error == "skip":
-                    skipped.append([images.paths[index], fault])
-                else:
-                    raise SemabenchError(
-                        f"unreadable image {images.location(index)}: {fault}; repair or "
-                        "remove it, or pass --on-error skip."
-                    )
+                except (UnreadableImageError, ValueError) as fault:
+                    if not job.skip:
+                        raise SemabenchError(
+                            f"unreadable image {images.location(index)}: {fault}; repair or "
+                            "remove it, or pass --on-error skip."
+                        ) from fault
+                    skipped.append([images.paths[index], str(fault)])
             bar.advance(task, len(chunk))
     samples = len(images) - len(skipped)
     if samples == 0:
-        raise SemabenchError(f"none of the {len(images)} images of {job.plan.split} is readable.")
-    size = writer.finish()
-    return replace(job.plan, samples=samples, bytes=size, counts=counts, skipped=skipped)
-
-
-def _add(writer: BetonWriter, image: Encoded, label: int) -> str | None:
-    """Append a sample; return the reason if the format cannot hold it."""
-    try:
-        writer.add(image, label)
-    except ValueError as error:
-        return str(error)
-    return None
+        raise SemabenchError(f"none of the {len(images)} images of {images.split} is readable.")
+    return {
+        "samples": samples, "bytes": writer.finish(), "counts": counts, "skipped": skipped,
+    }  # fmt: skip

@@ -24,17 +24,15 @@ class ProceduralLoader(EpochLoader):
 
     Args:
         task: what to draw.
-        resolution: R of the batches, a multiple of 8 with room for the task.
         train: whether to draw new images in every epoch.
-        options: see ``EpochLoader``.
+        options: see ``EpochLoader``; the resolution is a multiple of 8 with room for the task.
 
     Raises:
         SemabenchError: the resolution does not fit.
     """
 
-    def __init__(self, task: Task, *, resolution: int, train: bool, **options: Any) -> None:
+    def __init__(self, task: Task, *, train: bool, **options: Any) -> None:
         self.task = task
-        self.resolution = resolution
         super().__init__(
             train=train,
             num_samples=TRAIN_SAMPLES if train else TEST_SAMPLES,
@@ -43,7 +41,7 @@ class ProceduralLoader(EpochLoader):
             fingerprint=fingerprint(self.task, train),
             **options,
         )
-        for pixels in [resolution, *(pixels for _, pixels in self.schedule)]:
+        for pixels in [self.resolution, *(pixels for _, pixels in self.schedule)]:
             require_pixels(self.task, pixels)
 
     def _load(self, order: np.ndarray, epoch: int, first: int) -> Generator[Batch, None, None]:

@@ -1,8 +1,8 @@
 """Drawing on the unit square: coordinates, outlines and waves, evaluated at any resolution.
 
-A image is a function of position, x to the right and y downwards, both in 0..1. Rendering it
+An image is a function of position, x to the right and y downwards, both in 0..1. Rendering it
 at resolution R averages it over each of the R×R square pixels, in closed form where there is
-one. So a image rendered at R equals one rendered larger and then reduced by area averaging (up
+one. So an image rendered at R equals one rendered larger and then reduced by area averaging (up
 to the rounding of outlines), and it never aliases below the Nyquist frequency, R/2 cycles.
 """
 
@@ -98,7 +98,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Scene:
-    """A image before it has pixels: a gradient and slow waves, with shapes painted on."""
+    """An image before it has pixels: a gradient and slow waves, with shapes painted on."""
 
     base: Array  # (3,)
     waves: tuple[tuple[Array, float, float, float], ...]  # swing (3,), frequency, angle, phase

@@ -38,7 +38,7 @@ def generate_shapes(
 ) -> Path:
     """Write the dataset below ``out_dir``: ``train/<class>/000000.jpg …`` and ``val/…``.
 
-    A image depends on (seed, split, class, number) only, so any number of workers writes the
+    An image depends on (seed, split, class, number) only, so any number of workers writes the
     same bytes, and a larger dataset begins with the smaller one. The tree is built under a
     temporary name and renamed when whole; a call that finds it there with the same settings does
     nothing.
@@ -108,7 +108,7 @@ class _Draw:
     seed: int
 
     def __call__(self, images: list[_Image]) -> str:
-        """Return an empty string, or why a image could not be written."""
+        """Return an empty string, or why an image could not be written."""
         try:
             for image in images:
                 (self.folder / image.path).write_bytes(self._encode(image))

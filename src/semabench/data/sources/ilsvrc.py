@@ -2,7 +2,7 @@
 
 ``ILSVRC2012_img_train.tar`` holds one uncompressed tar a class, ``ILSVRC2012_img_val.tar`` a flat
 list of images, and the devkit says which class each of these belongs to. None of the image
-archives is compressed, so a image is a slice of the outer file: (offset, size).
+archives is compressed, so an image is a slice of the outer file: (offset, size).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _VAL_NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG", re.IGNORECASE)
 
 
 class _Slice(NamedTuple):
-    """A image inside a tar: its label path, its size in bytes, its offset, its class."""
+    """An image inside a tar: its label path, its size in bytes, its offset, its class."""
 
     path: str
     size: int

@@ -27,7 +27,7 @@ class ImageList:
         classes: class directory names (WordNet ids for ImageNet), sorted as torchvision's
             ImageFolder sorts them; a label is an index into this list.
         names: human-readable class names, in the same order.
-        paths: one ``<class>/…/<file>`` a image, relative to the split.
+        paths: one ``<class>/…/<file>`` an image, relative to the split.
         sizes: int64 (n,), bytes of each image's file.
         labels: int64 (n,).
         offsets: int64 (n,), where each image starts in the tar; ``None`` for a directory.
@@ -64,6 +64,10 @@ class ImageList:
         if len(data) != size:
             raise OSError(f"the tar file ends inside it ({len(data)} of {size} bytes)")
         return data
+
+    def chunks(self, size: int) -> list[range]:
+        """Return the indices in runs of ``size``."""
+        return [range(i, min(i + size, len(self))) for i in range(0, len(self), size)]
 
     @property
     def counts(self) -> list[int]:

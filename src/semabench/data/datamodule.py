@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import lightning as L
 
@@ -94,13 +95,12 @@ class ImageDataModule(L.LightningDataModule):
         """Return this rank's training loader, at the epoch the run has reached."""
         return create_train_loader(
             self.config,
-            batch_size=self.batch_size // self._place()["world_size"],
+            batch_size=self.batch_size // self._world_size,
             seed=self.seed,
-            num_workers=self._workers(),
             repeats=self.repeats,
             augment=self.augment,
             schedule=self.schedule,
-            **self._place(),
+            **self._share(),
         )
 
     def val_dataloader(self) -> EpochLoader:
@@ -108,10 +108,9 @@ class ImageDataModule(L.LightningDataModule):
         loader = create_eval_loader(
             self.config,
             self.val_resolution,
-            batch_size=self.val_batch_size or self.batch_size // self._place()["world_size"],
-            num_workers=self._workers(),
+            batch_size=self.val_batch_size or self.batch_size // self._world_size,
             holdout=self.config.holdout,
-            **self._place(),
+            **self._share(),
         )
         if loader.classes != self.classes:
             raise SemabenchError(
@@ -137,8 +136,10 @@ class ImageDataModule(L.LightningDataModule):
             return max(1, min(worker_count(None), on_node // tasks))
         return None
 
-    def _place(self) -> dict[str, int]:
-        trainer = self.trainer
-        if trainer is None:
-            return {"rank": 0, "world_size": 1}
-        return {"rank": trainer.global_rank, "world_size": trainer.world_size}
+    @property
+    def _world_size(self) -> int:
+        return 1 if self.trainer is None else self.trainer.world_size
+
+    def _share(self) -> dict[str, Any]:
+        rank = 0 if self.trainer is None else self.trainer.global_rank
+        return {"rank": rank, "world_size": self._world_size, "num_workers": self._workers()}

@@ -3,8 +3,14 @@
 The generator is Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3",
 SC'11): a keyed hash of a counter, so that there is no state to carry between samples, workers,
 ranks or runs. It is written with integers masked to 32 bits, so that the very same source runs on
-Python integers (folder loader), on numpy's uint64 arrays (shuffling) and under numba (FFCV
-loader): every loader draws the same crops and flips, bit for bit.
+Python integers (folder loader), on numpy's uint64 arrays (shuffling), on torch's tensors
+(procedural images) and under numba (FFCV loader): every loader draws the same, bit for bit.
+
+A sample is named by its key: its index in the dataset, and with repeated augmentation
+``copy · num_samples`` more, so that each copy has random draws of its own. Orders are keys of shape
+(batches, batch_size): starting in mid-epoch is a slice. Step ``t`` takes the ``t``-th run of
+``batch_size · world_size`` samples of one global order, and rank ``r`` the ``r``-th part of it: for
+the same global batch size the same samples meet in a step, whatever the number of devices.
 """
 
 from __future__ import annotations

@@ -247,6 +247,18 @@ class Dataset(ABC):
     ) -> EpochLoader:
         """Open the validation set, or the part of the training set that is held out."""
 
+    @property
+    def crops(self) -> dict[str, Any]:
+        """What the config says of training crops, as the loaders call it."""
+        config = self.config
+        return {
+            "resolution": config.resolution,
+            "scale": (config.crop_scale[0], config.crop_scale[1]),
+            "ratio": (config.crop_ratio[0], config.crop_ratio[1]),
+            "hflip": config.hflip,
+            "interpolation": config.interpolation,
+        }
+
     def prepare(self, resolutions: list[int]) -> None:  # noqa: B027 - most have nothing to do
         """Do once a machine what else every process would do, with validation at these sizes."""
 

@@ -84,7 +84,7 @@ def augment_image(image: Image.Image, augment: PixelAugment, epoch: int, key: in
 def apply_operation(
     image: Image.Image, name: str, value: float, augment: PixelAugment
 ) -> Image.Image:
-    """Apply timm's operation of this name (see ``policy.OPS``) with its argument ``value``."""
+    """Apply timm's operation of this name (see ``plan.OPS``) with its argument ``value``."""
     operation: Callable[..., Image.Image] = NAME_TO_OP[name]  # type: ignore[assignment]
     if name in ("AutoContrast", "Equalize", "Invert"):
         return operation(image)
@@ -225,17 +225,7 @@ class FolderDataset(Dataset):
 
     def train_loader(self, **options: Any) -> FolderTrainLoader:
         """Open the training images."""
-        config = self.config
-        return FolderTrainLoader(
-            self.source,
-            resolution=config.resolution,
-            scale=(config.crop_scale[0], config.crop_scale[1]),
-            ratio=(config.crop_ratio[0], config.crop_ratio[1]),
-            hflip=config.hflip,
-            interpolation=config.interpolation,
-            holdout=config.holdout,
-            **options,
-        )
+        return FolderTrainLoader(self.source, holdout=self.config.holdout, **self.crops, **options)
 
     def eval_loader(
         self, resolution: int, *, holdout: float | None = None, **options: Any

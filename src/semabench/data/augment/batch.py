@@ -1,4 +1,10 @@
-"""Small arrays to the device in one copy that nobody waits for."""
+"""A recipe's augmentation of whole batches: pixels before normalisation, erasing after it.
+
+Samples with like operations are worked on together, picked by indices that the CPU knows, so that
+nothing waits for the device. Launches cost more than bytes (`benchmarks/augment.py`): the samples
+of a layer are gathered once and put back once, and what the CPU can make, tables, terms, even
+counting numbers, travels in one copy.
+"""
 
 from __future__ import annotations
 

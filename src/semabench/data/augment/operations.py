@@ -1,4 +1,15 @@
-"""Pillow's ImageEnhance: a blend of the image with a degenerate one. Equal to the bit."""
+"""timm's operations on groups of samples: look-up tables, blends and affine resampling.
+
+What maps each channel's values on their own is a table of 256 entries a channel; Pillow's
+ImageEnhance is a blend of the image with a degenerate one. Both equal Pillow's to the bit.
+
+Rotation, shear and translation resample with Pillow's rules. An output pixel is interpolated at the
+point that its centre is mapped to, from the pixels around it, those beyond the border repeated; it
+has the fill colour where that point is outside the image. Bicubic is the cubic convolution with
+a = −1 that Pillow's ``transform`` uses (its ``resize``, and torch's ``grid_sample``, have other
+coefficients). Fractions are cut off. Coordinates are in float64, weights in float32: an image
+equals Pillow's but for one or two values in a thousand that are off by one.
+"""
 
 from __future__ import annotations
 
@@ -67,8 +78,8 @@ def fixed_tables(ops: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Return the tables, uint8 (n, 256), of samples whose operations are all in ``FIXED``.
 
     Args:
-        ops: int64 (n,), places in ``policy.OPS``.
-        values: float64 (n,), see ``policy.arguments``.
+        ops: int64 (n,), places in ``plan.OPS``.
+        values: float64 (n,), see ``plan.arguments``.
     """
     v = np.arange(256)
     value = values[:, None]
@@ -155,7 +166,7 @@ def line_terms(ops: np.ndarray, values: np.ndarray, size: int) -> tuple[np.ndarr
     """Say what shears and translations do to an image of ``size``².
 
     Args:
-        ops: int64 (n,), places in ``policy.OPS``; all in ``ALONG_X`` or ``ALONG_Y``.
+        ops: int64 (n,), places in ``plan.OPS``; all in ``ALONG_X`` or ``ALONG_Y``.
         values: float64 (n,): slope, or share of the side.
 
     Returns:
@@ -191,8 +202,8 @@ def moves(ops: np.ndarray, values: np.ndarray, sizes: Sequence[int], size: int) 
     """Return what ``move`` wants on the device.
 
     Args:
-        ops: int64 (n,), places in ``policy.OPS``: first those along lines, then rotations.
-        values: float64 (n,), see ``policy.arguments``.
+        ops: int64 (n,), places in ``plan.OPS``: first those along lines, then rotations.
+        values: float64 (n,), see ``plan.arguments``.
         sizes: how many are of each.
         size: R of the images.
 

@@ -1,4 +1,9 @@
-"""RandAugment (Cubuk et al., 2020) as timm words it: ``rand-m9-mstd0.5-inc1``."""
+"""What happens to each sample: drawn on the CPU from (seed, epoch, sample), for a whole batch.
+
+A sample is a key of `draws`: its index in the dataset, and which of its copies it is. Nothing else
+goes into a draw, so that a batch of one gives what a batch of a thousand does. RandAugment (Cubuk
+et al., 2020) is worded as timm does: ``rand-m9-mstd0.5-inc1``.
+"""
 
 from __future__ import annotations
 
@@ -125,7 +130,7 @@ class Layer(NamedTuple):
     """One operation a sample."""
 
     ops: np.ndarray  # int64 (B,): place in OPS, or NONE
-    values: np.ndarray  # float64 (B,): its argument, see `policy.arguments`
+    values: np.ndarray  # float64 (B,): its argument, see `arguments`
 
 
 class Boxes(NamedTuple):

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
 from semabench.data.ffcv.format import Beton, Sidecar, read_beton, read_sidecar, write_stamp
-from semabench.data.ffcv.publish import checksum, is_intact
+from semabench.data.ffcv.publish import checksum, in_chunks, is_intact
 from semabench.data.image import JPG, UnreadableImageError, allow_large_images, open_image
 from semabench.data.progress import item_bar, note
 from semabench.data.sources import find_images
 from semabench.data.workers import Workers, worker_count
 from semabench.errors import SemabenchError
-
-T = TypeVar("T")
 
 _CHUNK = 64
 _LISTED = 20
@@ -66,8 +64,7 @@ def require_intact(path: Path) -> Sidecar:
     if not path.is_file():
         raise SemabenchError(f"no file {path}: pack it first.")
     sidecar = read_sidecar(path)
-    if problem := _wrong_size(path, sidecar):
-        raise SemabenchError(problem)
+    _require_size(path, sidecar)
     try:
         intact = is_intact(path, sidecar)
     except OSError as error:
@@ -97,21 +94,27 @@ def check(path: Path, *, source: Path | None = None, workers: int | None = None)
         files = ", ".join(sorted(str(file) for file in path.glob("*.beton")))
         raise SemabenchError(f"no file {path}" + (f": name {files}." if files else "."))
     report = CheckReport(path, bytes=path.stat().st_size)
-    sidecar = _or_problem(report, lambda: read_sidecar(path))
-    names = None if source is None or sidecar is None else _source_paths(source, path, sidecar)
+    sidecar = beton = names = None
+    with _problems_of(report):
+        sidecar = read_sidecar(path)
+    if source is not None and sidecar is not None:
+        names = _source_paths(source, path, sidecar)
     try:
         report.sha256 = checksum(path, "verifying")
     except OSError as error:
         raise SemabenchError(f"cannot read {path}: {error.strerror or error}.") from error
-    if sidecar and (problem := _wrong_size(path, sidecar)):
-        report.problems.append(problem)
-    elif sidecar and report.sha256 != sidecar.sha256:
-        report.problems.append(f"{path} is damaged: its checksum is not its sidecar's.")
-    beton = _or_problem(report, lambda: read_beton(path))
+    if sidecar:
+        with _problems_of(report):
+            _require_size(path, sidecar)
+            if report.sha256 != sidecar.sha256:
+                raise SemabenchError(f"{path} is damaged: its checksum is not its sidecar's.")
+    with _problems_of(report):
+        beton = read_beton(path)
     if beton is not None:
         report.samples = len(beton)
         if sidecar:
-            report.problems += _disagreements(beton, sidecar)
+            with _problems_of(report):
+                _require_agreement(beton, sidecar)
         report.damaged = _decode_all(beton, processes)
         if names is not None and len(names) == len(beton):
             report.damaged = {i: f"{names[i]}: {why}" for i, why in report.damaged.items()}
@@ -146,7 +149,7 @@ class _DecodeChunk:
 
 
 def _decode_all(beton: Beton, workers: int) -> dict[int, str]:
-    chunks = [range(i, min(i + _CHUNK, len(beton))) for i in range(0, len(beton), _CHUNK)]
+    chunks = in_chunks(len(beton), _CHUNK)
     damaged: dict[int, str] = {}
     with Workers(_DecodeChunk(beton), workers) as pool, item_bar() as bar:
         task = bar.add_task(f"decoding {beton.path.name}", total=len(beton))
@@ -156,17 +159,19 @@ def _decode_all(beton: Beton, workers: int) -> dict[int, str]:
     return damaged
 
 
-def _disagreements(beton: Beton, sidecar: Sidecar) -> list[str]:
-    """List in what a readable file differs from its sidecar."""
+def _require_agreement(beton: Beton, sidecar: Sidecar) -> None:
+    """Raise where a readable file differs from its sidecar."""
     if len(beton) != sidecar.samples:
-        return [f"{beton.path} holds {len(beton)} samples, its sidecar says {sidecar.samples}."]
+        raise SemabenchError(
+            f"{beton.path} holds {len(beton)} samples, its sidecar says {sidecar.samples}."
+        )
     classes = len(sidecar.classes)
     outside = (beton.labels < 0) | (beton.labels >= classes)
     if outside.any():
-        return [f"{beton.path}: the label of sample {int(outside.argmax())} names no class."]
+        index = int(outside.argmax())
+        raise SemabenchError(f"{beton.path}: the label of sample {index} names no class.")
     if np.bincount(beton.labels, minlength=classes).tolist() != sidecar.counts:
-        return [f"{beton.path}: samples per class are not as its sidecar says."]
-    return []
+        raise SemabenchError(f"{beton.path}: samples per class are not as its sidecar says.")
 
 
 def _source_paths(source: Path, path: Path, sidecar: Sidecar) -> list[str]:
@@ -178,19 +183,21 @@ def _source_paths(source: Path, path: Path, sidecar: Sidecar) -> list[str]:
     return [name for name in images.paths if name not in skipped]
 
 
-def _or_problem(report: CheckReport, read: Callable[[], T]) -> T | None:
+@contextlib.contextmanager
+def _problems_of(report: CheckReport) -> Iterator[None]:
+    """Note in the report what is wrong, and go on."""
     try:
-        return read()
+        yield
     except SemabenchError as error:
         report.problems.append(str(error))
-        return None
 
 
-def _wrong_size(path: Path, sidecar: Sidecar) -> str | None:
+def _require_size(path: Path, sidecar: Sidecar) -> None:
     size = path.stat().st_size
-    if size == sidecar.bytes:
-        return None
-    return f"{path} is damaged: it has {size:,} bytes, its sidecar says {sidecar.bytes:,}."
+    if size != sidecar.bytes:
+        raise SemabenchError(
+            f"{path} is damaged: it has {size:,} bytes, its sidecar says {sidecar.bytes:,}."
+        )
 
 
 def _raise_if_damaged(report: CheckReport) -> None:

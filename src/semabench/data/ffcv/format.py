@@ -1,10 +1,12 @@
-"""FFCV's file format, version 2, for (image, label) samples: constants, a writer, a reader.
+"""FFCV's file format, version 2, for (image, label) samples, and what stands beside a file.
 
     header | field descriptors | metadata, one row a sample | images | allocation table
 
 An image never crosses a multiple of the page size, since FFCV reads whole pages into its process
 cache. The layout is written down here as NumPy types so that packing does not need FFCV, whose
 own writer waits for ever when a worker dies and lays every run out differently.
+
+A sidecar vouches for a .beton; a stamp remembers that its checksum was verified.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, get_origin, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,25 +119,16 @@ class BetonWriter:
 
 @dataclass(frozen=True, eq=False)
 class Beton:
-    """The structure of a file, validated: every array has one row a sample, in sample order.
-
-    Attributes:
-        path: the file.
-        page_size: bytes of a page.
-        modes: uint8 (n,), ``images.JPG`` or ``RAW``.
-        widths, heights: uint16 (n,), pixels.
-        labels: int64 (n,).
-        offsets, sizes: int64 (n,), where in the file each image's data lie, in bytes.
-    """
+    """The structure of a file, validated: every array has one row a sample, in sample order."""
 
     path: Path
-    page_size: int
-    modes: NDArray[np.uint8]
-    widths: NDArray[np.uint16]
+    page_size: int  # bytes
+    modes: NDArray[np.uint8]  # (n,), JPG or RAW
+    widths: NDArray[np.uint16]  # (n,), pixels
     heights: NDArray[np.uint16]
-    labels: NDArray[np.int64]
-    offsets: NDArray[np.int64]
-    sizes: NDArray[np.int64]
+    labels: NDArray[np.int64]  # (n,)
+    offsets: NDArray[np.int64]  # (n,), where each image's data lie in the file
+    sizes: NDArray[np.int64]  # (n,), bytes of the data
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -179,7 +172,23 @@ def read_beton(path: Path) -> Beton:
             table = _rows(file, ALLOCATION, samples, path, "allocation table")
     except OSError as error:
         raise SemabenchError(f"cannot read {path}: {error.strerror or error}.") from error
-    beton = _beton(path, int(header["page_size"]), metadata, table)
+    # FFCV's own writer leaves the table in the order in which its workers finished.
+    table = table[np.argsort(table["sample_id"], kind="stable")]
+    if not np.array_equal(table["sample_id"], np.arange(samples)):
+        raise SemabenchError(f"{path}: its allocation table does not list every sample once.")
+    image = metadata["f0"]
+    if not np.array_equal(table["ptr"], image["data_ptr"]):
+        raise SemabenchError(f"{path}: its metadata and its allocation table disagree.")
+    beton = Beton(
+        path=path,
+        page_size=int(header["page_size"]),
+        modes=image["mode"],
+        widths=image["width"],
+        heights=image["height"],
+        labels=metadata["f1"],
+        offsets=table["ptr"].astype(np.int64),
+        sizes=table["size"].astype(np.int64),
+    )
     _validate(beton, data_start, table_start)
     return beton
 
@@ -198,26 +207,6 @@ def _rows(file: BinaryIO, dtype: np.dtype, count: int, path: Path, what: str) ->
     if len(data) != count * dtype.itemsize:
         raise SemabenchError(f"{path} ends inside its {what}: it is truncated.")
     return np.frombuffer(data, dtype=dtype)
-
-
-def _beton(path: Path, page: int, metadata: NDArray[np.void], table: NDArray[np.void]) -> Beton:
-    # FFCV's own writer leaves the table in the order in which its workers finished.
-    table = table[np.argsort(table["sample_id"], kind="stable")]
-    if not np.array_equal(table["sample_id"], np.arange(len(table))):
-        raise SemabenchError(f"{path}: its allocation table does not list every sample once.")
-    image = metadata["f0"]
-    if not np.array_equal(table["ptr"], image["data_ptr"]):
-        raise SemabenchError(f"{path}: its metadata and its allocation table disagree.")
-    return Beton(
-        path=path,
-        page_size=page,
-        modes=image["mode"],
-        widths=image["width"],
-        heights=image["height"],
-        labels=metadata["f1"],
-        offsets=table["ptr"].astype(np.int64),
-        sizes=table["size"].astype(np.int64),
-    )
 
 
 def _validate(beton: Beton, data_start: int, data_end: int) -> None:
@@ -248,35 +237,20 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Sidecar:
-    """The description of one .beton, stored as ``<file>.json``.
+    """The description of one .beton, stored as ``<file>.json``."""
 
-    Attributes:
-        kind: ``pack`` (images of their own sizes) or ``render`` (one size, ready to evaluate).
-        split: the split's name.
-        samples: samples in the file.
-        bytes: size of the file.
-        sha256: checksum of the file, hex.
-        fingerprint: identity of the source, see ``ImageList.fingerprint``.
-        classes: directory names or WordNet ids; a label is an index into this list.
-        names: human-readable class names.
-        counts: samples of each class in the file.
-        settings: all that decides the file's content besides the source.
-        skipped: [path, reason] of each image left out because it could not be read.
-        versions: the libraries that wrote it.
-    """
-
-    kind: str
+    kind: str  # pack: images of their own sizes; render: one size, ready to evaluate
     split: str
     samples: int
-    bytes: int
-    sha256: str
-    fingerprint: str
-    classes: list[str]
-    names: list[str]
-    counts: list[int]
-    settings: dict[str, Any]
-    skipped: list[list[str]]
-    versions: dict[str, str]
+    bytes: int  # of the file
+    sha256: str  # of the file, hex
+    fingerprint: str  # identity of the source, see `ImageList`
+    classes: list[str]  # directory names or WordNet ids; a label is an index into this list
+    names: list[str]  # human-readable ones
+    counts: list[int]  # samples of each class
+    settings: dict[str, Any]  # all that decides the content besides the source
+    skipped: list[list[str]]  # [path, reason] of each image that could not be read
+    versions: dict[str, str]  # of the libraries that wrote it
 
     def to_json(self) -> str:
         """Return the text of the sidecar file."""
@@ -308,11 +282,7 @@ def read_sidecar(beton: Path) -> Sidecar:
         raise SemabenchError(f"cannot read {path}: {error}; pack again.") from error
     if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
         raise SemabenchError(f"{path} is no sidecar of format {FORMAT}; pack again.")
-    types = {
-        "kind": str, "split": str, "samples": int, "bytes": int, "sha256": str,
-        "fingerprint": str, "classes": list, "names": list, "counts": list,
-        "settings": dict, "skipped": list, "versions": dict,
-    }  # fmt: skip
+    types = {key: get_origin(hint) or hint for key, hint in get_type_hints(Sidecar).items()}
     for key, kind in types.items():
         if not isinstance(content.get(key), kind):
             raise SemabenchError(f"{path} lacks a valid '{key}': it is damaged; pack again.")
@@ -352,13 +322,7 @@ def _stamp(beton: Path, sha256: str) -> dict[str, int | str]:
 
 
 def require_holdout(path: Path, settings: dict[str, Any], wanted: float | None) -> None:
-    """Raise unless a packed file holds the part of the images that the config asks for.
-
-    Args:
-        path: the file.
-        settings: of its sidecar.
-        wanted: ``data.holdout``.
-    """
+    """Raise unless a packed file holds the part of the images that ``data.holdout`` asks for."""
     if (found := settings.get("holdout")) != wanted:
         raise SemabenchError(
             f"{path} was made with holdout {found or 'none'}, but data.holdout is "

@@ -1,9 +1,16 @@
-"""Compiled kernels kept on disk: compiling the FFCV loader's takes seconds at each process's start.
+"""From stored samples to a batch of pixels: the compiled half of the FFCV loader.
 
-numba's own cache, in ``__pycache__`` beside the source or in the user's cache directory, does not
-see that a file has changed which a kernel calls functions of, may take one kernel's code for
-another's, and raises where a cache cannot be read or written. A cache is never a reason not to
-train.
+FFCV's native library decodes JPEG (libjpeg-turbo); numba runs one thread a core over a batch.
+This module needs ffcv, and is imported only where it is used.
+
+ffcv's own pipeline is not used, for four reasons. Its decoders draw crops from numba's per-thread
+generators, which makes batches depend on the number of workers; they drop the decoder's return
+code, which turns a damaged image into wrong pixels; they resize with INTER_AREA only; and they
+stage ``batch × (batches_ahead + 2)`` images of the largest size, pinned, where one a thread does.
+
+Compiling takes seconds, so compiled kernels are kept on disk. numba's own cache does not see that a
+file has changed which a kernel calls functions of, may take one kernel's code for another's, and
+raises where a cache cannot be read or written; a cache is never a reason not to train.
 """
 
 from __future__ import annotations
@@ -22,19 +29,13 @@ from typing import Any
 
 import numba
 from llvmlite.binding import add_symbol
-from numba import (
-    config,
-    get_thread_id,
-    njit,
-    prange,
-    set_num_threads,
-    types,
-)
+from numba import config, get_thread_id, njit, prange, set_num_threads, types
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 from semabench.data import draws
 from semabench.data.ffcv import resample
 from semabench.data.ffcv.resample import resize
+from semabench.data.image import JPG
 from semabench.data.workers import worker_count
 
 
@@ -109,7 +110,6 @@ kernel_lock = threading.Lock()
 
 MAX_THREADS: int = config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
 
-JPG = 0  # in the file's `mode` column; 1 is raw
 AREA = 0  # the filter code of libffcv's INTER_AREA; others are `resample.SUPPORT`
 
 #: Status of a sample while its batch is being made.
@@ -129,9 +129,8 @@ def thread_count(num_workers: int | None) -> int:
     return min(wanted, cores)
 
 
-def use_threads(count: int) -> None:
-    """Let kernels that the calling thread starts run on ``count`` ≤ ``MAX_THREADS`` threads."""
-    set_num_threads(count)
+#: Let kernels that the calling thread starts run on so many threads, at most ``MAX_THREADS``.
+use_threads = set_num_threads
 
 
 def _native_library() -> ctypes.CDLL:
@@ -206,7 +205,7 @@ def decode_crops(  # type: ignore[no-untyped-def]
     """Decode, crop, resize and flip the samples of one batch, as drawn for this epoch.
 
     Args:
-        keys: int64 (B,), samples, see `sampling`; none is padding.
+        keys: int64 (B,), samples, see `draws`; none is padding.
         seed, epoch: of the draws.
         file: descriptor of the .beton.
         offsets, sizes, modes, heights, widths: one entry a sample of the file, int64.

@@ -251,18 +251,9 @@ class PackedDataset(Dataset):
 
     def train_loader(self, **options: Any) -> FFCVTrainLoader:
         """Open ``train.beton``."""
-        config = self.config
         self._require_train_file()
-        loader = FFCVTrainLoader(
-            self.train_file,
-            resolution=config.resolution,
-            scale=(config.crop_scale[0], config.crop_scale[1]),
-            ratio=(config.crop_ratio[0], config.crop_ratio[1]),
-            hflip=config.hflip,
-            interpolation=config.interpolation,
-            **options,
-        )
-        require_holdout(self.train_file, loader.settings, config.holdout)
+        loader = FFCVTrainLoader(self.train_file, **self.crops, **options)
+        require_holdout(self.train_file, loader.settings, self.config.holdout)
         return loader
 
     def eval_loader(

@@ -221,6 +221,11 @@ def publish(job: Job) -> Published:
     return Published(job.target, sidecar, fresh=True)
 
 
+def in_chunks(count: int, size: int) -> list[range]:
+    """Return 0 … count - 1 in runs of ``size``."""
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]
+
+
 def is_intact(path: Path, sidecar: Sidecar) -> bool:
     """Say whether a file has its sidecar's size and checksum; the latter is read only once."""
     if path.stat().st_size != sidecar.bytes:
@@ -269,7 +274,7 @@ def _write(
     writer = BetonWriter(file, capacity=len(images))
     counts = [0] * len(images.classes)
     skipped: list[list[str]] = []
-    chunks = images.chunks(job.chunk)
+    chunks = in_chunks(len(images), job.chunk)
     with item_bar() as bar:
         task = bar.add_task(f"writing {job.target.name}", total=len(images))
         for chunk, results in zip(chunks, workers.map(chunks), strict=True):

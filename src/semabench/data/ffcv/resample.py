@@ -1,7 +1,12 @@
-"""A weighted sum of neighbouring pixels, its three channels at once: for kernels of numba.
+"""Pillow's resampling, to the bit, as a numba kernel: what torchvision's and timm's training sees.
+
+libffcv offers OpenCV's INTER_AREA alone, which repeats pixels where it enlarges, as most random
+crops do at high resolution. Here is the two-pass convolution of Pillow's ``Image.resize`` for 8-bit
+images: a triangle or cubic filter, stretched by the scale where it shrinks (anti-aliasing),
+coefficients in fixed point with 22 fractional bits, and rounding to 8 bits after each pass.
 
 The compiler does not find by itself that a pixel's channels lie side by side: it loads, multiplies
-and adds byte by byte. So the sum is written as LLVM's vectors; docs/h100.md has what that gains.
+and adds byte by byte. So the weighted sum is written as LLVM's vectors; docs/h100.md has the gain.
 """
 
 from __future__ import annotations

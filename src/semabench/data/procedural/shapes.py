@@ -1,9 +1,20 @@
-"""Drawing on the unit square: coordinates, outlines and waves, evaluated at any resolution.
+"""The embedded dataset: scenes whose class needs fine texture *and* global layout.
 
-An image is a function of position, x to the right and y downwards, both in 0..1. Rendering it
-at resolution R averages it over each of the R×R square pixels, in closed form where there is
-one. So an image rendered at R equals one rendered larger and then reduced by area averaging (up
-to the rounding of outlines), and it never aliases below the Nyquist frequency, R/2 cycles.
+Each scene holds three large shapes filled with one fine plane wave. Its class is a pair:
+
+- texture: the wave's stripes run horizontally, vertically, or diagonally (either way);
+- layout: the three shapes stand in a row, in a column, or in a triangle.
+
+Both are drawn independently and uniformly, so an observer of one cue alone is right in at most
+one third of all cases, and pixel values alone, with their distribution the same for all classes,
+say nothing. The waves' frequencies are spread from coarse to fine: at low resolution most are
+flattened to grey, and the more pixels, the more of the textures can be told apart. All cues are
+unchanged by a horizontal flip.
+
+An image is a function of position on the unit square, x to the right and y downwards. Rendering it
+at resolution R averages it over each of the R×R square pixels, in closed form where there is one.
+So an image rendered at R equals one rendered larger and then reduced by area averaging (up to the
+rounding of outlines), and it never aliases below the Nyquist frequency, R/2 cycles.
 """
 
 from __future__ import annotations

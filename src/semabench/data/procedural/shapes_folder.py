@@ -86,17 +86,7 @@ def generate_shapes(
     return out_dir
 
 
-@dataclass(frozen=True)
-class _Image:
-    """Which image of which split; with the seed this decides every pixel."""
-
-    split: str
-    label: int
-    number: int
-
-    @property
-    def path(self) -> Path:
-        return Path(self.split, CLASSES[self.label], f"{self.number:06d}.jpg")
+_Place = tuple[str, int, int]  # split, label, number: with the seed they decide every pixel
 
 
 @dataclass(frozen=True)
@@ -107,37 +97,34 @@ class _Draw:
     size: int
     seed: int
 
-    def __call__(self, images: list[_Image]) -> str:
+    def __call__(self, places: list[_Place]) -> str:
         """Return an empty string, or why an image could not be written."""
         try:
-            for image in images:
-                (self.folder / image.path).write_bytes(self._encode(image))
+            for split, label, number in places:
+                key = [self.seed, ("train", "val").index(split), label, number]
+                scene = draw_scene(label, np.random.default_rng(key))
+                buffer = io.BytesIO()
+                Image.fromarray(render_scene(scene, self.size)).save(buffer, **_JPEG)
+                path = self.folder / split / CLASSES[label] / f"{number:06d}.jpg"
+                path.write_bytes(buffer.getvalue())
         except OSError as error:
             return error.strerror or str(error)
         return ""
 
-    def _encode(self, image: _Image) -> bytes:
-        stream = ["train", "val"].index(image.split)
-        generator = np.random.default_rng([self.seed, stream, image.label, image.number])
-        pixels = render_scene(draw_scene(image.label, generator), self.size)
-        buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, **_JPEG)
-        return buffer.getvalue()
-
 
 def _write_tree(folder: Path, settings: dict[str, int], workers: int) -> None:
-    images = [
-        _Image(split, index % len(CLASSES), index // len(CLASSES))
+    places = [
+        (split, *divmod(index, len(CLASSES))[::-1])
         for split in ("train", "val")
         for index in range(settings[split])
     ]
     for split in ("train", "val"):
         for name in CLASSES:
             (folder / split / name).mkdir(parents=True)
-    chunks = [images[i : i + _CHUNK] for i in range(0, len(images), _CHUNK)]
+    chunks = [places[i : i + _CHUNK] for i in range(0, len(places), _CHUNK)]
     draw = _Draw(folder, settings["size"], settings["seed"])
     with Workers(draw, min(workers, len(chunks))) as pool, item_bar() as bar:
-        task = bar.add_task("drawing shapes", total=len(images))
+        task = bar.add_task("drawing shapes", total=len(places))
         for chunk, failure in zip(chunks, pool.map(chunks), strict=True):
             if failure:
                 raise OSError(failure)

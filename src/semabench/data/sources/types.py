@@ -65,10 +65,6 @@ class ImageList:
             raise OSError(f"the tar file ends inside it ({len(data)} of {size} bytes)")
         return data
 
-    def chunks(self, size: int) -> list[range]:
-        """Return the indices in runs of ``size``."""
-        return [range(i, min(i + size, len(self))) for i in range(0, len(self), size)]
-
     @property
     def counts(self) -> list[int]:
         """Images of each class."""

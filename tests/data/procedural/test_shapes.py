@@ -179,14 +179,14 @@ def test_other_settings_or_other_content_are_not_overwritten(dataset, tmp_path):
         generate_shapes(tmp_path, **SMALL)
 
 
-def _full_disk(*_):
-    if image.number == 1:
+def _full_disk(path, data):
+    if path.name == "000001.jpg":
         raise OSError(28, os.strerror(28))
-    return b"image"
+    path.touch()
 
 
 def test_full_disk_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(shapes_folder, "render_scene", _full_disk)
+    monkeypatch.setattr(shapes_folder.Path, "write_bytes", _full_disk)
     with pytest.raises(SemabenchError, match="No space left"):
         generate_shapes(tmp_path / "data", **SMALL, workers=2)
     assert not list(tmp_path.iterdir())

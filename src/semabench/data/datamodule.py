@@ -23,14 +23,12 @@ class ImageDataModule(L.LightningDataModule):
         batch_size: of training, over all ranks.
         seed: of the order and the crops.
         val_batch_size: of validation, per rank; None: as in training.
-        repeats: of repeated augmentation; 1: none.
-        schedule: of progressive resizing; None: all at the config's resolution.
+        repeats, schedule: of training, see ``EpochLoader``.
 
     Attributes:
         augment: what the loader's own workers shall do to pixels, if anything; it depends on the
             model, and is set before training.
-        classes: directory names or WordNet ids; a label is an index into it.
-        fingerprint: of the training images.
+        classes, fingerprint: see ``TrainingSet``.
         steps_per_epoch: training batches, the same on every rank.
 
     Raises:

@@ -33,10 +33,7 @@ from semabench.data.workers import worker_count
 from semabench.errors import SemabenchError, nearest
 from semabench.signals import STOP, postponed
 
-INTERPOLATIONS = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-}
+INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 Step = tuple[int, int, np.ndarray]  # epoch, resolution, keys of a batch's samples
 

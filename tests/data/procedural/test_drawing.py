@@ -17,11 +17,7 @@ def _reduce(image, factor):
 
 
 @settings(deadline=None)
-@given(
-    frequency=st.floats(0, 15),
-    angle=st.floats(-np.pi, np.pi),
-    phase=st.floats(0, 2 * np.pi),
-)
+@given(frequency=st.floats(0, 15), angle=st.floats(-np.pi, np.pi), phase=st.floats(0, 2 * np.pi))
 def test_a_wave_is_averaged_over_its_pixels(frequency, angle, phase):
     wave = {"frequency": frequency, "angle": angle, "phase": phase}
     coarse = plane_wave(*_axes(32), **wave, resolution=32)

@@ -23,23 +23,14 @@ _LISTED = 20
 
 @dataclass
 class CheckReport:
-    """What :func:`check` found.
-
-    Attributes:
-        path: the file.
-        samples: samples in the file.
-        bytes: its size.
-        sha256: its checksum as computed now, hex.
-        problems: what is wrong with the file as a whole, one line each.
-        damaged: {sample index: what is wrong with it, with its source path where known}.
-    """
+    """What ``check`` found."""
 
     path: Path
     samples: int = 0
     bytes: int = 0
-    sha256: str = ""
-    problems: list[str] = field(default_factory=list)
-    damaged: dict[int, str] = field(default_factory=dict)
+    sha256: str = ""  # as computed now, hex
+    problems: list[str] = field(default_factory=list)  # of the file as a whole, one line each
+    damaged: dict[int, str] = field(default_factory=dict)  # sample: why, with its source path
 
 
 class DamagedFileError(SemabenchError):
@@ -55,7 +46,7 @@ def require_intact(path: Path) -> Sidecar:
 
     The checksum is read once and remembered in ``.<name>.verified`` beside the file, for this
     size, modification time and inode; later calls take no time. (Bits that rot without the
-    modification time changing are for :func:`check` to find, which always reads everything.)
+    modification time changing are for ``check`` to find, which always reads everything.)
 
     Raises:
         SemabenchError: no file, no sidecar, or size or checksum differ.

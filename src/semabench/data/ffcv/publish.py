@@ -100,36 +100,23 @@ def _sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-Encode = Callable[[int, bytes], Encoded]
+Encode = Callable[[int, bytes], Encoded]  # (source index, file content) -> what is stored
 
 
 @dataclass(frozen=True)
 class Job:
-    """One .beton to be written.
+    """One .beton to be written."""
 
-    Attributes:
-        kind: ``pack`` or ``render``.
-        target: the file.
-        images: the source.
-        settings: all that decides the content besides the source.
-        versions: {package: version} of what encodes, besides Pillow and NumPy.
-        encode: (source index, file content) -> what is stored; called in worker processes.
-        chunk: images handed to a worker at a time.
-        workers: processes.
-        skip: leave out unreadable images instead of stopping at them.
-        overwrite: replace whatever is there.
-    """
-
-    kind: str
+    kind: str  # pack, render
     target: Path
     images: ImageList
-    settings: dict[str, Any]
-    versions: dict[str, str]
-    encode: Encode
-    chunk: int
-    workers: int
-    skip: bool
-    overwrite: bool
+    settings: dict[str, Any]  # all that decides the content besides the source
+    versions: dict[str, str]  # of the packages that encode, besides Pillow and NumPy
+    encode: Encode  # called in worker processes
+    chunk: int  # images handed to a worker at a time
+    workers: int  # processes
+    skip: bool  # leave out unreadable images instead of stopping at them
+    overwrite: bool  # replace whatever is there
 
     def sidecar(self, **written: Any) -> Sidecar:
         """Return the sidecar: what is known beforehand, and what was ``written``."""
@@ -148,11 +135,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Published:
-    """A finished file: where, its sidecar, and whether this call wrote it."""
+    """A finished file."""
 
     path: Path
     sidecar: Sidecar
-    fresh: bool
+    fresh: bool  # written by this call
 
 
 def finished(job: Job) -> Published | None:

@@ -37,7 +37,6 @@ def prefetch(
 
     Args:
         produce: makes one item; called in the thread.
-        steps: its arguments.
         what: says in words what item number ``i`` is, for messages.
         ahead: how many finished items may wait.
         timeout: seconds of waiting without an item and without progress after which to give up.
@@ -88,11 +87,7 @@ class _Producer(threading.Thread, Generic[Step, Item]):
         return not self.stopping.is_set()
 
     def wait(
-        self,
-        what: Callable[[int], str],
-        number: int,
-        timeout: float,
-        progress: Callable[[], int],
+        self, what: Callable[[int], str], number: int, timeout: float, progress: Callable[[], int]
     ) -> Item:
         """Return the next item, or raise what ``prefetch`` promises."""
         waited, seen = 0.0, progress()

@@ -49,13 +49,7 @@ class ProceduralLoader(EpochLoader):
         seed, epoch = (self.seed, epoch) if self.train else (TEST_SEED, TEST_EPOCH)
         for row in order:
             keys = torch.from_numpy(row)
-            images, labels = draw(
-                self.task,
-                cells,
-                seed=seed,
-                epoch=epoch,
-                index=keys.clamp(min=0),
-            )
+            images, labels = draw(self.task, cells, seed=seed, epoch=epoch, index=keys.clamp(min=0))
             yield images, torch.where(keys < 0, -1, labels)
 
 

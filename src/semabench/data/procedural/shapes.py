@@ -231,12 +231,7 @@ def _paint(canvas: Array, shape: Shape, resolution: int) -> None:
         resolution=resolution,
     )
     wave = plane_wave(
-        x,
-        y,
-        frequency=shape.frequency,
-        angle=shape.angle,
-        phase=shape.phase,
-        resolution=resolution,
+        x, y, frequency=shape.frequency, angle=shape.angle, phase=shape.phase, resolution=resolution
     )
     colour = shape.colour + wave[..., None] * shape.swing
     patch = canvas[top:bottom, left:right]

@@ -19,28 +19,16 @@ _WNID = re.compile(r"n\d{8}")
 
 @dataclass(frozen=True, eq=False)
 class ImageList:
-    """The images of one split, ordered by class and then by path.
-
-    Attributes:
-        split: the split's name, e.g. ``train``.
-        container: the split's directory, or the tar file that holds its images.
-        classes: class directory names (WordNet ids for ImageNet), sorted as torchvision's
-            ImageFolder sorts them; a label is an index into this list.
-        names: human-readable class names, in the same order.
-        paths: one ``<class>/…/<file>`` an image, relative to the split.
-        sizes: int64 (n,), bytes of each image's file.
-        labels: int64 (n,).
-        offsets: int64 (n,), where each image starts in the tar; ``None`` for a directory.
-    """
+    """The images of one split, ordered by class and then by path."""
 
     split: str
-    container: Path
-    classes: list[str]
-    names: list[str]
-    paths: list[str]
-    sizes: NDArray[np.int64]
-    labels: NDArray[np.int64]
-    offsets: NDArray[np.int64] | None = None
+    container: Path  # the split's directory, or the tar file that holds its images
+    classes: list[str]  # directory names, sorted as torchvision's ImageFolder sorts them
+    names: list[str]  # human-readable ones, in the same order
+    paths: list[str]  # (n,), <class>/…/<file> relative to the split
+    sizes: NDArray[np.int64]  # (n,), bytes
+    labels: NDArray[np.int64]  # (n,), indices into classes
+    offsets: NDArray[np.int64] | None = None  # (n,), where images start in the tar
 
     def __len__(self) -> int:
         return len(self.paths)

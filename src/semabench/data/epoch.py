@@ -46,7 +46,6 @@ class EpochLoader(ABC):
         classes: directory names or WordNet ids; a label is an index into it.
         names: human-readable class names, in the same order.
         fingerprint: identity of the source images.
-        sampler: the loader itself, where Lightning looks for ``set_epoch``.
     """
 
     def __init__(
@@ -100,7 +99,7 @@ class EpochLoader(ABC):
 
     @property
     def sampler(self) -> EpochLoader:
-        """Where Lightning looks for ``set_epoch``."""
+        """The loader itself: Lightning looks here for ``set_epoch``."""
         return self
 
     @property
@@ -193,10 +192,7 @@ Schedule = Sequence[Sequence[int]]
 def resolution_at(epoch: int, resolution: int, schedule: Schedule) -> int:
     """Return the resolution of an epoch: a function of it alone, wherever a run was resumed.
 
-    Args:
-        epoch: counted from 0.
-        resolution: where the schedule says nothing.
-        schedule: in the order of epochs; may be empty.
+    ``resolution`` holds where the schedule, in the order of epochs, says nothing.
     """
     for start, pixels in schedule:
         if epoch >= start:

@@ -46,9 +46,8 @@ def allow_large_images() -> None:
 def decode(data: bytes) -> Image.Image:
     """Decode a whole image to RGB, exactly as torchvision's ``pil_loader``.
 
-    That is ``Image.open(…).convert("RGB")``: grey is repeated, CMYK converted, alpha and palette
-    flattened, and the EXIF orientation is *not* applied, as it is not in timm's and torchvision's
-    published numbers.
+    Grey is repeated, CMYK converted, alpha and palette flattened, and the EXIF orientation is *not*
+    applied, as it is not in timm's and torchvision's published numbers.
 
     Raises:
         UnreadableImageError: no image, a damaged or truncated one, or over ``MAX_PIXELS``.
@@ -125,11 +124,7 @@ class EvalTransform:
         )
 
     def __call__(self, data: bytes, *draws: int) -> NDArray[np.uint8]:
-        """Return the pixels (R, R, 3) of the image with these bytes.
-
-        Args:
-            data: the encoded image.
-            draws: what a training transform depends on, without effect here.
+        """Return the pixels (R, R, 3) of an encoded image; ``draws`` have no effect in evaluation.
 
         Raises:
             UnreadableImageError: it cannot be decoded whole, or is so long and thin that

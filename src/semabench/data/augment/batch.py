@@ -87,13 +87,9 @@ _GROUP_OF = _groups()
 
 
 def apply_layer(pixels: Tensor, layer: Layer, fill: Tensor, interpolation: str) -> None:
-    """Change uint8 pixels (B, R, R, 3) in place.
+    """Change uint8 pixels (B, R, R, 3), contiguous, in place by a layer of B samples.
 
-    Args:
-        pixels: contiguous.
-        layer: of B samples.
-        fill: uint8 (3,), where rotation, shear and translation uncover nothing.
-        interpolation: of those: bicubic or bilinear.
+    ``fill``, uint8 (3,), and ``interpolation`` are those of rotation, shear and translation.
     """
     groups = _GROUP_OF[layer.ops]
     sizes = np.bincount(groups, minlength=len(_GROUPS) + 1)[:-1].tolist()
@@ -149,11 +145,7 @@ def erase(images: Tensor, boxes: Boxes) -> Tensor:
     """Fill the rectangles with standard normal noise, in place, and return the images.
 
     Noise is a function of a rectangle's seed and the place in it, on any device. Only erased
-    pixels are touched: their number is known on the CPU.
-
-    Args:
-        images: float (B, 3, R, R), normalised.
-        boxes: see ``plan.Boxes``.
+    pixels of the float (B, 3, R, R) are touched: their number is known on the CPU.
     """
     areas = boxes.heights * boxes.widths
     total = int(areas.sum())
@@ -233,11 +225,6 @@ def pixel_augment(
 class BatchAugment(nn.Module):
     """Augments whole batches on their device; nothing waits for it, and nothing is random beyond
     (seed, epoch, sample).
-
-    Args:
-        pixels: what to do before normalisation; an empty one does nothing.
-        random_erase: probability that a sample gets a rectangle of noise.
-        seed: of the run.
 
     Cost (``benchmarks/augment.py``): reading and writing every changed sample once a layer, for
     the copy and ``rand-m9-mstd0.5-inc1``'s two layers, is 4 times the batch's uint8 size: 154 MB,

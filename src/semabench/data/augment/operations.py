@@ -58,12 +58,9 @@ def smooth(pixels: Tensor) -> Tensor:
 
 
 def enhance(pixels: Tensor, factors: Tensor, saturations: int) -> Tensor:
-    """Change saturation (Color) of the first samples and Sharpness of the others.
+    """Change saturation (Color) of the first ``saturations`` samples and Sharpness of the others.
 
-    Args:
-        pixels: uint8 (n, H, W, 3).
-        factors: float32 (n,).
-        saturations: how many samples are the first.
+    ``pixels`` are uint8 (n, H, W, 3), ``factors`` float32 (n,).
     """
     bland = gray(pixels[:saturations])[..., None].expand(-1, -1, -1, 3)
     degenerate = torch.cat([bland, smooth(pixels[saturations:])])
@@ -75,12 +72,7 @@ FIXED = ("Invert", "Posterize", "Solarize", "SolarizeAdd", "Brightness")
 
 
 def fixed_tables(ops: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return the tables, uint8 (n, 256), of samples whose operations are all in ``FIXED``.
-
-    Args:
-        ops: int64 (n,), places in ``plan.OPS``.
-        values: float64 (n,), see ``plan.arguments``.
-    """
+    """Return the tables, uint8 (n, 256), of ``ops``, all in ``FIXED``, at ``values``: both (n,)."""
     v = np.arange(256)
     value = values[:, None]
     whole = value.astype(np.int64)
@@ -115,9 +107,7 @@ def autocontrast_tables(pixels: Tensor) -> Tensor:
 def equalize_tables(pixels: Tensor, starts: Tensor) -> Tensor:
     """Flatten each channel's histogram: uint8 (n, H, W, 3) to tables, uint8 (n, 3, 256).
 
-    Args:
-        pixels: of the samples.
-        starts: int32 (3 n,): where each channel's table begins, 0, 256, 512, …
+    ``starts``, int32 (3 n,), is where each channel's table begins: 0, 256, 512, …
     """
     n, device = len(pixels), pixels.device
     places = starts.long().view(n, 1, 1, 3) + pixels
@@ -143,13 +133,7 @@ def contrast_tables(pixels: Tensor, factors: Tensor) -> Tensor:
 
 
 def look_up(pixels: Tensor, tables: Tensor, starts: Tensor) -> Tensor:
-    """Map uint8 (n, H, W, 3) through its tables, uint8 (n, 3, 256).
-
-    Args:
-        pixels: of the samples.
-        tables: of each of their channels.
-        starts: int32 (3 n,): where each channel's table begins, 0, 256, 512, …
-    """
+    """Map uint8 (n, H, W, 3) through its tables, uint8 (n, 3, 256), which begin at ``starts``."""
     places = starts.view(len(pixels), 1, 1, 3) + pixels
     return tables.reshape(-1).index_select(0, places.view(-1)).view(pixels.shape)
 
@@ -186,9 +170,7 @@ def line_terms(ops: np.ndarray, values: np.ndarray, size: int) -> tuple[np.ndarr
 def rotation_terms(degrees: np.ndarray, size: int) -> np.ndarray:
     """Return what maps an output to an input coordinate: float64 (n, 2, 3), of x and of y.
 
-    Args:
-        degrees: float64 (n,), counter-clockwise.
-        size: R of the images.
+    ``degrees``, float64 (n,), are counter-clockwise.
     """
     angle = -np.deg2rad(degrees)
     cos, sin = np.cos(angle), np.sin(angle)

@@ -73,11 +73,7 @@ def parse_rand_augment(text: str) -> RandAugment:
     if values["n"] < 1:
         raise SemabenchError(f"rand_augment={text}: n must be at least 1.")
     return RandAugment(
-        magnitude=values["m"],
-        std=values["mstd"],
-        layers=int(values["n"]),
-        prob=values["p"],
-        increasing=bool(values["inc"]),
+        values["m"], values["mstd"], int(values["n"]), values["p"], bool(values["inc"])
     )
 
 

@@ -206,10 +206,8 @@ def decode_crops(  # type: ignore[no-untyped-def]
 
     Args:
         keys: int64 (B,), samples, see `draws`; none is padding.
-        seed, epoch: of the draws.
         file: descriptor of the .beton.
         offsets, sizes, modes, heights, widths: one entry a sample of the file, int64.
-        scale_min, scale_max, ratio_min, ratio_max, hflip: see `draws`.
         interpolation: ``AREA`` or a value of ``resample.SUPPORT``.
         encoded: uint8 (threads, bytes of the largest JPEG).
         staging: uint8 (threads, bytes of the largest image, decoded).

@@ -34,11 +34,8 @@ def _all_lanes(value: int) -> ir.Constant:
 
 def _is_array(given: types.Type, dtype: types.Type, dimensions: int) -> bool:
     """Tell whether a type is that of a contiguous array of these."""
-    return isinstance(given, types.Array) and (given.dtype, given.ndim, given.layout) == (
-        dtype,
-        dimensions,
-        "C",
-    )
+    wanted = (dtype, dimensions, "C")
+    return isinstance(given, types.Array) and (given.dtype, given.ndim, given.layout) == wanted
 
 
 def _weigh_pixels(typing_context, pixels, first, weights, row, count) -> Any:  # type: ignore[no-untyped-def]

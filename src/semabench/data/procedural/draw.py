@@ -77,13 +77,9 @@ def paint(cells: Tensor) -> Tensor:
 
 
 def sample_words(seed: int, epoch: int, index: Tensor, count: int) -> Tensor:
-    """Return ``count`` 32-bit words for each sample, int64 (B, count) in [0, 2³²).
+    """Return ``count`` 32-bit words for each sample of ``index``, int64 (B, count) in [0, 2³²).
 
-    Args:
-        seed: 0 ≤ seed < 2⁶⁴.
-        epoch: 0 ≤ epoch < 2³².
-        index: int64 (B,), each 0 ≤ index < 2³².
-        count: words of a sample; the first ones do not depend on it.
+    The first words of a sample do not depend on ``count``; see ``philox``.
     """
     blocks: Any = torch.arange(-(-count // 4), device=index.device)
     # A product of 32-bit words wraps round in int64, with all its 64 bits right.
@@ -234,14 +230,7 @@ def _pattern(generator: np.random.Generator) -> NDArray[np.bool_]:
     height = np.zeros((INNER, INNER))
     for _ in range(3):
         frequency, angle, phase = generator.random(3) * (1.6, np.pi, 2 * np.pi)
-        height += plane_wave(
-            grid[None, :],
-            grid[:, None],
-            frequency=frequency,
-            angle=angle,
-            phase=phase,
-            resolution=INNER,
-        )
+        height += plane_wave(grid[None, :], grid[:, None], frequency, angle, phase, INNER)
     order = np.argsort(height, axis=None)
     pattern = np.zeros(INNER * INNER, dtype=bool)
     pattern[order[: pattern.size // 2]] = True

@@ -38,7 +38,7 @@ def pixel_centres(start: int, stop: int, resolution: int) -> Array:
 
 
 def plane_wave(
-    x: Array, y: Array, *, frequency: float, angle: float, phase: float, resolution: int
+    x: Array, y: Array, frequency: float, angle: float, phase: float, resolution: int
 ) -> Array:
     """Return cos(2π·frequency·u + phase) averaged over each pixel, u = x·cos(angle) + y·sin(angle).
 
@@ -59,7 +59,7 @@ def plane_wave(
     return attenuation * np.cos(2 * np.pi * (across * x + down * y) + phase)
 
 
-def coverage(x: Array, y: Array, *, outline: str, radius: float, resolution: int) -> Array:
+def coverage(x: Array, y: Array, outline: str, radius: float, resolution: int) -> Array:
     """Return the share of each pixel, 0..1, that lies within an outline centred on the origin.
 
     The outlines are balls |x|^p + |y|^p ≤ r^p (a square for p = ∞), scaled to the area π·radius²
@@ -145,9 +145,7 @@ def render_scene(scene: Scene, resolution: int) -> NDArray[np.uint8]:
     canvas = np.empty((resolution, resolution, 3))
     canvas[:] = scene.base
     for swing, frequency, angle, phase in scene.waves:
-        wave = plane_wave(
-            x, y, frequency=frequency, angle=angle, phase=phase, resolution=resolution
-        )
+        wave = plane_wave(x, y, frequency, angle, phase, resolution)
         canvas += wave[..., None] * swing
     for shape in scene.shapes:
         _paint(canvas, shape, resolution)
@@ -223,16 +221,8 @@ def _paint(canvas: Array, shape: Shape, resolution: int) -> None:
     x = pixel_centres(left, right, resolution)[None, :] - shape.x
     y = pixel_centres(top, bottom, resolution)[:, None] - shape.y
     cos, sin = np.cos(shape.rotation), np.sin(shape.rotation)
-    ink = coverage(
-        cos * x + sin * y,
-        cos * y - sin * x,
-        outline=shape.outline,
-        radius=shape.radius,
-        resolution=resolution,
-    )
-    wave = plane_wave(
-        x, y, frequency=shape.frequency, angle=shape.angle, phase=shape.phase, resolution=resolution
-    )
+    ink = coverage(cos * x + sin * y, cos * y - sin * x, shape.outline, shape.radius, resolution)
+    wave = plane_wave(x, y, shape.frequency, shape.angle, shape.phase, resolution)
     colour = shape.colour + wave[..., None] * shape.swing
     patch = canvas[top:bottom, left:right]
     patch += ink[..., None] * (colour - patch)

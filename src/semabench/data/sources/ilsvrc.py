@@ -23,18 +23,16 @@ from semabench.errors import SemabenchError
 IMAGES = {"train": "ILSVRC2012_img_train.tar", "val": "ILSVRC2012_img_val.tar"}
 DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
 
-_META = "meta.mat"
-_GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 _VAL_NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG", re.IGNORECASE)
 
 
 class _Slice(NamedTuple):
-    """An image inside a tar: its label path, its size in bytes, its offset, its class."""
+    """An image inside a tar."""
 
-    path: str
-    size: int
-    offset: int
     wnid: str
+    path: str  # <wnid>/<file>
+    offset: int
+    size: int  # bytes
 
 
 def is_ilsvrc(src: Path) -> bool:
@@ -65,17 +63,17 @@ def ilsvrc_images(src: Path, split: str) -> ImageList:
             same_classes(classes, train, "val", "train", src)
     if not slices:
         raise SemabenchError(f"no images in {tar}: download it again.")
+    wnids, paths, offsets, sizes = zip(*sorted(slices), strict=True)
     label = {wnid: index for index, wnid in enumerate(classes)}
-    slices.sort(key=lambda item: (item.wnid, item.path))
     return ImageList(
         split=split,
         container=tar,
         classes=classes,
         names=class_names(classes),
-        paths=[item.path for item in slices],
-        sizes=np.array([item.size for item in slices], dtype=np.int64),
-        labels=np.array([label[item.wnid] for item in slices], dtype=np.int64),
-        offsets=np.array([item.offset for item in slices], dtype=np.int64),
+        paths=list(paths),
+        sizes=np.array(sizes, dtype=np.int64),
+        labels=np.array([label[wnid] for wnid in wnids], dtype=np.int64),
+        offsets=np.array(offsets, dtype=np.int64),
     )
 
 
@@ -86,14 +84,15 @@ def _train_slices(tar: Path) -> list[_Slice]:
         for wnid, offset in bar.track(inner, description="indexing train"):
             file.seek(offset)
             # tarfile counts offsets from where the file object stands, in the outer file's terms.
-            found = [
-                _Slice(f"{wnid}/{Path(member.name).name}", member.size, member.offset_data, wnid)
-                for member in _members(file, tar)
-            ]
+            found = [_slice(wnid, member) for member in _members(file, tar)]
             if not found:
                 raise SemabenchError(f"{wnid}.tar in {tar} holds no images: download it again.")
             slices += found
     return slices
+
+
+def _slice(wnid: str, member: tarfile.TarInfo) -> _Slice:
+    return _Slice(wnid, f"{wnid}/{Path(member.name).name}", member.offset_data, member.size)
 
 
 def _train_members(tar: Path) -> list[tuple[str, int]]:
@@ -110,7 +109,9 @@ def _val_slices(tar: Path, devkit: Path) -> tuple[list[_Slice], list[str]]:
     if not devkit.is_file():
         raise SemabenchError(f"{devkit} is missing: it holds the labels of {tar.name}.")
     synsets = _synsets(devkit)
-    truth = [int(line) for line in _devkit_file(devkit, _GROUND_TRUTH).split()]
+    truth = [
+        int(line) for line in _devkit_file(devkit, "ILSVRC2012_validation_ground_truth.txt").split()
+    ]
     slices = []
     with open(tar, "rb") as file, item_bar() as bar:
         task = bar.add_task("indexing val", total=len(truth))
@@ -119,8 +120,7 @@ def _val_slices(tar: Path, devkit: Path) -> tuple[list[_Slice], list[str]]:
             if match is None or not 1 <= int(match[1]) <= len(truth):
                 raise SemabenchError(f"{member.name} in {tar} has no label in {devkit.name}.")
             wnid = synsets[truth[int(match[1]) - 1]]
-            path = f"{wnid}/{Path(member.name).name}"
-            slices.append(_Slice(path, member.size, member.offset_data, wnid))
+            slices.append(_slice(wnid, member))
             bar.advance(task)
     if len(slices) != len(truth):
         raise SemabenchError(
@@ -134,7 +134,7 @@ def _synsets(devkit: Path) -> dict[int, str]:
     """Return {ILSVRC2012_ID: wnid} of the leaf synsets, i.e. the classes, from ``meta.mat``."""
     from scipy.io import loadmat
 
-    table = loadmat(io.BytesIO(_devkit_file(devkit, _META)), squeeze_me=True)["synsets"]
+    table = loadmat(io.BytesIO(_devkit_file(devkit, "meta.mat")), squeeze_me=True)["synsets"]
     return {
         int(row["ILSVRC2012_ID"]): str(row["WNID"])
         for row in np.atleast_1d(table)

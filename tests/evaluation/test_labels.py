@@ -2,7 +2,7 @@
 
 import torch
 
-from semabench.evaluation.labels import device_label, execution_suffix, options_label
+from semabench.evaluation.labels import device_label, layout_label, options_label
 
 
 def test_options_are_sorted_and_those_not_given_left_out():
@@ -12,6 +12,6 @@ def test_options_are_sorted_and_those_not_given_left_out():
 
 
 def test_what_changes_the_speed_is_told_and_the_usual_is_not():
-    assert execution_suffix(compiled=False, channels_last=True) == ""
-    assert execution_suffix(compiled=True, channels_last=False) == "+compile+nchw"
+    assert layout_label(channels_last=True) == ""
+    assert layout_label(channels_last=False) == "nchw"
     assert device_label(torch.device("cpu")) == "cpu"

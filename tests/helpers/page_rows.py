@@ -45,12 +45,14 @@ def grid(**changes):
     ]
 
 
-def random_row(kernel="softmax", n=49, seed=0, inputs="q, k in ±1, d 32", **changes) -> Record:
+def random_row(kernel="softmax", n=49, seed=0, bound=1.0, **changes) -> Record:
     values = {
         "measure": "dispersion",
         "mixer": kernel,
         "dataset": "random",
-        "fingerprint": f"{inputs}, seed {seed}",
+        "input_bound": bound,
+        "input_dim": 32,
+        "input_values": "keys",
         "seed": seed,
         "tokens": n,
         "keys": n,

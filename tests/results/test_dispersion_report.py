@@ -33,8 +33,11 @@ def test_a_small_grid_and_a_large_one_are_one_curve():
 
 
 def test_other_inputs_are_another_curve_that_says_so():
-    names = [c.name for c in dispersion_curves([random_row(), random_row(inputs="q, k in ±3")])]
-    assert names == ["softmax, q, k in ±1, d 32", "softmax, q, k in ±3"]
+    names = [c.name for c in dispersion_curves([random_row(), random_row(bound=3.0)])]
+    assert names == [
+        "softmax, q, k in ±1, d 32, v keys",
+        "softmax, q, k in ±3, d 32, v keys",
+    ]
 
 
 def test_layers_join_their_stage_and_mixers_tell_models_apart():

@@ -172,7 +172,12 @@ def test_a_new_family_of_rows_is_one_entry(tmp_path):
 
 
 def test_a_study_has_a_panel_for_each_task_and_way_of_training(tmp_path):
-    shared = {"measure": "study", "train_resolutions": "96,112,128", "readout": "query", "depth": 1}
+    shared = {
+        "measure": "study",
+        "train_resolutions": (96, 112, 128),
+        "readout": "query",
+        "depth": 1,
+    }
     shared |= {"classes": 8, "tokens": 256}
     made = [
         row("probe", 128, 50 + seed, mixer="sema", dataset=task, pairs=pairs, seed=seed, **shared)
@@ -196,7 +201,7 @@ def test_models_trained_at_each_size_are_one_line(tmp_path):
     shared = {"measure": "study", "readout": "query", "depth": 1, "classes": 8, "dataset": "needle"}
 
     def trained(size, config, tested=None, seed=0):
-        told = {"train_resolutions": str(size), "train_resolution": size, "config": config}
+        told = {"train_resolutions": (size,), "train_resolution": size, "config": config}
         tokens = ((tested or size) // 8) ** 2
         return row(
             "probe", tested or size, 50, mixer="sema", seed=seed, tokens=tokens, **shared | told

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -7,7 +8,9 @@ from hypothesis import strategies as st
 
 from helpers.rows import row
 from semabench.errors import SemabenchError
+from semabench.results.csv_file import compact_csv
 from semabench.results.record import KEY_FIELDS, SCHEMA, SERIES_FIELDS, Record, accuracy
+from semabench.results.store import read_rows
 
 floats = st.floats(0, 100)
 
@@ -50,7 +53,67 @@ def test_rows_from_before_there_was_cost_are_read_as_accuracy():
     for name in ("measure", "mode", "execution", "asked_batch_size", "rounds", "latency_ms"):
         del old[name]
     assert Record.from_dict(old).measure == "accuracy"
-    assert Record.from_dict(old).key == row().key
+    assert Record.from_dict(old).key == row(execution="eager").key
+
+
+@pytest.mark.parametrize(
+    ("old", "now"),
+    [
+        ({"backend": "sdpa"}, {"backend": "sdpa", "execution": "eager"}),
+        ({"backend": "sdpa+compile"}, {"backend": "sdpa", "execution": "compiled"}),
+        (
+            {"backend": "kv+compile+nchw"},
+            {"backend": "kv", "execution": "compiled", "layout": "nchw"},
+        ),
+        (
+            {"measure": "cost", "backend": "kv+nchw", "execution": "eager"},
+            {"backend": "kv", "execution": "eager", "layout": "nchw"},
+        ),
+        (
+            {
+                "measure": "study",
+                "fingerprint": "recall v1, clear 3, m 4,8, calibration 0",
+                "train_resolutions": "96,128",
+            },
+            {
+                "fingerprint": "recall v1, clear 3, m 4,8",
+                "tested_on": "calibration",
+                "test_seed": 0,
+                "train_resolutions": (96, 128),
+            },
+        ),
+        (
+            {
+                "measure": "dispersion",
+                "dataset": "random",
+                "fingerprint": "q, k in ±0.5, d 32, v keys, seed 3",
+                "seed": 3,
+            },
+            {"fingerprint": "", "input_bound": 0.5, "input_dim": 32, "input_values": "keys"},
+        ),
+        ({"fingerprint": "needle v1, clear 3, test 0"}, {"tested_on": "", "execution": "eager"}),
+    ],
+)
+def test_an_old_row_is_the_measurement_that_a_new_one_tells_in_fields(old, now):
+    stored = {"schema": 4, "model": "m", "resolution": 64, **old}
+    found = Record.from_dict(stored)
+    assert found == Record(**{**stored, "schema": SCHEMA, "time": found.time, **now})
+    assert found.key == Record(**{**stored, **now}).key
+    again = json.loads(json.dumps(found.to_dict()))
+    assert Record.from_dict(again) == found
+
+
+COMMITTED = Path(__file__).resolve().parents[2] / "results"
+
+
+@pytest.mark.parametrize("path", sorted(COMMITTED.glob("*.csv")), ids=lambda path: path.stem)
+def test_committed_rows_of_older_schemas_are_read_and_written_alike(path, tmp_path):
+    rows = read_rows(path)
+    assert {row.schema for row in rows} == {SCHEMA}
+    assert not any("+" in row.backend for row in rows)
+    assert {row.tested_on for row in rows if row.measure == "study"} <= {"test", "calibration"}
+    (tmp_path / "again.csv").write_text(compact_csv(rows))
+    assert read_rows(tmp_path / "again.csv") == rows
 
 
 def test_unknown_field_names_the_nearest():
@@ -65,7 +128,15 @@ def test_newer_schema_asks_for_an_upgrade_even_with_unknown_fields():
 
 @pytest.mark.parametrize(
     "change",
-    [{"model": 3}, {"n": "many"}, {"n": True}, {"resolution": None}, {"top1": 101.0}, {"n": -1}],
+    [
+        {"model": 3},
+        {"train_resolutions": ["96"]},
+        {"n": "many"},
+        {"n": True},
+        {"resolution": None},
+        {"top1": 101.0},
+        {"n": -1},
+    ],
 )
 def test_impossible_values_are_refused(change):
     with pytest.raises(SemabenchError):

@@ -29,14 +29,16 @@ def study_row(task="needle", mixer="sema", seed=0, resolution=128, top1=50.0, **
         "config": "c",
         "seed": seed,
         "dataset": task,
-        "fingerprint": f"{task} v1, clear 3, test 0",
+        "fingerprint": f"{task} v1, clear 3",
+        "tested_on": "test",
+        "test_seed": 0,
         "classes": 8,
         "n": 512,
         "tokens": (resolution // 8) ** 2,
         "device": "cpu",
         "top1": top1,
         "top1_stderr": 2.0,
-        "train_resolutions": "96,128",
+        "train_resolutions": (96, 128),
         "depth": 1,
         "readout": "query",
         "time": "2026-01-01T00:00:00Z",
@@ -61,8 +63,8 @@ def test_what_is_trained_otherwise_never_shares_a_table():
         study_row(),
         study_row(readout="avg"),
         study_row(depth=2),
-        study_row(train_resolutions="128"),
-        study_row(fingerprint="needle v1, clear 3, calibration 0"),
+        study_row(train_resolutions=(128,)),
+        study_row(tested_on="calibration"),
         study_row(config="other"),
     ]
     ways = study_ways(rows)
@@ -78,7 +80,7 @@ def test_tasks_of_other_settings_are_one_way():
 
 def test_trained_at_each_takes_the_size_it_was_trained_at():
     rows = [
-        study_row(train_resolutions=str(trained), resolution=tested, top1=top1)
+        study_row(train_resolutions=(trained,), resolution=tested, top1=top1)
         for trained, tested, top1 in ((128, 128, 90.0), (128, 256, 10.0), (256, 256, 80.0))
     ]
     (panel,) = trained_at_each(study_ways(rows))
@@ -142,7 +144,7 @@ MIXERS = ("sema", "window", "mean", "softmax", "linear", "mila", "focused", "ssm
 
 def test_trained_at_each_size_there_is_one_figure_with_every_mixer_named(tmp_path):
     rows = [
-        study_row("needle", mixer, train_resolutions=str(size), resolution=size)
+        study_row("needle", mixer, train_resolutions=(size,), resolution=size)
         for size in (128, 256)
         for mixer in MIXERS
     ]
@@ -226,7 +228,7 @@ def test_the_needle_on_two_sizes_in_turn_is_told_seed_by_seed():
     (way,) = (way for way in study_ways(rows) if way.sizes == (128, 256))
     (panel,) = way.panels
     assert f"| all three | {table_line(panel.curves, 256, MIXERS)} |\n" in text
-    found = {(row.mixer, row.seed): row for row in rows if row.train_resolutions == "128,256"}
+    found = {(row.mixer, row.seed): row for row in rows if row.train_resolutions == (128, 256)}
     assert len(found) == 27
     for seed in range(3):
         cells = [f"{found[mixer, seed].top1:.1f}" for mixer in MIXERS]
@@ -243,7 +245,7 @@ def test_the_needle_on_two_sizes_in_turn_is_told_seed_by_seed():
 
 
 def test_what_the_text_says_of_the_seeds_in_turn_is_in_the_rows():
-    rows = [row for row in read_rows(H100) if row.train_resolutions == "128,256"]
+    rows = [row for row in read_rows(H100) if row.train_resolutions == (128, 256)]
     text = " ".join((REPOSITORY / "docs/study.md").read_text().split())
     readme = " ".join((REPOSITORY / "README.md").read_text().split())
     top1 = {mixer: sorted(r.top1 for r in rows if r.mixer == mixer) for mixer in MIXERS}
@@ -271,7 +273,7 @@ def test_how_many_trainings_were_run_is_told():
     def count(asked):
         return len({(r.mixer, r.seed, r.config, r.device) for r in rows if asked(r)})
 
-    each = count(lambda r: r.train_resolutions in ("128", "256", "128,256"))
+    each = count(lambda r: r.train_resolutions in ((128,), (256,), (128, 256)))
     assert f"{each} of 81 trainings run" in text
     readouts = count(lambda r: r.readout != "query")
     assert f"{readouts} of 30 trainings run" in text

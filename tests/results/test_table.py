@@ -5,11 +5,10 @@ import pytest
 from rich.console import Console
 
 from helpers.rows import row
+from semabench.results.csv_file import TIMM_COLUMNS, timm_csv
 from semabench.results.summary import summarise
 from semabench.results.table import (
-    TIMM_COLUMNS,
     accuracy_cell,
-    csv_table,
     markdown_table,
     text_table,
     throughput_cell,
@@ -100,7 +99,7 @@ def test_throughput_has_three_figures():
 
 
 def test_csv_begins_with_the_columns_of_timm_and_holds_every_field():
-    text = csv_table([row(top5=None, gmacs=0.12)])
+    text = timm_csv([row(top5=None, gmacs=0.12)])
     (parsed,) = csv.DictReader(io.StringIO(text))
     assert tuple(parsed)[: len(TIMM_COLUMNS)] == TIMM_COLUMNS
     assert len(set(parsed)) == len(list(parsed))

@@ -57,7 +57,8 @@ def test_the_pictures_stay_the_same_and_calibration_has_others():
     rows = [job.rows[0] for job in plan_jobs(config(), CPU)]
     assert len({row.fingerprint for row in rows}) == 2  # of two tasks
     other = plan_jobs(config(pictures="calibration"), CPU)[0].rows[0]
-    assert other.fingerprint != rows[0].fingerprint
+    assert (other.tested_on, rows[0].tested_on) == ("calibration", "test")
+    assert other.key != rows[0].key
     assert other.key != rows[0].key
 
 

@@ -18,6 +18,6 @@ def options_label(options: Mapping[str, Any]) -> str:
     return ",".join(f"{k}={v}" for k, v in sorted(options.items()) if v is not None)
 
 
-def execution_suffix(*, compiled: bool, channels_last: bool) -> str:
-    """Return what, beside its ops' backend, changes the speed of a model."""
-    return ("+compile" if compiled else "") + ("" if channels_last else "+nchw")
+def layout_label(channels_last: bool) -> str:
+    """Return ``nchw``; of channels-last, which is usual, nothing."""
+    return "" if channels_last else "nchw"

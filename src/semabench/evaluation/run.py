@@ -12,7 +12,7 @@ from semabench.config.schema import EvalConfig, TrainConfig
 from semabench.data.loader import EvalLoader, create_eval_loader, require_eval_files
 from semabench.data.normalize import Normalize
 from semabench.errors import SemabenchError
-from semabench.evaluation.labels import device_label, execution_suffix
+from semabench.evaluation.labels import device_label, layout_label
 from semabench.evaluation.log import log_rows
 from semabench.evaluation.measure import Measurement, measure
 from semabench.evaluation.subject import Subject, load_subject
@@ -94,7 +94,6 @@ def _plan(
 ) -> Record:
     """Return the row as known before it is measured."""
     set_resolution(subject.model, resolution)
-    suffix = execution_suffix(compiled=config.compile, channels_last=config.channels_last)
     return Record(
         **subject.fields,
         dataset=subject.data.name,
@@ -105,8 +104,10 @@ def _plan(
         crop_pct=subject.data.crop_pct,
         interpolation=subject.data.interpolation,
         precision=precision,
-        backend=backend_name(subject.model, device) + suffix,
+        backend=backend_name(subject.model, device),
         device=device_label(device),
+        execution="compiled" if config.compile else "eager",
+        layout=layout_label(config.channels_last),
         batch_size=config.batch_size,
         params=count_parameters(subject.model),
         gmacs=count_gmacs(subject.model, resolution),

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from semabench.files import atomic_write
 from semabench.results.cost_plot import plot_cost
 from semabench.results.cost_summary import Subject, curves, executions
-from semabench.results.cost_table import cost_tables, csv_rows, timm_csv
+from semabench.results.cost_table import cost_tables
+from semabench.results.csv_file import rows_csv, timm_benchmark_csv
 from semabench.results.record import Record
 from semabench.results.text_table import markdown, print_table
 
@@ -34,8 +35,8 @@ def write_cost(
         The files.
     """
     rows, timm = out_dir / "cost.csv", out_dir / "timm-benchmark.csv"
-    atomic_write(rows, csv_rows(records))
-    atomic_write(timm, timm_csv(records))
+    atomic_write(rows, rows_csv(records))
+    atomic_write(timm, timm_benchmark_csv(records))
     plots: list[Path] = []
     for mode, execution in product(("train", "infer"), executions(chosen)):
         plots += plot_cost(curves(chosen, mode, execution), out_dir / f"cost-{mode}-{execution}")

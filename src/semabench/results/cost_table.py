@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Sequence
 from itertools import product
 
@@ -18,25 +16,6 @@ from semabench.results.cost_summary import (
 from semabench.results.record import Record
 from semabench.results.scaling import PowerLaw
 from semabench.results.text_table import TextTable
-
-TIMM_COLUMNS = (
-    "model",
-    "infer_samples_per_sec",
-    "infer_step_time",
-    "infer_batch_size",
-    "infer_img_size",
-    "infer_gmacs",
-    "infer_macts",
-    "train_samples_per_sec",
-    "train_step_time",
-    "train_batch_size",
-    "train_img_size",
-    "param_count",
-)
-"""What timm's benchmark.py writes; step times in ms, gmacs of one picture, parameters in millions.
-``infer_macts`` (activations) is not counted here and stays empty."""
-
-_BESIDE = ("mixer", "options", "backend", "execution", "precision", "device", "versions")
 
 
 def cost_tables(chosen: Sequence[Subject]) -> list[TextTable]:
@@ -131,46 +110,6 @@ def scaling_tables(chosen: Sequence[Subject]) -> list[TextTable]:
         header = ["cheaper below", "cheaper above", "mode", "execution", "", "crossing, px"]
         tables.append(TextTable("Where time per image crosses", header, crossed, words=5))
     return tables
-
-
-def csv_rows(records: Sequence[Record]) -> str:
-    """Return every row with all its fields."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(records[0].to_dict()), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(record.to_dict() for record in records)
-    return buffer.getvalue()
-
-
-def timm_csv(records: Sequence[Record]) -> str:
-    """Return timm's benchmark columns, then ours: inference and training of a model in one row.
-
-    Args:
-        records: rows of cost; those that differ by their mode alone share a row.
-    """
-    joined: dict[tuple[object, ...], dict[str, object]] = {}
-    for row in records:
-        told = {name: getattr(row, name) for name in _BESIDE}
-        asked = row.asked_batch_size or row.batch_size
-        line = joined.setdefault((row.model, row.resolution, asked, *told.values()), {})
-        line |= {"model": row.model, "param_count": _rounded(row.params, 1e6, 2), **told}
-        line |= {
-            f"{row.mode}_samples_per_sec": _rounded(row.images_per_second, 1, 2),
-            f"{row.mode}_step_time": _rounded(row.latency_ms, 1, 3),
-            f"{row.mode}_batch_size": row.batch_size,
-            f"{row.mode}_img_size": row.resolution,
-        }
-        if row.mode == "infer":
-            line["infer_gmacs"] = _rounded(row.gmacs, 1, 2)
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, [*TIMM_COLUMNS, *_BESIDE], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(joined.values())
-    return buffer.getvalue()
-
-
-def _rounded(value: float | None, unit: float, digits: int) -> float | None:
-    return None if value is None else round(value / unit, digits)
 
 
 def _with_spread(value: float | None, spread: float | None) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from semabench.files import atomic_write
-from semabench.results.cost_table import csv_rows
+from semabench.results.csv_file import rows_csv
 from semabench.results.dispersion_plot import plot_dispersion
 from semabench.results.dispersion_summary import Curve, inputs_of
 from semabench.results.dispersion_table import NOTES, dispersion_tables
@@ -32,7 +32,7 @@ def write_dispersion(
         The files.
     """
     rows = out_dir / "dispersion.csv"
-    atomic_write(rows, csv_rows(records))
+    atomic_write(rows, rows_csv(records))
     plots: list[Path] = []
     for random, name in ((True, "random"), (False, "pictures")):
         chosen = [curve for curve in curves if curve.random is random]

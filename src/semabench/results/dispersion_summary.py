@@ -134,7 +134,12 @@ def _identity(record: Record) -> tuple[str, ...]:
 
 def inputs_of(record: Record) -> str:
     """Return how random inputs were drawn, but for the seed."""
-    return record.fingerprint.rsplit(", seed", 1)[0]
+    parts = (
+        f"q, k in ±{record.input_bound:g}",
+        f"d {record.input_dim}" if record.input_dim else "",
+        f"v {record.input_values}" if record.input_values else "",
+    )
+    return ", ".join(filter(None, parts))
 
 
 def _name(identity: tuple[str, ...], all_of_them: Sequence[tuple[str, ...]]) -> str:

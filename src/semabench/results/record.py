@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import types
 import typing
 from dataclasses import asdict, dataclass, field, fields
@@ -12,7 +13,7 @@ from typing import Any, Self
 
 from semabench.errors import SemabenchError, nearest
 
-SCHEMA = 4  # since 2: cost; since 3: dispersion; since 4: study
+SCHEMA = 5  # since 2: cost; since 3: dispersion; since 4: study; since 5: structure in fields
 
 KEY_FIELDS = (
     "measure",
@@ -31,6 +32,7 @@ KEY_FIELDS = (
     "device",
     "mode",
     "execution",
+    "layout",
     "batch_size",
     "layer",
     "head",
@@ -38,6 +40,11 @@ KEY_FIELDS = (
     "seed",
     "config",
     "pairs",
+    "tested_on",
+    "test_seed",
+    "input_bound",
+    "input_dim",
+    "input_values",
 )
 """What makes two rows the same measurement: which weights, on which pixels, computed how."""
 
@@ -57,6 +64,8 @@ SERIES_FIELDS = (
     "interpolation",
     "precision",
     "backend",
+    "execution",
+    "layout",
     "device",
 )
 """What two runs must share to be repetitions of each other that differ by their seed alone."""
@@ -82,7 +91,7 @@ class Record:
     """
 
     schema: int = SCHEMA
-    measure: str = "accuracy"  # "cost", on random pictures without weights; "dispersion"; "study"
+    measure: str = "accuracy"  # "cost", on random images without weights; "dispersion"; "study"
     # What was measured.
     model: str
     mixer: str = ""
@@ -99,7 +108,7 @@ class Record:
     train_resolution: int | None = None
     # On what.
     dataset: str = ""
-    fingerprint: str = ""  # hash of the split's names, sizes and labels
+    fingerprint: str = ""  # hash of the split's names, sizes and labels; of a task its settings
     classes: int | None = None
     n: int = 0  # samples; 0 where none were needed
     resolution: int  # in pixels; on random inputs the side of their grid
@@ -107,10 +116,11 @@ class Record:
     interpolation: str = ""
     # How.
     precision: str = ""
-    backend: str = ""
+    backend: str = ""  # of the mixer's op
     device: str = ""
     mode: str = ""  # of cost: "infer", or "train": a whole optimiser step
-    execution: str = ""  # of cost: "eager" or "compiled"
+    execution: str = ""  # of accuracy and cost: "eager" or "compiled"
+    layout: str = ""  # of images: "nchw" where it is not channels-last
     batch_size: int | None = None
     asked_batch_size: int | None = None  # where that ran out of memory, and batch_size is less
     rounds: int | None = None  # timed windows behind the medians of cost
@@ -133,7 +143,7 @@ class Record:
     # Dispersion: of one head's attention weights, over a sample of queries (docs/dispersion.md).
     layer: str = ""  # path of the mixer in the model; empty for random inputs
     head: int | None = None
-    queries: int | None = None  # sampled, of each picture
+    queries: int | None = None  # sampled, of each image
     tokens: int | None = None  # of the layer's grid
     keys: int | None = None  # the most that one query reaches
     n_max_weight: float | None = None  # tokens · largest |weight|, mean over queries
@@ -145,8 +155,13 @@ class Record:
     effective_keys: float | None = None  # exp(entropy)
     mean_distance: float | None = None  # ‖attention − mean(V)‖ / ‖mean(V)‖
     softmax_distance: float | None = None  # the same for softmax over all tokens, same q and k
-    # Study: of a model trained on one of the diagnostic tasks, the `dataset` (docs/study.md).
-    train_resolutions: str = ""  # "128,160,192" where a training had several
+    input_bound: float | None = None  # of random inputs: q, k in ±bound
+    input_dim: int | None = None  # of a head
+    input_values: str = ""  # how v is drawn
+    # Study: of a model trained on one of the procedural tasks, the `dataset` (docs/study.md).
+    train_resolutions: tuple[int, ...] = ()  # in turn, in one training
+    tested_on: str = ""  # "test", or "calibration": which images were drawn
+    test_seed: int | None = None  # of these
     depth: int | None = None  # blocks
     readout: str = ""  # "query", "attention" or "avg"
     pairs: int | None = None  # m, of the task recall
@@ -185,8 +200,8 @@ class Record:
 
     @property
     def trained_at(self) -> str:
-        """The sizes of the training's pictures, as ``48 px`` or ``96, 112, 128 px``; or nothing."""
-        sizes = self.train_resolutions.replace(",", ", ") or self.train_resolution
+        """The sizes of the training's images, as ``48 px`` or ``96, 112, 128 px``; or nothing."""
+        sizes = ", ".join(map(str, self.train_resolutions)) or self.train_resolution
         return f"{sizes} px" if sizes else ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -196,6 +211,8 @@ class Record:
     @classmethod
     def from_dict(cls, row: dict[str, Any]) -> Self:
         """Return the record of a stored row, strictly: every field known and of its type.
+
+        A row of an older schema is converted, so that its key is that of the same measurement now.
 
         Raises:
             SemabenchError: an unknown, missing or mistyped field, or a newer schema.
@@ -207,6 +224,8 @@ class Record:
             raise SemabenchError(
                 f"the row has schema {schema}, this semabench reads up to {SCHEMA}: upgrade it."
             )
+        if schema < 5:
+            row = _converted(row)
         types_of = field_types()
         for name, value in row.items():
             if name not in types_of:
@@ -216,7 +235,8 @@ class Record:
         missing = [name for name in ("model", "resolution") if name not in row]
         if missing:
             raise SemabenchError(f"the row has no '{missing[0]}'.")
-        return cls(**row)
+        sizes = tuple(row.get("train_resolutions", ()))
+        return cls(**{**row, "schema": SCHEMA, "train_resolutions": sizes})
 
 
 def accuracy(correct: int, n: int) -> tuple[float, float]:
@@ -231,20 +251,51 @@ def accuracy(correct: int, n: int) -> tuple[float, float]:
     return 100 * p, 100 * math.sqrt(p * (1 - p) / n)
 
 
+def _converted(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of schema 1 to 4 with what it told in strings as fields."""
+    row = dict(row)
+    backend, *suffixes = str(row.get("backend", "")).split("+")
+    if suffixes and set(suffixes) <= {"compile", "nchw"}:
+        row["backend"] = backend
+        row["layout"] = "nchw" if "nchw" in suffixes else ""
+    if row.get("measure", "accuracy") == "accuracy" and not row.get("execution"):
+        row["execution"] = "compiled" if "compile" in suffixes else "eager"
+    sizes = row.get("train_resolutions")
+    if isinstance(sizes, str):
+        row["train_resolutions"] = [int(size) for size in sizes.split(",") if size.isdigit()]
+    fingerprint = str(row.get("fingerprint", ""))
+    if found := re.fullmatch(r"(.+), (test|calibration) (\d+)", fingerprint):
+        if row.get("measure") == "study":
+            row["fingerprint"], row["tested_on"] = found[1], found[2]
+            row["test_seed"] = int(found[3])
+    elif found := re.fullmatch(_RANDOM_INPUTS, fingerprint):
+        row["fingerprint"], row["input_bound"] = "", float(found[1])
+        row["input_dim"] = int(found[2]) if found[2] else None
+        row["input_values"] = found[3] or ""
+    return row
+
+
+_RANDOM_INPUTS = r"q, k in ±([\d.e+-]+)(?:, d (\d+))?(?:, v (\w+))?, seed \d+"
+
+
 @cache
 def field_types() -> dict[str, tuple[type, ...]]:
-    """Return the types that each field may have."""
+    """Return the types that each field may have; ``tuple`` is one of integers."""
     hints = typing.get_type_hints(Record)
     return {f.name: _alternatives(hints[f.name]) for f in fields(Record)}
 
 
 def _alternatives(hint: Any) -> tuple[type, ...]:
+    if typing.get_origin(hint) is tuple:
+        return (tuple,)
     return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
 
 
 def _fits(value: Any, allowed: tuple[type, ...]) -> bool:
     if isinstance(value, bool):
         return False
+    if isinstance(value, list | tuple):
+        return tuple in allowed and all(type(item) is int for item in value)
     if isinstance(value, int) and float in allowed:
         return True
     return isinstance(value, allowed)

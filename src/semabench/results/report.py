@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from semabench.files import atomic_write
 from semabench.results.cost_report import cost_markdown, print_cost, write_cost
 from semabench.results.cost_summary import Subject, subjects
+from semabench.results.csv_file import timm_csv
 from semabench.results.dispersion_report import (
     dispersion_markdown,
     print_dispersion,
@@ -29,7 +30,6 @@ from semabench.results.summary import Line, describe_errors, describe_setting, s
 from semabench.results.table import (
     Measure,
     accuracy_cell,
-    csv_table,
     markdown_table,
     summary_csv,
     text_table,
@@ -95,7 +95,7 @@ def report(paths: Iterable[Path], out_dir: Path, html: bool = False) -> ReportPa
     plots, lines = [], []
     if accuracy:
         lines, csv = summarise(accuracy), (out_dir / "results.csv", out_dir / "summary.csv")
-        atomic_write(csv[0], csv_table(accuracy))
+        atomic_write(csv[0], timm_csv(accuracy))
         atomic_write(csv[1], summary_csv(lines))
         plots = [*plot_accuracy(lines, out_dir / "accuracy")]
         plots += plot_throughput(lines, out_dir / "throughput")

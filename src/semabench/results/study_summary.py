@@ -76,7 +76,7 @@ def study_ways(records: Iterable[Record]) -> list[Way]:
     ways: dict[tuple[object, ...], list[Record]] = {}
     configs: dict[tuple[object, ...], list[str]] = {}
     for row in records:
-        pictures = CALIBRATION in row.fingerprint
+        pictures = row.tested_on == CALIBRATION
         key = (row.train_resolutions, row.readout, row.depth, pictures, row.device)
         known = configs.setdefault((*key, row.dataset), [])
         if row.config not in known:
@@ -110,10 +110,10 @@ def trained_at_each(ways: Sequence[Way]) -> list[Panel]:
 
 def _way(rows: Sequence[Record], with_device: bool, with_config: bool) -> Way:
     first = rows[0]
-    sizes = tuple(int(size) for size in first.train_resolutions.split(","))
+    sizes = first.train_resolutions
     readout = {"query": "", "attention": "attention-pooled", "avg": "averaged"}[first.readout]
     blocks = "" if first.depth == 1 else f"{first.depth} blocks"
-    calibration = "calibration pictures" if CALIBRATION in first.fingerprint else ""
+    calibration = "calibration pictures" if first.tested_on == CALIBRATION else ""
     config = f"config {first.config}" if with_config else ""
     device = first.device if with_device else ""
     unusual = [text for text in (readout, blocks, calibration, config) if text]

@@ -6,24 +6,8 @@ import csv
 import io
 from collections.abc import Callable, Sequence
 
-from semabench.results.record import Record
 from semabench.results.summary import Cell, Estimate, Line, resolutions
 from semabench.results.text_table import TextTable
-
-TIMM_COLUMNS = (
-    "model",
-    "img_size",
-    "top1",
-    "top1_err",
-    "top5",
-    "top5_err",
-    "param_count",
-    "crop_pct",
-    "interpolation",
-)
-"""The columns of timm's results/results-imagenet.csv; ``_err`` is 100 - accuracy there."""
-
-_IN_TIMM = ("model", "resolution", "top1", "top5", "params", "crop_pct", "interpolation")
 
 Measure = Callable[[Cell], str]
 
@@ -118,36 +102,6 @@ def _with_source(estimate: Estimate) -> list[object]:
     if estimate.stderr is None:
         return [estimate.mean, None, None]
     return [estimate.mean, estimate.stderr, "seeds" if estimate.count > 1 else "samples"]
-
-
-def csv_table(records: Sequence[Record]) -> str:
-    """Return every record as one CSV row: timm's columns first, then all our other fields."""
-    others = [name for name in records[0].to_dict() if name not in _IN_TIMM]
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([*TIMM_COLUMNS, *others])
-    for record in records:
-        row = record.to_dict()
-        writer.writerow([*_timm_values(record), *(row[name] for name in others)])
-    return buffer.getvalue()
-
-
-def _timm_values(record: Record) -> list[object]:
-    return [
-        record.model,
-        record.resolution,
-        *_percent_and_error(record.top1),
-        *_percent_and_error(record.top5),
-        None if record.params is None else round(record.params / 1e6, 2),
-        record.crop_pct,
-        record.interpolation,
-    ]
-
-
-def _percent_and_error(percent: float | None) -> tuple[float | None, float | None]:
-    if percent is None:
-        return None, None
-    return round(percent, 3), round(100 - percent, 3)
 
 
 def _millions(count: int | None) -> str:

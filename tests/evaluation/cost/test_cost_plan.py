@@ -95,7 +95,8 @@ def test_jobs_know_their_row_before_they_are_measured():
     jobs = plan_jobs(made, Setting("cpu", "32-true", False, 5, 0.3))
     assert len(jobs) == len({job.row.key for job in jobs}) == 8
     row = next(j.row for j in jobs if j.spec.name == "vim_nano" and j.row.execution == "compiled")
-    assert (row.options, row.backend) == ("backend=reference", "reference+compile+nchw")
+    assert (row.options, row.backend) == ("backend=reference", "reference")
+    assert (row.execution, row.layout) == ("compiled", "nchw")
     assert (row.measure, row.device, row.precision) == ("cost", "cpu", "32-true")
     assert "torch" in row.versions
 

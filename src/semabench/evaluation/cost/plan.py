@@ -13,7 +13,7 @@ from semabench.config.cost import CostConfig, CostModel, cost_models, products
 from semabench.data.workers import worker_count
 from semabench.evaluation.cost.bare import backend_label, build_bare
 from semabench.evaluation.cost.workload import Setting
-from semabench.evaluation.labels import device_label, execution_suffix, options_label
+from semabench.evaluation.labels import device_label, layout_label, options_label
 from semabench.models import mixer_name
 from semabench.results.provenance import git_commit, software_versions
 from semabench.results.record import Record
@@ -77,15 +77,13 @@ def plan_jobs(config: CostConfig, setting: Setting) -> list[Job]:
     for place, spec in enumerate(cost_models(config)):
         about = _about(spec, {c.resolution for c in wanted}, device)
         for condition in wanted:
-            suffix = execution_suffix(
-                compiled=condition.execution == "compiled", channels_last=setting.channels_last
-            )
             row = Record(
                 measure="cost",
-                **{**about, "backend": about["backend"] + suffix},
+                **about,
                 resolution=condition.resolution,
                 mode=condition.mode,
                 execution=condition.execution,
+                layout=layout_label(setting.channels_last),
                 batch_size=condition.batch_size,
                 precision=setting.precision,
                 device=device_label(device),

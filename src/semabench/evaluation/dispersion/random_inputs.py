@@ -43,7 +43,9 @@ def plan_jobs(config: DispersionConfig, device: torch.device) -> list[Job]:
                     options=",".join(f"{k}={v}" for k, v in _options(kernel, config).items()),
                     seed=seed,
                     dataset="random",
-                    fingerprint=f"{describe_inputs(config)}, seed {seed}",
+                    input_bound=config.bound,
+                    input_dim=config.dim,
+                    input_values=config.values,
                     resolution=math.isqrt(n),
                     queries=min(config.queries, n),
                     tokens=n,
@@ -54,11 +56,6 @@ def plan_jobs(config: DispersionConfig, device: torch.device) -> list[Job]:
                 )
                 jobs.append(Job(mixer.to(device), n, seed, row))
     return sorted(jobs, key=lambda job: job.tokens)
-
-
-def describe_inputs(config: DispersionConfig) -> str:
-    """Say how the inputs are drawn, but for the seed."""
-    return f"q, k in ±{config.bound:g}, d {config.dim}, v {config.values}"
 
 
 def measure_job(job: Job, config: DispersionConfig, device: torch.device) -> Record:

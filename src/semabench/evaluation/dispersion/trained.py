@@ -16,6 +16,7 @@ from semabench.data.loader import EvalLoader, create_eval_loader
 from semabench.data.normalize import Normalize
 from semabench.evaluation.dispersion.capture import Layer, attention_layers, listening
 from semabench.evaluation.dispersion.tally import Tally, add_weights, sample_queries
+from semabench.evaluation.labels import layout_label
 from semabench.evaluation.on_device import autocast
 from semabench.evaluation.subject import Subject
 from semabench.models import backend_name, set_resolution
@@ -40,7 +41,6 @@ def plan_rows(
     """
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     set_resolution(subject.model, resolution)
-    layout = "" if config.channels_last else "+nchw"
     row = Record(
         **subject.fields,
         measure="dispersion",
@@ -51,7 +51,8 @@ def plan_rows(
         crop_pct=subject.data.crop_pct,
         interpolation=subject.data.interpolation,
         precision=precision,
-        backend=backend_name(subject.model, device) + layout,
+        backend=backend_name(subject.model, device),
+        layout=layout_label(config.channels_last),
         device=name,
         queries=config.queries,
         params=count_parameters(subject.model),

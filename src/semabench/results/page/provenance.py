@@ -24,8 +24,8 @@ def _dataset(row: Record) -> str:
 
 
 def _fingerprint(row: Record) -> str:
-    text = row.fingerprint  # of random inputs it is how they were drawn
-    return text[:_SHORT] if text.isalnum() else text.rsplit(", seed", 1)[0]
+    text = row.fingerprint  # of a task its settings
+    return text[:_SHORT] if text.isalnum() else text
 
 
 _TOLD: tuple[tuple[str, Callable[[Record], str]], ...] = (

@@ -19,7 +19,7 @@ def of_study(records: Sequence[Record], fields: Sequence[str]) -> list[Line]:
         tested.setdefault(_panel(row), set()).add(row.resolution)
     merged = {id(row) for row in each}
     own = [r for r in records if id(r) not in merged or len(tested[_panel(r)]) > 1]
-    as_one = [replace(r, config="", train_resolution=None, train_resolutions="") for r in each]
+    as_one = [replace(r, config="", train_resolution=None, train_resolutions=()) for r in each]
     lines = over_seeds(_panel, order=lambda row: by_mixer(row.mixer))
     return lines(own, fields) + lines(as_one, fields)
 
@@ -31,8 +31,8 @@ def _trained_at_each(records: Sequence[Record]) -> list[Record]:
     """
     found: dict[str, dict[int, list[Record]]] = {}
     for row in records:
-        if row.train_resolutions == str(row.resolution):
-            place = _panel(replace(row, train_resolution=None, train_resolutions=""))
+        if row.train_resolutions == (row.resolution,):
+            place = _panel(replace(row, train_resolution=None, train_resolutions=()))
             found.setdefault(place, {}).setdefault(row.resolution, []).append(row)
     return [
         row
@@ -51,7 +51,7 @@ def _panel(row: Record) -> str:
         f"trained at {row.trained_at or 'each size'}",
         "" if row.readout == "query" else f"read-out {row.readout}",
         "" if row.depth == 1 else f"{row.depth} blocks",
-        "calibration" if CALIBRATION in row.fingerprint else "",
+        "calibration" if row.tested_on == CALIBRATION else "",
         f"chance {100 / row.classes:g} %" if row.classes else "",
     )
     return ", ".join(filter(None, parts))

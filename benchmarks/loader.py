@@ -63,7 +63,7 @@ def make(folder: Path, count: int, workers: int) -> dict[str, Any]:
     from semabench.data.ffcv.pack import pack
 
     source, about = folder / "source", folder / "about.json"
-    if about.exists() and json.loads(about.read_text())["images"] == count:
+    if about.exists() and json.loads(about.read_text())["pictures"] == count:
         return json.loads(about.read_text())
     jobs = []
     for number in range(count):
@@ -73,7 +73,7 @@ def make(folder: Path, count: int, workers: int) -> dict[str, Any]:
     with ProcessPoolExecutor(workers) as pool:
         sizes = list(pool.map(write_image, jobs, chunksize=16))
     pack(source, folder, workers=workers, overwrite=True)
-    told = {"images": count, "mean_bytes": round(statistics.mean(sizes))}
+    told = {"pictures": count, "mean_bytes": round(statistics.mean(sizes))}
     about.write_text(json.dumps(told))
     return told
 
@@ -210,7 +210,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     cores = len(os.sched_getaffinity(0))
     parser.add_argument("--folder", type=Path, default=Path("outputs/loader"))
-    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--pictures", type=int, default=2000)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--workers", type=int, default=cores)
     parser.add_argument("--seconds", type=float, default=4.0, help="of a window")
@@ -220,8 +220,8 @@ def main() -> None:
     parser.add_argument("--only-make", action="store_true", help="the images, and stop")
     parser.add_argument("--out", type=Path, help="folder for loader.json")
     options = parser.parse_args()
-    about = make(options.folder, options.images, options.workers)
-    print(f"{about['images']} images of {about['mean_bytes'] / 1e3:.0f} kB", flush=True)
+    about = make(options.folder, options.pictures, options.workers)
+    print(f"{about['pictures']} images of {about['mean_bytes'] / 1e3:.0f} kB", flush=True)
     if options.only_make:
         return
     began = time.perf_counter()

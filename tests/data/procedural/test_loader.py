@@ -13,6 +13,7 @@ from semabench.data.loader import (
     open_dataset,
     require_eval_files,
 )
+from semabench.data.procedural.loader import ProceduralDataset
 from semabench.data.procedural.tasks import TASKS
 from semabench.errors import SemabenchError
 
@@ -51,6 +52,12 @@ def test_evaluation_is_the_same_for_every_seed_and_counts_each_sample_once():
     assert len(found) == 1100
     assert (found[1024:] == -1).all()
     assert torch.equal(found[:1024], labels(256))
+
+
+@pytest.mark.parametrize("loader", ["procedural", "drawn"])
+def test_the_loader_goes_by_its_name_and_the_one_before(loader):
+    of_task = DataConfig(name="needle", loader=loader, packed="")
+    assert isinstance(open_dataset(of_task), ProceduralDataset)
 
 
 def test_what_is_known_before_anything_is_drawn():

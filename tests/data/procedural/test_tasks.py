@@ -18,13 +18,23 @@ from semabench.data.procedural.draw import (
     below,
     draw,
     open_cells,
+    open_dominoes,
     patterns,
     place,
     query_cell,
     random_order,
     sample_words,
 )
-from semabench.data.procedural.tasks import CELL, CLASSES, KINDS, TASKS, smallest_size, task_named
+from semabench.data.procedural.tasks import (
+    CELL,
+    CLASSES,
+    KINDS,
+    TASKS,
+    Task,
+    _has_room,
+    smallest_size,
+    task_named,
+)
 from semabench.errors import SemabenchError
 
 MIXED = [name for name in TASKS if name != "texture"]
@@ -235,6 +245,17 @@ def test_more_words_begin_with_the_fewer():
     assert few.max() < 2**32
     order = random_order(many)
     assert torch.equal(order.sort(1).values, torch.arange(50).expand(5, -1))
+
+
+@pytest.mark.parametrize("clear", [0, 1, 3, 4])
+def test_room_is_counted_as_it_is_drawn(clear):
+    """What a config is checked with knows no tensors."""
+    for size in range(1, 30):
+        cells = len(open_cells(size, clear, CPU))
+        dominoes = len(open_dominoes(size, clear, CPU))
+        assert _has_room(Task("needle", clear), size) == (cells >= 4 * CLASSES)
+        for pairs in (1, max(1, dominoes), dominoes + 1):
+            assert _has_room(Task("recall", clear, (pairs,)), size) == (dominoes >= pairs)
 
 
 @pytest.mark.parametrize("name", TASKS)

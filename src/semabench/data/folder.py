@@ -123,6 +123,7 @@ class FolderLoader(EpochLoader):
             **options,
         )
         self.num_workers = worker_count(num_workers)
+        fork = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
         self._steps = _Steps()
         self._data = DataLoader(
             _Batches(images, transform),
@@ -131,7 +132,7 @@ class FolderLoader(EpochLoader):
             num_workers=self.num_workers,
             collate_fn=_unchanged,
             worker_init_fn=_init_worker,
-            multiprocessing_context=start_method or _start_method(),
+            multiprocessing_context=start_method or fork,
             persistent_workers=True,
         )
 
@@ -295,8 +296,3 @@ def _heed(parent: int) -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         pass
     os._exit(0)
-
-
-def _start_method() -> str:
-    methods = multiprocessing.get_all_start_methods()
-    return "fork" if "fork" in methods else methods[0]

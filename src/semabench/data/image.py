@@ -181,15 +181,10 @@ def is_plain_jpeg(data: bytes) -> bool:
             continue
         length = int.from_bytes(data[at + 2 : at + 4], "big")
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame
-            frame = data[at + 4 : at + 2 + length]
-            return marker in (0xC0, 0xC1) and _plain_frame(frame) and b"\xff\xd9" in data[at:]
+            frame = data[at + 4 : at + 2 + length]  # precision, …, components, their sampling
+            if marker not in (0xC0, 0xC1) or len(frame) != 15 or (frame[0], frame[5]) != (8, 3):
+                return False
+            plain = frame[7] in (0x11, 0x21, 0x12, 0x22) and frame[10] == frame[13] == 0x11
+            return plain and b"\xff\xd9" in data[at:]
         at += 2 + length
     return False
-
-
-def _plain_frame(frame: bytes) -> bool:
-    """Check precision, component count and sampling factors in a start-of-frame segment."""
-    if len(frame) != 15 or frame[0] != 8 or frame[5] != 3:
-        return False
-    luma, *chroma = frame[7], frame[10], frame[13]
-    return luma in (0x11, 0x21, 0x12, 0x22) and chroma == [0x11, 0x11]

@@ -55,14 +55,11 @@ def send(arrays: Sequence[np.ndarray], device: torch.device) -> list[Tensor]:
         flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         buffer.numpy()[start : start + array.nbytes] = flat
     sent = buffer.to(device, non_blocking=True)
-    return [
-        sent[start : start + array.nbytes].view(_torch_dtype(array)).view(array.shape)
-        for start, array in zip(starts.tolist(), arrays, strict=False)
-    ]
-
-
-def _torch_dtype(array: np.ndarray) -> torch.dtype:
-    return torch.from_numpy(np.empty(0, array.dtype)).dtype
+    found = []
+    for start, array in zip(starts.tolist(), arrays, strict=False):
+        dtype = torch.from_numpy(np.empty(0, array.dtype)).dtype
+        found.append(sent[start : start + array.nbytes].view(dtype).view(array.shape))
+    return found
 
 
 # In the order in which a layer's samples are gathered: those of tables, blends, moves.

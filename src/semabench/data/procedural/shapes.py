@@ -70,15 +70,11 @@ def coverage(x: Array, y: Array, outline: str, radius: float, resolution: int) -
         distance = np.maximum(abs(x), abs(y)) - radius * np.sqrt(np.pi) / 2
     else:
         power = _POWER[outline]
-        size = radius * np.sqrt(np.pi / _ball_area(power))
+        area = 4 * gamma(1 + 1 / power) ** 2 / gamma(1 + 2 / power)  # of |x|^p + |y|^p ≤ 1
+        size = radius * np.sqrt(np.pi / area)
         norm = (abs(x) ** power + abs(y) ** power) ** (1 / power)
         distance = (norm - size) / (np.sqrt(2) if outline == "diamond" else 1)
     return np.clip(0.5 - distance * resolution, 0, 1)
-
-
-def _ball_area(power: float) -> float:
-    """Area of |x|^p + |y|^p ≤ 1: 4·Γ(1 + 1/p)² / Γ(1 + 2/p)."""
-    return 4 * gamma(1 + 1 / power) ** 2 / gamma(1 + 2 / power)
 
 
 TEXTURES = ("horizontal", "vertical", "diagonal")

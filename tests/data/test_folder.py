@@ -43,7 +43,7 @@ def test_crops_are_torchvisions(dataset):
         assert ours.classes[label] == paths[index].parent.name
 
 
-def test_a_image_that_cannot_be_read_is_named(own_copy):
+def test_an_image_that_cannot_be_read_is_named(own_copy):
     victim = own_copy / "val" / "bee" / "3.jpg"
     ours = FolderEvalLoader(own_copy, resolution=48, batch_size=8, num_workers=2)
     victim.write_bytes(victim.read_bytes()[:200])

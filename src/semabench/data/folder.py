@@ -5,6 +5,7 @@ For machines without FFCV, and the yardstick of the FFCV loader: the same orders
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -20,6 +21,7 @@ from PIL import Image
 from timm.data.auto_augment import NAME_TO_OP
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from semabench.config.schema import DataConfig
 from semabench.data.augment.batch import PixelAugment
@@ -148,7 +150,12 @@ class FolderLoader(EpochLoader):
                 images, labels = made
                 yield images.permute(0, 3, 1, 2), labels
         except (RuntimeError, OSError, EOFError) as error:
-            # How torch tells of a dead worker, or stumbles over the sockets it leaves.
+            # How torch tells of a dead worker, or stumbles over the sockets it leaves. It would
+            # tell again at the end of any child, until the others are gone, too.
+            iterator, self._data._iterator = self._data._iterator, None
+            with contextlib.suppress(RuntimeError, OSError, EOFError):
+                if isinstance(iterator, _MultiProcessingDataLoaderIter):
+                    iterator._shutdown_workers()
             cause = (str(error).strip() or type(error).__name__).splitlines()[-1]
             raise SemabenchError(
                 f"a worker of the folder loader failed in epoch {epoch}: {cause}"

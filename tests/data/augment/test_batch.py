@@ -94,7 +94,7 @@ def test_samples_of_a_layer_are_worked_on_each_by_its_own_operation(images):
 
 
 @pytest.mark.parametrize("augment", [PUBLISHED, PixelAugment(color_jitter=0.4)])
-def test_a_image_comes_out_the_same_in_any_batch(augment, images):
+def test_an_image_comes_out_the_same_in_any_batch(augment, images):
     model = BatchAugment(augment, 0.25, seed=5)
     keys = np.arange(100, 120)
     together = model.change(batched(images), Samples(3, keys))

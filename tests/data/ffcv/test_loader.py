@@ -101,7 +101,7 @@ def test_a_damaged_file_is_refused(own_copy):
         loader(own_copy)
 
 
-def test_a_image_that_does_not_decode_is_named(own_copy):
+def test_an_image_that_does_not_decode_is_named(own_copy):
     """What ffcv answers with wrong pixels: a JPEG whose header is zeroed, silently."""
     ours = loader(own_copy)
     victim = int(ours.order(0)[2, 3])

@@ -45,7 +45,7 @@ def test_the_parts_are_disjoint_whole_and_stratified(counts, share):
         assert part.fingerprint != whole.fingerprint
 
 
-def test_a_image_stays_in_its_part_when_others_come():
+def test_an_image_stays_in_its_part_when_others_come():
     """Of a class that doubles, about as many are held out as are lost to it."""
     few, many = (set(split_off(images([n]), 0.2, held_out=True).paths) for n in (200, 400))
     assert len(few & many) > 20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,23 @@ from torch.distributions import Beta
 from torch.nn import functional as F
 
 Box = tuple[int, int, int, int]  # top, bottom, left, right
+MIXUP, CUTMIX = 1, 2
+
+
+class MixDraw(NamedTuple):
+    """How one batch is mixed.
+
+    Attributes:
+        mode: 0: not at all, `MIXUP`, or `CUTMIX`.
+        lam: coefficient drawn.
+        share: of each image's own label in its target.
+        box: of cutmix.
+    """
+
+    mode: int
+    lam: float
+    share: float
+    box: Box
 
 
 class Mix(nn.Module):
@@ -36,6 +54,19 @@ class Mix(nn.Module):
         self.prob = prob if mixup > 0 or cutmix > 0 else 0.0
         self.cutmix_prob = switch_prob if mixup > 0 and cutmix > 0 else float(cutmix > 0)
 
+    def draw(self, height: int, width: int) -> MixDraw:
+        """Draw how the next batch of such images is mixed, from torch's CPU generator."""
+        if self.prob == 0 or float(torch.rand(())) >= self.prob:
+            return MixDraw(0, 1.0, 1.0, (0, 0, 0, 0))
+        kind = "cutmix" if float(torch.rand(())) < self.cutmix_prob else "mixup"
+        lam = float(Beta(self.alphas[kind], self.alphas[kind]).sample())
+        if kind == "mixup":
+            return MixDraw(MIXUP, lam, lam, (0, 0, 0, 0))
+        centre = int(torch.randint(height, ())), int(torch.randint(width, ()))
+        box = cutmix_box(height, width, lam, centre)
+        share = 1 - (box[1] - box[0]) * (box[3] - box[2]) / (height * width)
+        return MixDraw(CUTMIX, lam, share, box)
+
     def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return mixed images and (B, num_classes) targets, or both unchanged.
 
@@ -43,17 +74,15 @@ class Mix(nn.Module):
             images: (B, 3, R, R), float.
             labels: (B,) int64.
         """
-        if self.prob == 0 or float(torch.rand(())) >= self.prob:
+        draw = self.draw(*images.shape[-2:])
+        if draw.mode == 0:
             return images, labels
-        kind = "cutmix" if float(torch.rand(())) < self.cutmix_prob else "mixup"
-        lam = float(Beta(self.alphas[kind], self.alphas[kind]).sample())
-        if kind == "mixup":
-            return mixup(images, lam), mix_labels(labels, lam, self.num_classes)
-        height, width = images.shape[-2:]
-        centre = int(torch.randint(height, ())), int(torch.randint(width, ()))
-        box = cutmix_box(height, width, lam, centre)
-        lam = 1 - (box[1] - box[0]) * (box[3] - box[2]) / (height * width)
-        return cutmix(images, box), mix_labels(labels, lam, self.num_classes)
+        mixed = mixup(images, draw.lam) if draw.mode == MIXUP else cutmix(images, draw.box)
+        return mixed, mix_labels(labels, draw.share, self.num_classes)
+
+    def targets(self, labels: Tensor, share: Tensor) -> Tensor:
+        """Return targets of mixed batches, share being on the device; labels if none is mixed."""
+        return mix_labels(labels, share, self.num_classes) if self.prob > 0 else labels
 
 
 def mixup(images: Tensor, lam: float) -> Tensor:
@@ -82,7 +111,7 @@ def cutmix_box(height: int, width: int, lam: float, centre: tuple[int, int]) -> 
     )
 
 
-def mix_labels(labels: Tensor, lam: float, num_classes: int) -> Tensor:
+def mix_labels(labels: Tensor, lam: float | Tensor, num_classes: int) -> Tensor:
     """Return λ · one-hot + (1 − λ) · one-hot in reverse order, float32 (B, num_classes)."""
     hot = F.one_hot(labels, num_classes).float()
     return hot * lam + hot.flip(0) * (1 - lam)

@@ -11,13 +11,12 @@ import pytest
 import torch
 
 from semabench.data.augment.batch import BatchAugment, PixelAugment
-from semabench.data.augment.erase import noise
-from semabench.data.augment.layers import apply_layer as apply_in_groups
-from semabench.data.augment.plan import Layer
-from semabench.data.augment.policy import OPS, arguments, parse_rand_augment
-from semabench.data.mixing import Mix
+from semabench.data.augment.batch import noise
+from semabench.data.augment.batch import apply_layer as apply_in_groups
+from semabench.data.augment.plan import OPS, Layer, arguments, parse_rand_augment
+from semabench.data.mixup import Mix
 from semabench.data.normalize import Normalize
-from semabench.data.sampling import Samples
+from semabench.data.draws import Samples
 
 pytest.importorskip("triton")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from semabench.data.augment.policy import OPS
+from semabench.data.augment.plan import OPS
 
 _AUTOCONTRAST = tl.constexpr(OPS.index("AutoContrast"))
 _EQUALIZE = tl.constexpr(OPS.index("Equalize"))

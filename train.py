@@ -20,8 +20,7 @@ def _train(composed: DictConfig) -> float | None:
     check_values(config)
     check_asked(config, asked_for())
     from semabench.evaluation.run import evaluate_trained
-    from semabench.training.objective import objective
-    from semabench.training.run import train
+    from semabench.training.run import objective, train
 
     run_dir = train(config)
     if config.evaluate_at:

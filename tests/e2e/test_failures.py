@@ -21,7 +21,7 @@ from lightning.pytorch.loggers import CSVLogger
 from helpers.apps import REPOSITORY, TINY, environment, run_here, start
 from helpers.mishaps import SHORT, assert_it_goes_on, at_step, error_line, last
 from semabench.errors import SemabenchError
-from semabench.training.checkpoint_file import read_checkpoint
+from semabench.training.checkpoint import read_checkpoint
 from semabench.training.lock import run_lock
 from semabench.training.module import Classifier
 

@@ -14,7 +14,7 @@ import torch
 
 from helpers.apps import REPOSITORY, environment, run_here
 from semabench.results.store import read_rows
-from semabench.training.checkpoint_file import read_checkpoint
+from semabench.training.checkpoint import read_checkpoint
 from semabench.training.module import Classifier
 
 GROWING = (

@@ -7,10 +7,10 @@ import signal
 
 from helpers.apps import run_here
 from helpers.mishaps import SHORT, assert_it_goes_on, at_step, error_line, last
-from semabench.training.checkpoint_file import read_checkpoint
+from semabench.training.checkpoint import read_checkpoint
 from semabench.training.loggers import close_logger
 from semabench.training.module import Classifier
-from semabench.training.throughput import Throughput
+from semabench.training.monitor import Throughput
 
 
 def test_a_signal_before_the_first_step(trained, tmp_path, monkeypatch, capfd):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semabench.evaluation.median import median_and_spread
+from semabench.training.timing import median_and_spread
 
 SECONDS = st.floats(1e-6, 1e6)
 

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from semabench.training.stopping import StopOnSignal
+from semabench.training.signals import StopOnSignal
 
 look = StopOnSignal.on_train_batch_end
 

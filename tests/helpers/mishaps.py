@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from helpers.apps import run_here
-from semabench.training.checkpoint_file import read_checkpoint
+from semabench.training.checkpoint import read_checkpoint
 from semabench.training.module import Classifier
 
 SHORT = ("experiment=stress", "logger=csv")

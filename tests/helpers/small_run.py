@@ -15,7 +15,7 @@ from semabench.config.schema import RecipeConfig
 from semabench.data.augment.batch import PixelAugment
 from semabench.data.draws import Samples
 from semabench.training.module import Classifier
-from semabench.training.stopping import listening, take_over_signals
+from semabench.training.signals import listening, take_over_signals
 
 BATCH = 8
 

@@ -10,8 +10,8 @@ import torch
 from semabench.config.schema import DataConfig, ModelConfig, RecipeConfig, TrainConfig
 from semabench.errors import SemabenchError
 from semabench.models import build_model
-from semabench.training.assemble import create_model, create_module
 from semabench.training.checkpoint import AtomicCheckpointIO
+from semabench.training.run import create_model, create_module
 
 
 def config(name, checkpoint=None, resolution=64, schedule=None):

@@ -11,8 +11,7 @@ import torch
 
 from helpers.checkpoint_makers import save
 from semabench.errors import SemabenchError
-from semabench.training.checkpoint import Checkpoints, set_aside
-from semabench.training.checkpoint_file import read_checkpoint
+from semabench.training.checkpoint import Checkpoints, read_checkpoint, set_aside
 
 
 def test_a_full_disk_leaves_the_old_checkpoint(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import torch
 
 from helpers.checkpoint_makers import save
 from semabench.errors import SemabenchError
-from semabench.training.checkpoint_file import read_checkpoint
+from semabench.training.checkpoint import read_checkpoint
 
 
 @pytest.mark.parametrize("keep", [0, 10, 500])

@@ -4,9 +4,8 @@ import lightning as L
 import torch
 
 from helpers.small_run import fit, small_batches, small_module
-from semabench.training.callbacks import LossWatch
-from semabench.training.host_values import log_values
-from semabench.training.throughput import Throughput, Waiting
+from semabench.training.lightning_compat import log_values
+from semabench.training.monitor import LossWatch, Throughput, Waiting
 
 
 class Elsewhere(L.LightningModule):

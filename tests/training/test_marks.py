@@ -4,7 +4,7 @@ import time
 
 import torch
 
-from semabench.training.marks import mark, seconds_between
+from semabench.training.timing import mark, seconds_between
 
 
 def test_on_a_cpu_marks_are_the_clock():

@@ -11,7 +11,7 @@ from torch import nn
 from semabench.config.schema import RecipeConfig
 from semabench.errors import SemabenchError
 from semabench.models import build_model
-from semabench.training.optimizer import (
+from semabench.training.optim import (
     create_optimizer,
     create_scheduler,
     ema_decay,

@@ -8,7 +8,7 @@ import pytest
 
 from helpers.checkpoint_makers import save
 from semabench.errors import SemabenchError
-from semabench.training.resume import check_same_run, resume_path
+from semabench.training.checkpoint import check_same_run, resume_path
 
 
 def test_resuming_takes_the_newest_sound_checkpoint(tmp_path, caplog):

@@ -9,7 +9,7 @@ import pytest
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 
 from helpers.small_run import fit, small_batches, small_module
-from semabench.training.stopping import StopOnSignal, Stopped
+from semabench.training.signals import StopOnSignal, Stopped
 
 
 class Destructor:

@@ -8,9 +8,8 @@ import torch
 from torch import nn
 
 from helpers.small_run import fit, small_batches, small_module
-from semabench.training.callbacks import LossWatch
-from semabench.training.optimizer import create_optimizer, create_scheduler
-from semabench.training.throughput import Throughput, Waiting
+from semabench.training.monitor import LossWatch, Throughput, Waiting
+from semabench.training.optim import create_optimizer, create_scheduler
 
 EVERY = 4
 

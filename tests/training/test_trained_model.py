@@ -9,7 +9,7 @@ import torch
 
 from helpers.checkpoint_makers import save
 from semabench.errors import SemabenchError
-from semabench.training.trained_model import load_trained
+from semabench.training.checkpoint import load_trained
 
 
 def test_a_folder_of_runs_is_told_from_a_run(tmp_path):

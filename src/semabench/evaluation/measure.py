@@ -11,10 +11,9 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from semabench.data.normalize import Normalize
-from semabench.evaluation.median import median_and_spread
 from semabench.evaluation.on_device import autocast, peak_memory_mib, reset_peak_memory
 from semabench.training.counts import Counts
-from semabench.training.marks import Mark, mark, seconds_between
+from semabench.training.timing import Mark, mark, median_and_spread, seconds_between
 
 WARMUP = 2  # batches not timed: they allocate, compile and fill caches
 

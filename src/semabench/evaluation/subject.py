@@ -19,8 +19,7 @@ from semabench.errors import SemabenchError, first_line
 from semabench.evaluation.labels import options_label
 from semabench.files import sha256_file
 from semabench.models import build_model, mixer_name, set_window_size
-from semabench.training.checkpoint import CONFIG, DIRECTORY
-from semabench.training.trained_model import TrainedModel, load_trained
+from semabench.training.checkpoint import CONFIG, DIRECTORY, TrainedModel, load_trained
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from semabench.data.procedural.tasks import CELL
 from semabench.errors import SemabenchError
 from semabench.study.probe import build_probe
 from semabench.study.spec import Training
-from semabench.training.optimizer import create_optimizer, learning_rate
+from semabench.training.optim import create_optimizer, learning_rate
 
 BURST = 8  # steps
 

@@ -16,7 +16,7 @@ from semabench.data.epoch import TrainBatch
 from semabench.data.mixup import Mix
 from semabench.data.normalize import Normalize
 from semabench.training.counts import Counts
-from semabench.training.optimizer import create_optimizer, create_scheduler, ema_decay
+from semabench.training.optim import create_optimizer, create_scheduler, ema_decay
 
 Batch = tuple[Tensor, Tensor]
 

@@ -13,15 +13,14 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy
 
 from semabench.config.schema import TrainConfig
-from semabench.training.callbacks import Bar, EpochLine, LossWatch
 from semabench.training.checkpoint import DIRECTORY, AtomicCheckpointIO, Checkpoints
 from semabench.training.compiling import Compile, wants_compile
 from semabench.training.devices import slurm_environment
 from semabench.training.loggers import create_logger
 from semabench.training.module import Classifier
+from semabench.training.monitor import Bar, EpochLine, LossWatch, Throughput, Waiting
 from semabench.training.profiling import Profile
-from semabench.training.stopping import StopOnSignal, take_over_signals
-from semabench.training.throughput import Throughput, Waiting
+from semabench.training.signals import StopOnSignal, take_over_signals
 
 
 def create_trainer(

@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from semabench.data.augment.batch import BatchAugment, PixelAugment
-from semabench.data.augment.batch import noise
+from semabench.data.augment.batch import BatchAugment, PixelAugment, noise
 from semabench.data.augment.batch import apply_layer as apply_in_groups
 from semabench.data.augment.plan import OPS, Layer, arguments, parse_rand_augment
+from semabench.data.draws import Samples
 from semabench.data.mixup import Mix
 from semabench.data.normalize import Normalize
-from semabench.data.draws import Samples
 
 pytest.importorskip("triton")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 from semabench.evaluation.cost.plan import Job
 from semabench.evaluation.cost.worker import Prepared
 from semabench.evaluation.cost.workload import Window
-from semabench.evaluation.median import median_and_spread
 from semabench.evaluation.workers.peer import PeerError
 from semabench.results.record import Record
+from semabench.training.timing import median_and_spread
 
 Item = TypeVar("Item")
 Ask = Callable[..., Any]

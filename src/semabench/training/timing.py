@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 import time
+from collections.abc import Sequence
 
 import torch
 
@@ -25,3 +27,14 @@ def seconds_between(start: Mark, end: Mark) -> float:
         return start.elapsed_time(end) / 1e3
     assert not isinstance(end, torch.cuda.Event)
     return end - start
+
+
+def median_and_spread(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """Return the median and half the interquartile range (quartiles inclusive, as numpy's).
+
+    Fewer than two values have no range, none no median.
+    """
+    if len(values) < 2:
+        return (values[0] if values else None), None
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+    return median, (high - low) / 2

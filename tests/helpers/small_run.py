@@ -14,13 +14,16 @@ from torch.utils.data import DataLoader
 from semabench.config.schema import RecipeConfig
 from semabench.data.augment.batch import PixelAugment
 from semabench.data.draws import Samples
+from semabench.training.lightning_compat import take_over_signals
 from semabench.training.module import Classifier
-from semabench.training.signals import listening, take_over_signals
+from semabench.training.signals import listening
 
 BATCH = 8
 
 
-def small_module(steps: int, *, parts: int = 1, model: nn.Module | None = None, **recipe: Any):
+def small_module(
+    steps: int, *, micro_batches: int = 1, model: nn.Module | None = None, **recipe: Any
+):
     """A classifier of 4 x 4 pictures under a recipe with everything on."""
     torch.manual_seed(0)
     if model is None:
@@ -37,7 +40,7 @@ def small_module(steps: int, *, parts: int = 1, model: nn.Module | None = None, 
         seed=7,
         describe={},
         pixels=PixelAugment(color_jitter=0.4, seed=7),
-        parts=parts,
+        micro_batches=micro_batches,
     )
 
 
@@ -65,7 +68,7 @@ def fit(
     trainer = L.Trainer(
         accelerator=accelerator, devices=1, max_epochs=1, logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, callbacks=callbacks,
-        gradient_clip_val=module.recipe.clip_grad, **options,
+        **options,
     )  # fmt: skip
     if isinstance(batches, list):
         batches = DataLoader(

@@ -13,7 +13,6 @@ from semabench.config.schema import (
     ModelConfig,
     RecipeConfig,
     TrainConfig,
-    TrainerConfig,
 )
 from semabench.data.augment.plan import parse_rand_augment
 from semabench.data.procedural.tasks import task_named
@@ -88,21 +87,6 @@ def _check_pairs(config: TrainConfig) -> None:
         raise SemabenchError(f"recipe.betas must lie in [0, 1), not {config.recipe.betas}.")
 
 
-def _check_graphs(options: TrainerConfig) -> None:
-    if not options.cuda_graphs:
-        return
-    if options.compile is False:
-        raise SemabenchError(
-            "trainer.cuda_graphs=true records what torch.compile makes: leave it or "
-            "trainer.compile=false out."
-        )
-    if options.accumulate > 1:
-        raise SemabenchError(
-            f"trainer.cuda_graphs=true keeps gradients where the next part of a batch writes its "
-            f"own: leave it or trainer.accumulate={options.accumulate} out."
-        )
-
-
 def _check_names(config: TrainConfig) -> None:
     """The run directory is <output_root>/<experiment>/<name>: neither part may lead elsewhere."""
     for key, value in (("experiment", config.experiment), ("name", config.name)):
@@ -174,7 +158,6 @@ def check_values(config: TrainConfig | EvalConfig) -> None:
             f"data.holdout={config.data.holdout:g} is for choosing, not for reporting: set "
             "evaluate_at=[], and train what was chosen on all training pictures."
         )
-    _check_graphs(config.trainer)
     _check_pairs(config)
     _check_recipe(config.recipe)
     _check_schedule(config)

@@ -86,9 +86,7 @@ def _of_training(config: TrainConfig) -> Iterator[Idle]:
         for key in ("data.val_resolution", "trainer.val_batch_size"):
             yield Idle(key, "as no epoch is validated", "lower trainer.val_every_n_epochs")
     keys = ("trainer.compile_min_steps", "model.compiles")
-    if trainer.cuda_graphs:
-        yield from (Idle(key, "beside trainer.cuda_graphs=true, which compiles") for key in keys)
-    elif trainer.compile is not None:
+    if trainer.compile is not None:
         when = f"beside trainer.compile={str(trainer.compile).lower()}"
         yield from (Idle(key, when, "set trainer.compile=null") for key in keys)
     if recipe.rand_augment is None and not recipe.color_jitter:

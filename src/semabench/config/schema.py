@@ -107,7 +107,7 @@ class TrainerConfig:
     precision: str | None = None  # null: bf16-mixed on a GPU, 32-true on a CPU
     compile: bool | None = None  # null: on a GPU, if the model gains by it and the run is long
     compile_min_steps: int = 2000  # how long that is, in optimiser steps
-    cuda_graphs: bool = False  # replay compiled steps as CUDA graphs; asks for compiling
+    graph: bool = True  # on a GPU, record a whole step as one CUDA graph and replay it
     accumulate: int = 1  # parts in which a device takes its share of a batch, to save memory
     channels_last: bool = True
     val_every_n_epochs: int = 1

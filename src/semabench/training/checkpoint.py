@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 import pickle
 import shutil
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,12 +14,11 @@ from typing import Any, BinaryIO
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.plugins.io import CheckpointIO
 from torch import Tensor
 
 from semabench.config.run_name import identity
 from semabench.errors import SemabenchError, first_line
-from semabench.files import atomic_path, atomic_write
+from semabench.files import atomic_path
 
 OFFICIAL = "official weights are loaded with model=NAME model.checkpoint=PATH"
 
@@ -66,31 +63,6 @@ LAST = "last.ckpt"
 PREVIOUS = "previous.ckpt"  # what was the last before it, should that prove damaged
 BEST = "best.ckpt"
 SET_ASIDE = "checkpoints.before"  # those of the run that this one has taken the place of
-
-
-class AtomicCheckpointIO(CheckpointIO):
-    """Replaces a checkpoint in one step; Lightning's own goes through /tmp and copies."""
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
-    ) -> None:
-        """Serialise in memory, so that a full disk shows as such, then write atomically."""
-        buffer = io.BytesIO()
-        torch.save(checkpoint, buffer)
-        atomic_write(Path(path), buffer.getvalue())
-
-    def load_checkpoint(
-        self,
-        path: Any,
-        map_location: Callable | None = None,
-        weights_only: bool | None = None,
-    ) -> dict[str, Any]:
-        """Read tensors and plain values only: nothing in a checkpoint is executed."""
-        return read_checkpoint(Path(path))
-
-    def remove_checkpoint(self, path: Any) -> None:
-        """Delete a checkpoint that a better one has replaced."""
-        Path(path).unlink(missing_ok=True)
 
 
 class Checkpoints(Callback):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import AbstractContextManager, nullcontext
 
 import lightning as L
 import torch
@@ -22,11 +21,10 @@ def wants_compile(config: TrainConfig, accelerator: str, steps: int) -> bool:
     """Tell whether a run is compiled: as asked for, or, if nothing was, where it pays.
 
     It pays on a GPU, for a model that gains by it (``model.compiles``), in a run of so many
-    optimiser steps that they win back the minute or two of compiling. CUDA graphs are made of
-    compiled steps: who asks for them asks for compiling.
+    optimiser steps that they win back the minute or two of compiling.
     """
-    if config.trainer.compile is not None or config.trainer.cuda_graphs:
-        return config.trainer.compile is not False
+    if config.trainer.compile is not None:
+        return config.trainer.compile
     long = steps >= config.trainer.compile_min_steps
     return accelerator == "gpu" and config.model.compiles and long
 
@@ -40,13 +38,10 @@ class Compile(Callback):
 
     Args:
         required: whether the user asked for it.
-        cuda_graphs: whether passes are recorded, and replayed with one launch each, where
-            launching thousands of kernels takes longer than running them.
     """
 
-    def __init__(self, required: bool, cuda_graphs: bool = False) -> None:
+    def __init__(self, required: bool) -> None:
         self.required = required
-        self.cuda_graphs = cuda_graphs
         self.tried: set[int] = set()
         self.failed = False
 
@@ -59,7 +54,7 @@ class Compile(Callback):
         assert isinstance(pl_module, Classifier)
         torch._dynamo.config.recompile_limit = 64  # sizes, modes: beyond it, silently eager
         for model in self._models(pl_module):
-            model.compile(dynamic=False, mode="reduce-overhead" if self.cuda_graphs else None)
+            model.compile(dynamic=False)
         self.on_train_epoch_start(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -74,7 +69,7 @@ class Compile(Callback):
             return
         self.tried.add(resolution)
         started = time.perf_counter()
-        error = self._failure(trainer, pl_module, resolution)
+        error = _failure(trainer, pl_module, resolution)
         mine = torch.tensor(int(error is not None), device=trainer.strategy.root_device)
         self.failed = bool(trainer.strategy.reduce(mine, reduce_op="max"))
         if not self.failed:
@@ -85,8 +80,8 @@ class Compile(Callback):
         reason = _reason(error) if error is not None else "on another process"
         if self.required:
             raise SemabenchError(
-                f"torch.compile fails for {resolution} px ({reason}): {self._without()} trains "
-                "without it."
+                f"torch.compile fails for {resolution} px ({reason}): trainer.compile=false "
+                "trains without it."
             ) from error
         for model in self._models(pl_module):
             model._compiled_call_impl = None
@@ -96,56 +91,34 @@ class Compile(Callback):
             reason,
         )
 
-    def _failure(self, trainer: L.Trainer, module: Classifier, resolution: int) -> Exception | None:
-        """Try a step; return what fails.
-
-        What cannot be recorded fails, too, instead of running without a graph. The first pass
-        only warms up; the second is recorded.
-        """
-        strict = torch._inductor.config.patch({"triton.cudagraph_or_error": self.cuda_graphs})
-        try:
-            with strict:
-                for _ in range(2 if self.cuda_graphs else 1):
-                    _try_step(trainer, module, resolution)
-        except Exception as error:  # compilers fail in any way
-            return error
-        return None
-
-    def _without(self) -> str:
-        return "trainer.cuda_graphs=false" if self.cuda_graphs else "trainer.compile=false"
-
     @staticmethod
     def _models(module: Classifier) -> list[nn.Module]:
         teacher = module.ema is not None and module.recipe.mesa > 0
         return [module.model, module.ema.module] if teacher else [module.model]  # type: ignore[union-attr]
 
 
-def _try_step(trainer: L.Trainer, module: Classifier, resolution: int) -> None:
-    """Go forward and backward through the model as a training step does, leaving no trace."""
+def _failure(trainer: L.Trainer, module: Classifier, resolution: int) -> Exception | None:
+    """Go forward and backward as a step does, leaving no trace; return what fails."""
     model = module.model
-    world_size = trainer.world_size
-    size = module.recipe.batch_size // world_size // module.parts, 3, resolution, resolution
-    pixels = torch.zeros(size, dtype=torch.uint8, device=module.device)
+    part = module.recipe.batch_size // trainer.world_size // module.micro_batches
+    pixels = torch.zeros((part, 3, resolution, resolution), dtype=torch.uint8, device=module.device)
     images = module.normalize(pixels.to(memory_format=torch.channels_last))
     statistics = [(buffer, buffer.clone()) for buffer in model.buffers()]
     try:
-        with trainer.precision_plugin.train_step_context(), _as_ddp_does(trainer):
+        with trainer.precision_plugin.train_step_context():
             loss = model(images).float().square().mean()
             if module.recipe.mesa > 0 and module.ema is not None:
                 with torch.no_grad():
                     module.ema.module(images)
         weights = [weight for weight in model.parameters() if weight.requires_grad]
-        torch.autograd.grad(loss, weights, allow_unused=True)  # no hook of DDP's sees it
+        torch.autograd.grad(loss, weights, allow_unused=True)
+    except Exception as error:  # compilers fail in any way
+        return error
     finally:
         with torch.no_grad():
             for buffer, before in statistics:
                 buffer.copy_(before)
-
-
-def _as_ddp_does(trainer: L.Trainer) -> AbstractContextManager:
-    """Return the context in which DDP runs: there graphs end where a bucket of gradients does."""
-    inside = getattr(trainer.strategy.model, "_inside_ddp_forward", None)
-    return nullcontext() if inside is None else inside()
+    return None
 
 
 def _reason(error: Exception) -> str:

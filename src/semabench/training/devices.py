@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 import torch
-from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 
 from semabench.errors import SemabenchError, nearest
 
@@ -42,28 +41,9 @@ def choose_precision(requested: str | None, accelerator: str) -> str:
     return requested
 
 
-def check_cuda_graphs(wanted: bool, accelerator: str) -> None:
-    """Raise a SemabenchError where CUDA graphs are asked for on a CPU."""
-    if wanted and accelerator != "gpu":
-        raise SemabenchError(
-            "trainer.cuda_graphs=true is for GPUs, and this run is on the CPU: leave it out."
-        )
-
-
 def global_rank() -> int:
     """Return this process's rank as torchrun or srun gave it; 0 where neither started it."""
     return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
-
-
-def slurm_environment() -> list[SLURMEnvironment]:
-    """Return Lightning's view of a job step, where srun started us: without its own requeueing.
-
-    Lightning would save a checkpoint of its own at SIGUSR1 and requeue the job; that is
-    ``StopOnSignal``'s and the job script's.
-    """
-    if TorchElasticEnvironment.detect() or not SLURMEnvironment.detect():
-        return []
-    return [SLURMEnvironment(auto_requeue=False)]
 
 
 def check_processes(devices: int, num_nodes: int, accelerator: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, RichProgressBar
+from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 
 from semabench.errors import SemabenchError
@@ -266,9 +266,9 @@ class LossWatch(Callback):
                 "trainer.precision=32-true; no checkpoint has been written since."
             )
         told: dict[str, torch.Tensor | float] = {"train/lr": rate_at(trainer.global_step - 1)}
-        if module.mesa_term is not None:  # or the curve would jump where MESA sets in
-            told["train/mesa"] = module.mesa_term
-            loss = loss - module.mesa_term
+        if module.step.mesa_term is not None:  # or the curve would jump where MESA sets in
+            told["train/mesa"] = module.step.mesa_term
+            loss = loss - module.step.mesa_term
         log_values(module, told, in_bar=False)
         log_values(module, {"train/loss": loss}, in_bar=True)
 
@@ -306,24 +306,3 @@ class EpochLine(Callback):
         if hours is not None and hours >= 1 / 60:
             parts.append(f"{int(hours)} h {int(hours % 1 * 60):02d} min left")
         self.console.print("  ".join(parts))
-
-
-class Bar(RichProgressBar):
-    """Lightning's bar, but what stands beside it is read once every ``every`` steps.
-
-    Reading waits for the device; the bar itself moves more often.
-    """
-
-    def __init__(self, every: int) -> None:
-        super().__init__(refresh_rate=max(1, min(every, 10)), leave=False)
-        self.every = every
-        self._read: int | None = None  # number of the window whose metrics are shown
-        self._shown: dict[str, Any] = {}
-
-    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
-        """Return the metrics of the last look; fresh ones during validation."""
-        window = trainer.global_step // self.every
-        if window != self._read or not trainer.training:
-            self._read, self._shown = window, dict(super().get_metrics(trainer, pl_module))
-            self._shown.pop("v_num", None)
-        return self._shown

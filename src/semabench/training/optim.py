@@ -8,7 +8,6 @@ from collections.abc import Callable
 import torch
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR
 
 from semabench.config.schema import RecipeConfig
 from semabench.errors import SemabenchError
@@ -90,10 +89,8 @@ def learning_rate(recipe: RecipeConfig, steps_per_epoch: int) -> Callable[[int],
     return at
 
 
-def create_scheduler(
-    optimizer: torch.optim.Optimizer, recipe: RecipeConfig, steps_per_epoch: int
-) -> LambdaLR:
-    """Return the scheduler of :func:`learning_rate`; call ``step()`` after every optimiser step."""
+def rate_factor(recipe: RecipeConfig, steps_per_epoch: int) -> Callable[[int], float]:
+    """Return what every group's peak rate is multiplied by, as a function of the step from 0."""
     at = learning_rate(recipe, steps_per_epoch)
     peak = recipe.lr * rate_scale(recipe)
-    return LambdaLR(optimizer, lambda step: at(step) / peak)
+    return lambda step: at(step) / peak

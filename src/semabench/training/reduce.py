@@ -32,13 +32,15 @@ class GradientReducer:
 
     Args:
         parameters: those that are trained, in the order of the model; the last are ready first.
+        buffers: such as BatchNorm's statistics, which rank 0 gives to all before each step.
 
     Use: ``begin()`` before the backward pass whose end completes the gradients (the last
     micro-batch's), ``finish()`` after it; then every ``grad`` is the mean over all processes.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+    def __init__(self, parameters: Sequence[nn.Parameter], buffers: Sequence[Tensor] = ()) -> None:
         self.world_size = dist.get_world_size()
+        self.buffers = [buffer for buffer in buffers if buffer.numel()]
         self.buckets = [_bucket(group) for group in _groups(parameters)]
         self.active = False
         for bucket in self.buckets:
@@ -47,6 +49,18 @@ class GradientReducer:
                 parameter.register_post_accumulate_grad_hook(
                     lambda _, bucket=bucket: self._arrived(bucket)
                 )
+
+    def sync_buffers(self) -> None:
+        """Let all processes have rank 0's buffers, as under DDP: one broadcast a type."""
+        kinds: dict[torch.dtype, list[Tensor]] = {}
+        for buffer in self.buffers:
+            kinds.setdefault(buffer.dtype, []).append(buffer)
+        for buffers in kinds.values():
+            flat = torch.cat([buffer.reshape(-1) for buffer in buffers])
+            dist.broadcast(flat, src=0)
+            pieces = flat.split([buffer.numel() for buffer in buffers])
+            for buffer, piece in zip(buffers, pieces, strict=True):
+                buffer.copy_(piece.view_as(buffer))
 
     def begin(self) -> None:
         """Reduce in the backward pass that follows."""

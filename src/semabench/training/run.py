@@ -39,7 +39,6 @@ from semabench.training.checkpoint import (
 )
 from semabench.training.compiling import Compile
 from semabench.training.devices import (
-    check_cuda_graphs,
     check_processes,
     choose_accelerator,
     choose_precision,
@@ -68,7 +67,6 @@ def train(config: TrainConfig) -> Path:
     accelerator = choose_accelerator(config.trainer.accelerator)
     precision = choose_precision(config.trainer.precision, accelerator)
     config.trainer.precision = precision  # part of the run's name: resolved, not as asked for
-    check_cuda_graphs(config.trainer.cuda_graphs, accelerator)
     check_processes(config.trainer.devices, config.trainer.num_nodes, accelerator)
     run_dir = run_dir_of(config)
     L.seed_everything(config.seed, workers=True, verbose=False)
@@ -291,7 +289,8 @@ def create_module(config: TrainConfig, model: nn.Module, data: ImageDataModule) 
             "std": list(std),
         },
         pixels=pixels,
-        parts=config.trainer.accumulate,
+        micro_batches=config.trainer.accumulate,
+        graph=config.trainer.graph,
     )
 
 

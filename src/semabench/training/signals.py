@@ -40,28 +40,10 @@ class Stopped(BaseException):
         return 128 + self.number
 
 
-def hear_no_more() -> None:
+def ignore_signals() -> None:
     """Ignore further signals to stop, in all threads."""
     for number in STOP:
         signal.signal(number, signal.SIG_IGN)
-
-
-def take_over_signals(trainer: L.Trainer) -> None:
-    """Let Lightning neither listen to signals nor ask about them.
-
-    Its handlers would save nothing, and communicate from within a handler. And of several
-    processes each asks rank 0, from 2.6 on, before every step, whether it has had SIGTERM, and
-    waits for the answer: a GPU then runs out of work at every step (docs/scaling.md).
-
-    Raises:
-        AttributeError: Lightning has other names for what is replaced.
-    """
-    for owner, name in (
-        (trainer._signal_connector, "register_signal_handlers"),
-        (trainer.fit_loop.epoch_loop, "_broadcast_sigterm_tensor"),
-    ):
-        getattr(owner, name)
-        setattr(owner, name, lambda: None)
 
 
 @contextmanager
@@ -91,7 +73,7 @@ def listening() -> Iterator[None]:
 
 
 def _stop_at_once(number: int, frame: FrameType | None) -> None:
-    hear_no_more()
+    ignore_signals()
     raise Stopped(number, begun=False)
 
 
@@ -170,7 +152,7 @@ class StopOnSignal(Callback):
     ) -> None:
         """Hear no further signal in a run that stops: see `listening`."""
         if isinstance(exception, Stopped):
-            hear_no_more()
+            ignore_signals()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = number

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import logging
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.strategies import DDPStrategy
 
 from semabench.config.schema import TrainConfig
-from semabench.training.checkpoint import DIRECTORY, AtomicCheckpointIO, Checkpoints
+from semabench.training.checkpoint import DIRECTORY, Checkpoints
 from semabench.training.compiling import Compile, wants_compile
-from semabench.training.devices import slurm_environment
+from semabench.training.lightning_compat import (
+    AtomicCheckpointIO,
+    Bar,
+    PlainDDP,
+    quiet_lightning,
+    slurm_environment,
+    take_over_signals,
+)
 from semabench.training.loggers import create_logger
 from semabench.training.module import Classifier
-from semabench.training.monitor import Bar, EpochLine, LossWatch, Throughput, Waiting
+from semabench.training.monitor import EpochLine, LossWatch, Throughput, Waiting
 from semabench.training.profiling import Profile
-from semabench.training.signals import StopOnSignal, take_over_signals
+from semabench.training.signals import StopOnSignal
 
 
 def create_trainer(
@@ -40,8 +44,7 @@ def create_trainer(
     if bar:
         callbacks.append(Bar(every))
     if wants_compile(config, accelerator, module.total_steps):
-        required = bool(options.compile) or options.cuda_graphs
-        callbacks.append(Compile(required, options.cuda_graphs))
+        callbacks.append(Compile(required=bool(options.compile)))
     if options.profile_steps is not None:
         callbacks.append(Profile(run_dir / "profile", options.profile_steps))
     callbacks += [checkpoints, StopOnSignal(checkpoints.save, agree_every=every), waiting]
@@ -53,7 +56,6 @@ def create_trainer(
         num_nodes=options.num_nodes,
         max_epochs=config.recipe.epochs,
         check_val_every_n_epoch=options.val_every_n_epochs,
-        gradient_clip_val=config.recipe.clip_grad,
         log_every_n_steps=every,
         logger=logger if logger is not None else False,
         callbacks=callbacks,
@@ -71,11 +73,11 @@ def bare_trainer(accelerator: str, precision: str, *, ddp: bool, **options: Any)
         ddp: whether gradients are reduced over all processes.
         options: more of Lightning's.
     """
-    _quiet_lightning()
+    quiet_lightning()
     trainer = L.Trainer(
         accelerator=accelerator,
         precision=precision,  # type: ignore[arg-type]
-        strategy=DDPStrategy(gradient_as_bucket_view=True) if ddp else "auto",
+        strategy=PlainDDP() if ddp else "auto",
         plugins=[AtomicCheckpointIO(), *slurm_environment()],
         enable_checkpointing=False,
         enable_model_summary=False,
@@ -86,17 +88,3 @@ def bare_trainer(accelerator: str, precision: str, *, ddp: bool, **options: Any)
     )
     take_over_signals(trainer)
     return trainer
-
-
-def _quiet_lightning() -> None:
-    """Keep to what a user can act on; the sharding, seeding and exact metrics are our own."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (
-        ".*does not have many workers.*",
-        ".*recommended to use `self.log.*sync_dist=True.*",
-        ".*treespec, LeafSpec.*",
-        ".*`srun` command is available on your system but is not used.*",
-        ".*module.s. in eval mode at the start of training.*",  # the averaged weights
-    ):
-        warnings.filterwarnings("ignore", message=message)

@@ -39,7 +39,6 @@ def ask(line: str) -> None:
         ("train recipe=finetune30 recipe.warmup_lr=1e-7", "recipe.warmup_epochs=2"),
         ("train recipe.weight_decay=0 recipe.decay_state_matrix=true", "recipe.weight_decay=0.1"),
         ("train trainer.compile=true trainer.compile_min_steps=9", "trainer.compile=null"),
-        ("train trainer.cuda_graphs=true model.compiles=false", "trainer.cuda_graphs=false"),
         (
             "train recipe.epochs=4 trainer.val_every_n_epochs=5 data.val_resolution=96",
             "recipe.epochs=5",

@@ -51,8 +51,6 @@ def test_every_model_config_names_its_own_file():
         (["recipe.resolution_schedule=[[0,16],[5,224]]"], "too small"),
         (["recipe.resolution_schedule=[[0,96],[300,224]]"], "changes at epoch 300"),
         (["recipe.resolution_schedule=[[0,96,1]]"], "pairs of epoch and pixels"),
-        (["trainer.cuda_graphs=true", "trainer.compile=false"], "what torch.compile makes"),
-        (["trainer.cuda_graphs=true", "trainer.accumulate=2"], "leave it or trainer.accumulate=2"),
         (["recipe.batch_size=96", "trainer.accumulate=5"], "does not divide the 96 pictures"),
         (["recipe.batch_size=96", "trainer.devices=4", "trainer.accumulate=5"], "the 24 pictures"),
         (["recipe.layer_decay=1.5"], "at most 1"),

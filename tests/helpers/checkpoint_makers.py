@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from semabench.training.checkpoint import AtomicCheckpointIO
+from semabench.training.lightning_compat import AtomicCheckpointIO
 
 
 def save(path: Path, **content: Any) -> None:

@@ -22,7 +22,12 @@ BATCH = 8
 
 
 def small_module(
-    steps: int, *, micro_batches: int = 1, model: nn.Module | None = None, **recipe: Any
+    steps: int,
+    *,
+    micro_batches: int = 1,
+    graph: bool = True,
+    model: nn.Module | None = None,
+    **recipe: Any,
 ):
     """A classifier of 4 x 4 pictures under a recipe with everything on."""
     torch.manual_seed(0)
@@ -41,6 +46,7 @@ def small_module(
         describe={},
         pixels=PixelAugment(color_jitter=0.4, seed=7),
         micro_batches=micro_batches,
+        graph=graph,
     )
 
 

@@ -1,4 +1,4 @@
-"""A batch in parts: the same samples, augmentation, mixing and rates; the same step to rounding."""
+"""Micro-batches: the same samples, augmentation, mixing and rates; the same step to rounding."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STEPS = 4
 
 def trained(parts: int, precision: str = "32-true", **recipe):
     """Train for four steps; return the module, the pictures its model saw, and the losses."""
-    module = small_module(STEPS, parts=parts, **recipe)
+    module = small_module(STEPS, micro_batches=parts, **recipe)
     seen: list[torch.Tensor] = []
     losses: list[float] = []
     module.model.register_forward_pre_hook(lambda _, x: seen.append(x[0].detach().clone()))
@@ -39,11 +39,10 @@ def test_parts_change_rounding_alone(mixing):
     assert whole.ema is not None
     for name, expected in whole.state_dict().items():
         torch.testing.assert_close(parted.state_dict()[name], expected, rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(parted.mesa_term, whole.mesa_term)
+    torch.testing.assert_close(parted.step.mesa_term, whole.step.mesa_term)
 
 
-def test_parts_share_their_casts_of_the_weights():
-    """Under autocast a step's casts are made once, and gone backward through once a part."""
+def test_parts_agree_under_autocast():
     _, _, losses = trained(1, "bf16-mixed")
     _, _, losses_in_parts = trained(4, "bf16-mixed")
     np.testing.assert_allclose(losses_in_parts, losses, rtol=0.02)

@@ -7,11 +7,9 @@ from types import SimpleNamespace
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 from torch._dynamo.utils import counters
 
-from helpers.small_run import fit, small_batches, small_module
 from semabench.config.schema import ModelConfig, RecipeConfig, TrainConfig, TrainerConfig
 from semabench.errors import SemabenchError
 from semabench.training.compiling import Compile, wants_compile
@@ -32,7 +30,6 @@ def test_long_runs_of_models_that_gain_are_compiled_on_a_gpu():
     assert not wants_compile(config(compiles=False), "gpu", 1000)
     assert wants_compile(config(compile=True, compiles=False), "cpu", 1)
     assert not wants_compile(config(compile=False), "gpu", 1000)
-    assert wants_compile(config(cuda_graphs=True), "gpu", 1)
 
 
 class Plain(nn.Module):
@@ -58,7 +55,7 @@ def started(callback: Compile, mesa: float = 0.0, accelerator: str = "cpu") -> C
         std=(0.25,) * 3,
         seed=0,
         describe={},
-        parts=2,
+        micro_batches=2,
     )
     trainer = L.Trainer(
         accelerator=accelerator,
@@ -110,43 +107,6 @@ def test_the_trial_leaves_no_trace(monkeypatch, capsys):
     torch._dynamo.reset()
 
 
-class Watched(Compile):
-    """Compiles for 4 px, and calls ``tried_out`` after the trial."""
-
-    def tried_out(self) -> None:
-        self.graphs = counters["stats"]["unique_graphs"]
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        trainer.datamodule = L.LightningDataModule()  # type: ignore[attr-defined]
-        trainer.datamodule.resolution_at = lambda epoch: 4  # type: ignore[attr-defined]
-        super().on_train_start(trainer, pl_module)
-        self.tried_out()
-
-
-def test_steps_under_ddp_run_what_the_trial_has_compiled(monkeypatch):
-    """There the model is cut where a bucket of gradients ends: the trial's must be, too."""
-    torch._dynamo.reset()
-    done = []
-
-    def backend(graph, inputs):
-        done.append("compiled")
-        return graph.forward
-
-    through(monkeypatch, backend)
-    wide = nn.Linear(48, 600), nn.GELU(), nn.Linear(600, 600), nn.GELU(), nn.Linear(600, 4)
-    module = small_module(3, model=Plain(nn.Flatten(), *wide))
-    watched = Watched(required=True)
-    watched.tried_out = lambda: done.append("tried")  # type: ignore[method-assign]
-    ddp = DDPStrategy(gradient_as_bucket_view=True, bucket_cap_mb=1)
-    try:
-        fit(module, small_batches(3), [watched], strategy=ddp)
-    finally:
-        torch.distributed.destroy_process_group()
-    assert done[-1] == "tried"
-    assert done.count("compiled") > 2  # the model's pieces, and its average
-    torch._dynamo.reset()
-
-
 def broken(graph, inputs, **_):
     raise RuntimeError("no compiler here\nand much more")
 
@@ -164,28 +124,6 @@ def test_a_run_that_was_told_to_compile_stops_where_it_fails(monkeypatch):
     through(monkeypatch, broken)
     with pytest.raises(SemabenchError, match=r"fails for 32 px \(.*\): trainer\.compile=false"):
         started(Compile(required=True))
-    with pytest.raises(SemabenchError, match=r"fails for 32 px \(.*\): trainer\.cuda_graphs=fal"):
-        started(Compile(required=True, cuda_graphs=True))
-    torch._dynamo.reset()
-
-
-def test_graphs_are_recorded_in_the_trial(monkeypatch):
-    """A pass to warm up, a pass to record; what cannot be recorded fails, only there."""
-    strict, passes = [], []
-
-    def backend(graph, inputs, mode):
-        def run(*arguments):
-            passes.append(mode)
-            return graph.forward(*arguments)
-
-        strict.append(torch._inductor.config.triton.cudagraph_or_error)
-        return run
-
-    through(monkeypatch, backend)
-    started(Compile(required=True, cuda_graphs=True))
-    assert strict == [True]
-    assert passes == ["reduce-overhead"] * 2
-    assert not torch._inductor.config.triton.cudagraph_or_error
     torch._dynamo.reset()
 
 
@@ -202,53 +140,4 @@ def test_a_step_compiles_nothing_after_the_trial(accelerator, monkeypatch, capsy
         step_after(module)
     assert counters["stats"]["unique_graphs"] == 2
     assert all(weight.grad is not None for weight in module.model.parameters())
-    torch._dynamo.reset()
-
-
-def losses(cuda_graphs: bool, steps: int = 12) -> list[float]:
-    """Losses of a run with dropout, averaged weights and MESA, compiled from its start."""
-    torch._dynamo.reset()
-    counters["stats"].clear()
-    torch.manual_seed(0)
-    hidden = nn.Linear(48, 16), nn.GELU(), nn.Dropout()
-    model = Plain(nn.Flatten(), *hidden, nn.Linear(16, 4))
-    seen: list[torch.Tensor] = []
-
-    class Losses(L.Callback):
-        def on_train_batch_end(self, trainer, module, outputs, batch, index):
-            seen.append(outputs["loss"].detach().clone())
-
-    compile_ = Watched(required=True, cuda_graphs=cuda_graphs)
-    module = small_module(steps, model=model)
-    fit(module, small_batches(steps), [compile_, Losses()], "gpu", precision="bf16-mixed")
-    assert not compile_.failed
-    assert counters["stats"]["unique_graphs"] == compile_.graphs == 2
-    return torch.stack(seen).tolist()
-
-
-@pytest.mark.gpu
-def test_graphs_compute_what_compiled_steps_do():
-    """Draws of dropout included: they are the step's, not those of the recording."""
-    plain, graphed = losses(cuda_graphs=False), losses(cuda_graphs=True)
-    assert graphed == plain
-    assert len(set(plain)) == len(plain)
-    torch._dynamo.reset()
-
-
-@pytest.mark.gpu
-def test_a_trial_records_a_graph():
-    """A step after the trial launches two: forward and backward."""
-    torch._dynamo.reset()
-    counters.clear()
-    module = started(Compile(required=True, cuda_graphs=True), mesa=1.0, accelerator="gpu")
-    assert counters["stats"]["unique_graphs"] == 2  # the model's, and its average's
-    assert counters["inductor"]["cudagraph_skips"] == 0
-    assert not counters["graph_break"]
-    for _ in range(2):  # the first goes without the average, which the trial has in between
-        module.zero_grad(set_to_none=True)
-        with torch.profiler.profile() as profile:
-            step_after(module)
-            torch.cuda.synchronize()
-    launched = [event.name for event in profile.events() if "GraphLaunch" in event.name]
-    assert len(launched) == 2, launched
     torch._dynamo.reset()

@@ -14,7 +14,9 @@ from semabench.config.schema import RecipeConfig
 from semabench.data.augment.batch import PixelAugment
 from semabench.data.draws import Samples
 from semabench.data.normalize import Normalize
-from semabench.training.module import Classifier, step_seed
+from semabench.training.module import Classifier
+from semabench.training.optim import create_optimizer
+from semabench.training.step import TrainStep, step_seed
 
 
 def classifier(pixels: PixelAugment | None = None, **recipe) -> Classifier:
@@ -32,6 +34,10 @@ def classifier(pixels: PixelAugment | None = None, **recipe) -> Classifier:
         describe={"config": {}},
         pixels=pixels,
     )
+
+
+def step_of(module: Classifier) -> TrainStep:
+    return module.create_step(create_optimizer(module.model, module.recipe))
 
 
 def batch(n: int = 8) -> tuple[torch.Tensor, torch.Tensor, Samples]:
@@ -66,39 +72,42 @@ def test_step_seeds_are_valid_and_differ_by_step_and_rank(seed, step, rank):
 
 def test_a_steps_draws_depend_on_the_step_alone():
     first, second = classifier(), classifier()
-    first.train()
-    second.train()
-    first.on_train_batch_start(batch(), 0)
-    expected = first.training_step(batch(), 0)
+    expected = step_of(first.train())(*batch(), 5).clone()
     torch.rand(100)  # whatever happened before
-    second.on_train_batch_start(batch(), 5)
-    assert torch.equal(second.training_step(batch(), 5), expected)
+    step = step_of(second.train())
+    assert torch.equal(step(*batch(), 5), expected)
+    assert not torch.equal(step(*batch(), 6), expected)
 
 
-def test_the_averaged_weights_start_as_a_copy_and_follow_the_formula(monkeypatch):
+def test_the_averaged_weights_start_as_a_copy_and_follow_the_formula():
     module = classifier(ema_decay=0.9)
     assert module.ema is not None
     weight = module.model[2].weight
     expected = weight.detach().clone()
-
-    def step_weight(*_: object, **__: object) -> None:
-        with torch.no_grad():
-            weight.add_(1)
-
-    monkeypatch.setattr(L.LightningModule, "optimizer_step", step_weight)
-    for step in (1, 2, 3):
-        monkeypatch.setattr(Classifier, "global_step", step - 1)  # Lightning counts it afterwards
-        module.optimizer_step(0, 0, None)
-        decay = 0.0 if step == 1 else 0.9
+    step = step_of(module)
+    for number in range(3):
+        step(*batch(), number)
+        decay = 0.0 if number == 0 else 0.9
         expected = decay * expected + (1 - decay) * weight.detach()
     torch.testing.assert_close(module.ema.module[2].weight, expected)
+    assert not torch.equal(module.ema.module[2].weight, weight)
     assert module.monitor == "val_ema/top1"
     assert classifier().monitor == "val/top1"
 
 
+def test_a_resumed_run_does_not_start_its_average_anew():
+    module = classifier(ema_decay=0.9)
+    before = module.ema.module[2].weight.clone()
+    with torch.no_grad():
+        module.model[2].weight += 1
+    step_of(module)(*batch(), 17)
+    expected = 0.9 * before + 0.1 * module.model[2].weight.detach()
+    torch.testing.assert_close(module.ema.module[2].weight, expected)
+
+
 def test_only_the_model_is_optimised():
     module = classifier(ema_decay=0.9)
-    optimizer = module.configure_optimizers()["optimizer"]
+    (optimizer,) = fit(module, [batch()], []).optimizers
     optimised = {id(p) for group in optimizer.param_groups for p in group["params"]}
     assert optimised == {id(p) for p in module.model.parameters()}
 
@@ -109,39 +118,51 @@ def test_checkpoints_say_what_they_hold():
     assert checkpoint["semabench"] == {"config": {}}
 
 
-def test_mesa_adds_the_cross_entropy_with_the_averaged_weights_predictions(monkeypatch):
-    plain, taught = classifier(ema_decay=0.9), classifier(ema_decay=0.9, mesa=1.5, mesa_start=0.5)
-    for module in (plain, taught):
+def test_mesa_adds_the_cross_entropy_with_the_averaged_weights_predictions():
+    def prepared(**recipe) -> tuple[Classifier, TrainStep]:
+        module = classifier(ema_decay=0.9, **recipe)
         module.eval()  # no dropout
         module.ema.module.eval()
         with torch.no_grad():
             module.ema.module[2].weight += 0.3
+        return module, step_of(module)
+
     whole = batch()
-    monkeypatch.setattr(Classifier, "current_epoch", 0)
-    assert taught.training_step(whole, 0) == plain.training_step(whole, 0)
-    monkeypatch.setattr(Classifier, "current_epoch", 1)
-    loss = taught.training_step(whole, 0)
-    pixels = taught.normalize(whole[0])
-    teacher = taught.ema.module(pixels).softmax(-1).detach()
-    student = taught.model(pixels).log_softmax(-1)
-    expected = plain.training_step(whole, 0) - 1.5 * (teacher * student).sum(-1).mean()
-    torch.testing.assert_close(loss, expected)
-    torch.testing.assert_close(loss - taught.mesa_term, plain.training_step(whole, 0))
+    plain = prepared()[1]
+    alone = plain(*whole, 0).clone()
     assert plain.mesa_term is None
-    loss.backward()
-    assert all(p.grad is None for p in taught.ema.parameters())
+    assert torch.equal(prepared(mesa=1.5)[1](*whole, 0, mesa=False), alone)
+    module, step = prepared(mesa=1.5)
+    pixels = module.normalize(whole[0])
+    teacher = module.ema.module(pixels).softmax(-1).detach()
+    student = module.model(pixels).log_softmax(-1)
+    expected = alone - 1.5 * (teacher * student).sum(-1).mean()
+    loss = step(*whole, 0, mesa=True)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(loss - step.mesa_term, alone)
+    assert all(p.grad is None for p in module.ema.parameters())
+
+
+def test_mesa_begins_with_its_epoch(monkeypatch):
+    module = classifier(ema_decay=0.9, mesa=1.5, mesa_start=0.5)
+    for epoch, on in ((0, False), (1, True)):
+        monkeypatch.setattr(Classifier, "current_epoch", epoch)
+        assert module.mesa_is_on is on
 
 
 def test_pixels_are_augmented_before_and_erased_after_normalisation(monkeypatch):
     module = classifier(PixelAugment(color_jitter=0.4, seed=7), random_erase=1.0)
     images, labels, samples = batch()
     seen = []
-    monkeypatch.setattr(module.model, "forward", lambda x: (seen.append(x), x.flatten(1)[:, :4])[1])
-    module.training_step((images, labels, samples), 0)
+    monkeypatch.setattr(
+        module.model, "forward", lambda x: (seen.append(x), module.model[2](x.flatten(1)))[1]
+    )
+    step = step_of(module)
+    step(images, labels, samples, 0)
     expected = module.normalize(module.augment.change(images, samples))
     assert not torch.equal(expected, module.normalize(images))
     assert torch.equal(seen[0], module.augment.erase(expected, samples))
-    module.training_step((images, labels, Samples(1, samples.keys)), 0)
+    step(images, labels, Samples(1, samples.keys), 0)
     assert not torch.equal(seen[0], seen[1])  # another epoch
     monkeypatch.setattr(module, "counts", type("Counts", (), {"add": lambda *_: None})())
     module.validation_step((images, labels), 0)

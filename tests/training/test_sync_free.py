@@ -5,11 +5,11 @@ from __future__ import annotations
 import lightning as L
 import pytest
 import torch
-from torch import nn
 
 from helpers.small_run import fit, small_batches, small_module
 from semabench.training.monitor import LossWatch, Throughput, Waiting
-from semabench.training.optim import create_optimizer, create_scheduler
+from semabench.training.optim import create_optimizer
+from semabench.training.step import WARMUP
 
 EVERY = 4
 
@@ -18,23 +18,13 @@ EVERY = 4
 def test_a_step_reads_no_value_from_its_device(mixing, monkeypatch):
     """On the meta device there are no values: whatever asks for one fails."""
     module = small_module(100, **mixing).to("meta")
-    optimizer = create_optimizer(module.model, module.recipe)
-    scheduler = create_scheduler(optimizer, module.recipe, 100)
+    module.step = module.create_step(create_optimizer(module.model, module.recipe))
     watch = LossWatch(EVERY)
     trainer = type("Trainer", (), {"global_step": 1, "is_last_batch": False})()
-    monkeypatch.setattr(type(module), "global_step", 0)
     monkeypatch.setattr(type(module), "global_rank", 0)
-    monkeypatch.setattr(type(module), "current_epoch", 0)
     images, labels, samples = small_batches(1)[0]
     batch = images.to("meta"), labels.to("meta"), samples
-    module.on_train_batch_start(batch, 0)
-    loss = module.training_step(batch, 0)
-    loss.backward()
-    nn.utils.clip_grad_norm_(module.model.parameters(), 5.0)
-    optimizer.step()
-    scheduler.step()
-    assert module.ema is not None
-    module.ema.update(module.model, step=1)
+    loss = module.step(*batch, 0, mesa=True)
     watch.on_train_batch_end(trainer, module, {"loss": loss}, batch, 0)
     assert watch.first_bad is not None
     with pytest.raises(RuntimeError, match="meta"):
@@ -42,13 +32,15 @@ def test_a_step_reads_no_value_from_its_device(mixing, monkeypatch):
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("graph", [False, True])
 @pytest.mark.parametrize("parts", [1, 2])
-def test_a_gpu_is_not_waited_for_between_looks(parts):
+def test_a_gpu_is_not_waited_for_between_looks(parts, graph):
     class Guard(L.Callback):
         """The first callback: it lets through what the log step reads."""
 
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-            looks = (trainer.global_step + 1) % EVERY == 0 or trainer.global_step == 0
+            # Recording waits once, for what has been asked of the device before.
+            looks = (trainer.global_step + 1) % EVERY == 0 or trainer.global_step in (0, WARMUP)
             torch.cuda.set_sync_debug_mode("default" if looks else "error")
 
         def on_train_end(self, trainer, pl_module):
@@ -61,5 +53,10 @@ def test_a_gpu_is_not_waited_for_between_looks(parts):
     callbacks = [Guard(), LossWatch(EVERY), Throughput(EVERY, 8, waiting), waiting]
     steps = 3 * EVERY
     # In float32 no peak is known, so that no resolution is asked for: there is no datamodule.
-    trainer = fit(small_module(steps, parts=parts), small_batches(steps), callbacks, "gpu")
+    trainer = fit(
+        small_module(steps, micro_batches=parts, graph=graph),
+        small_batches(steps),
+        callbacks,
+        "gpu",
+    )
     assert trainer.global_step == steps

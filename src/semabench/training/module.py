@@ -93,8 +93,20 @@ class Classifier(L.LightningModule):
             trained = [p for p in self.model.parameters() if p.requires_grad]
             modules = [self.model] if self.ema is None else [self.model, self.ema]
             reducer = GradientReducer(trained, [b for m in modules for b in m.buffers()])
+        self.step = self.create_step(optimizer, str(trainer.precision), scaler, reducer)
+        return optimizer
+
+    def create_step(
+        self,
+        optimizer: torch.optim.Optimizer,
+        precision: str = "32-true",
+        scaler: Any = None,
+        reducer: GradientReducer | None = None,
+    ) -> TrainStep:
+        """Return the step that trains this model by this recipe."""
+        recipe = self.recipe
         kinds = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-        self.step = TrainStep(
+        return TrainStep(
             self.model,
             optimizer,
             rate_factor(recipe, self.steps_per_epoch),
@@ -103,7 +115,7 @@ class Classifier(L.LightningModule):
                 mesa=recipe.mesa,
                 clip_grad=recipe.clip_grad,
                 micro_batches=self.micro_batches,
-                autocast=kinds.get(str(trainer.precision)),
+                autocast=kinds.get(precision),
             ),
             prepare=Prepare(self.augment, self.normalize, self.mix),
             ema=self.ema,
@@ -112,7 +124,6 @@ class Classifier(L.LightningModule):
             reducer=reducer,
             graph=self.graph,
         )
-        return optimizer
 
     def on_train_start(self) -> None:
         """Go on with the optimiser's state of a checkpoint, if there was one."""

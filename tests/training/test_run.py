@@ -10,7 +10,7 @@ import torch
 from semabench.config.schema import DataConfig, ModelConfig, RecipeConfig, TrainConfig
 from semabench.errors import SemabenchError
 from semabench.models import build_model
-from semabench.training.checkpoint import AtomicCheckpointIO
+from semabench.training.lightning_compat import AtomicCheckpointIO
 from semabench.training.run import create_model, create_module
 
 

@@ -13,10 +13,11 @@ from semabench.errors import SemabenchError
 from semabench.models import build_model
 from semabench.training.optim import (
     create_optimizer,
-    create_scheduler,
     ema_decay,
     learning_rate,
+    rate_factor,
 )
+from semabench.training.step import Objective, TrainStep
 
 RECIPE = RecipeConfig(name="r", epochs=10, warmup_epochs=2, lr=1e-3, min_lr=1e-5, warmup_lr=1e-6)
 
@@ -52,15 +53,15 @@ def test_the_rate_rises_then_falls_and_stays_in_range(epochs, warmup, steps):
     assert rates[peak:] == sorted(rates[peak:], reverse=True)
 
 
-def test_the_scheduler_sets_what_the_function_says():
+def test_a_step_sets_what_the_function_says():
     model = nn.Linear(2, 2)
     optimizer = create_optimizer(model, RECIPE)
-    scheduler = create_scheduler(optimizer, RECIPE, 5)
+    step = TrainStep(model, optimizer, rate_factor(RECIPE, 5), Objective())
     at = learning_rate(RECIPE, 5)
-    for step in range(50):
-        assert optimizer.param_groups[0]["lr"] == pytest.approx(at(step))
-        optimizer.step()
-        scheduler.step()
+    for number in range(50):
+        step(torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64), None, number)
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(at(number))
+        assert step.rates == [group["lr"] for group in optimizer.param_groups]
 
 
 def test_norms_biases_and_named_parameters_are_not_decayed():
@@ -99,8 +100,8 @@ def test_rates_scale_with_the_batch_and_stay_at_the_minimum_in_the_cool_down():
     assert at(88) > at(89) == pytest.approx(2e-5)
     assert [at(step) for step in range(89, 120)] == [at(89)] * 31
     optimizer = create_optimizer(nn.Linear(2, 2), recipe)
-    create_scheduler(optimizer, recipe, 10)
-    assert optimizer.param_groups[0]["lr"] == pytest.approx(2e-6)
+    rate = optimizer.param_groups[0]["lr"] * rate_factor(recipe, 10)(0)
+    assert rate == pytest.approx(2e-6)
 
 
 def test_the_averaging_spans_the_same_pictures_at_any_batch():
@@ -129,19 +130,18 @@ def test_layers_learn_less_the_earlier_they_are(name):
     model = build_model(name, num_classes=2, resolution=32, options={})
     recipe = RecipeConfig(name="r", epochs=10, warmup_epochs=2, layer_decay=0.5)
     optimizer = create_optimizer(model, recipe)
-    scheduler = create_scheduler(optimizer, recipe, 5)
+    factor = rate_factor(recipe, 5)
     names = {id(p): name for name, p in model.named_parameters()}
     at = learning_rate(recipe, 5)
     for step in range(3):
-        rates = {names[id(p)]: g["lr"] for g in optimizer.param_groups for p in g["params"]}
+        groups = optimizer.param_groups
+        rates = {names[id(p)]: g["lr"] * factor(step) for g in groups for p in g["params"]}
         assert len(rates) == len(names)
         head = next(rate for name, rate in rates.items() if name.startswith("head"))
         assert head == pytest.approx(at(step))
         scales = [math.log2(head / rate) for rate in rates.values()]  # in the model's order
         assert all(scale == pytest.approx(round(scale)) for scale in scales)
         assert scales[0] == pytest.approx(max(scales)) != 0
-        optimizer.step()
-        scheduler.step()
 
 
 def test_a_model_that_tells_no_layers_has_no_layer_decay():

@@ -156,15 +156,14 @@ def test_rows_are_not_mixed(compared, tmp_path, capsys):
 def test_each_execution_is_compiled_for_itself(monkeypatch):
     compile_ = nn.Module.compile
 
-    def eagerly(self, dynamic, mode):
+    def eagerly(self, dynamic):
         compile_(self, dynamic=dynamic, backend="eager")
 
     monkeypatch.setattr(nn.Module, "compile", eagerly)
     tiny = {"batch": 2, "resolution": 32, "warmup": 1, "steps": 2, "windows": 1}
-    for execution in ("compiled", "whole"):
+    for execution in ("compiled", "compiled-graph"):
         counters.clear()
-        with torch._dynamo.config.patch(optimize_ddp=True):  # puts back what it sets
-            row = ddp.measure("sema_nano", execution, None, argparse.Namespace(**tiny))
+        row = ddp.measure("sema_nano", execution, None, argparse.Namespace(**tiny))
         assert (row["execution"], row["devices"]) == (execution, 1)
         assert counters["stats"]["unique_graphs"] > 0
     torch._dynamo.reset()

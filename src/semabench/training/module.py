@@ -18,7 +18,7 @@ from semabench.training.counts import Counts
 from semabench.training.lightning_compat import bring_up_to_date, count_step
 from semabench.training.optim import create_optimizer, ema_decay, rate_factor
 from semabench.training.reduce import GradientReducer
-from semabench.training.step import Objective, Prepare, TrainStep, step_seed
+from semabench.training.step import Objective, PrepareImages, TrainStep, step_seed
 
 Batch = tuple[Tensor, Tensor]
 
@@ -117,7 +117,7 @@ class Classifier(L.LightningModule):
                 micro_batches=self.micro_batches,
                 autocast=kinds.get(precision),
             ),
-            prepare=Prepare(self.augment, self.normalize, self.mix),
+            prepare=PrepareImages(self.augment, self.normalize, self.mix),
             ema=self.ema,
             seed=lambda step: step_seed(self.seed, step, self.global_rank),
             scaler=scaler,

@@ -8,10 +8,10 @@ as one CUDA graph and replayed with one launch; on a CPU the same code runs as i
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from timm.utils import ModelEmaV3
@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from semabench.data.augment.batch import BatchAugment
-from semabench.data.draws import Samples
 from semabench.data.mixup import Mix
 from semabench.data.normalize import Normalize
 from semabench.errors import first_line
@@ -30,24 +29,52 @@ log = logging.getLogger(__name__)
 WARMUP = 3  # steps of a shape taken one launch at a time before it is recorded
 
 
+class Prepare(Protocol):
+    """What becomes of a batch before the model sees it."""
+
+    def __call__(self, images: Tensor, labels: Tensor, samples: Any) -> tuple[Tensor, Tensor]:
+        """Return the model's input, float (B, 3, R, R), and the targets of the loss.
+
+        Args:
+            images: as the loader has them: uint8 (B, 3, R, R).
+            labels: int64 (B,).
+            samples: all that their draws depend on.
+        """
+
+    def fixed(self, images: Tensor, samples: Any) -> FixedPrepare:
+        """Return the same in launches of fixed shape, for batches like this one."""
+
+
+class FixedPrepare(Protocol):
+    """Preparation that a CUDA graph can hold: the host draws first, then launches alone follow."""
+
+    def load(self, samples: Any) -> None:
+        """Draw for the next batch, and send what has been drawn to the device."""
+
+    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the model's input and targets, as drawn."""
+
+
 @dataclass(frozen=True)
-class Prepare:
-    """What becomes of a batch before the model sees it, in this order."""
+class PrepareImages:
+    """Augments, normalises, erases and mixes; mixing draws from torch's CPU generator."""
 
     augment: BatchAugment
     normalize: Normalize
     mix: Mix
 
-    def __call__(self, images: Tensor, labels: Tensor, samples: Samples) -> tuple[Tensor, Tensor]:
-        """Return the model's input, float (B, 3, R, R), and the targets of the loss.
-
-        Args:
-            images: uint8 (B, 3, R, R).
-            labels: int64 (B,).
-            samples: all that their draws depend on; mixing draws from torch's CPU generator.
-        """
+    def __call__(self, images: Tensor, labels: Tensor, samples: Any) -> tuple[Tensor, Tensor]:
+        """Prepare a batch, on any device."""
         images = self.normalize(self.augment.change(images, samples))
         return self.mix(self.augment.erase(images, samples), labels)
+
+    def fixed(self, images: Tensor, samples: Any) -> FixedPrepare:
+        """Return the same in Triton's kernels."""
+        from semabench.data.augment.static import StaticAugment  # Triton: where it is needed
+
+        batch, _, _, resolution = images.shape
+        parts = self.augment, self.normalize, self.mix
+        return StaticAugment(*parts, batch, resolution, images.device)
 
 
 @dataclass(frozen=True)
@@ -117,6 +144,7 @@ class TrainStep:
         self.mesa_term: Tensor | None = None
         self.rates = [float(group["lr"]) for group in optimizer.param_groups]
         self._peaks = list(self.rates)
+        self._fused = optimizer.param_groups[0].get("fused")
         self._mesa_term = torch.zeros((), device=self.device)
         self._rates_on_device: Tensor | None = None
         if self.device.type == "cuda" and scaler is None:
@@ -127,15 +155,23 @@ class TrainStep:
         self.restored()
 
     def __call__(
-        self, images: Tensor, labels: Tensor, samples: Samples, step: int, *, mesa: bool = False
+        self,
+        images: Tensor,
+        labels: Tensor,
+        samples: Any,
+        step: int,
+        *,
+        kind: Hashable = None,
+        mesa: bool = False,
     ) -> Tensor:
         """Take step number ``step``, counted from 0, and return its loss on the device.
 
         Args:
             images: uint8 (B, 3, R, R) channels-last; or prepared, float.
             labels: int64 (B,); or prepared targets.
-            samples: of the batch.
+            samples: of the batch, for its preparation.
             step: whose rates and draws are taken.
+            kind: what its preparation depends on besides shapes; one graph is recorded for each.
             mesa: whether this step learns from the averaged weights, too.
         """
         if self.seed is not None:
@@ -148,9 +184,9 @@ class TrainStep:
                 images, labels = self.prepare(images, labels, samples)
             self._learn(images, labels, mesa)
             return self.loss
-        key = images.shape, labels.shape, mesa
+        key = images.shape, labels.shape, kind, mesa
         if key not in self._programs:
-            self._programs[key] = _Program(self, images, labels, mesa)
+            self._programs[key] = _Program(self, images, labels, samples, mesa)
         self._programs[key].run(images, labels, samples)
         return self.loss
 
@@ -160,7 +196,7 @@ class TrainStep:
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate
             group["capturable"] = cuda and self.scaler is None
-            group["fused"] = cuda and self.scaler is None
+            group["fused"] = self._fused
         self._programs.clear()
         self._pool = None
 
@@ -252,22 +288,19 @@ class _Program:
     Every one of them counts: they train alike.
     """
 
-    def __init__(self, step: TrainStep, images: Tensor, labels: Tensor, mesa: bool) -> None:
+    def __init__(
+        self, step: TrainStep, images: Tensor, labels: Tensor, samples: Any, mesa: bool
+    ) -> None:
         self.step, self.mesa = step, mesa
         self.images, self.labels = torch.empty_like(images), torch.empty_like(labels)
-        self.static: Any = None
-        if step.prepare is not None:
-            from semabench.data.augment.static import StaticAugment
-
-            parts = step.prepare.augment, step.prepare.normalize, step.prepare.mix
-            self.static = StaticAugment(*parts, len(images), images.shape[-1], step.device)
+        self.prepare = None if step.prepare is None else step.prepare.fixed(images, samples)
         self.taken = 0
         self.graph: torch.cuda.CUDAGraph | None = None
 
-    def run(self, images: Tensor, labels: Tensor, samples: Samples) -> None:
+    def run(self, images: Tensor, labels: Tensor, samples: Any) -> None:
         """Take one step."""
-        if self.static is not None:
-            self.static.load(samples)
+        if self.prepare is not None:
+            self.prepare.load(samples)
         self.images.copy_(images, non_blocking=True)
         self.labels.copy_(labels, non_blocking=True)
         if self.graph is None and self.step.graph and self.taken >= WARMUP:
@@ -285,8 +318,8 @@ class _Program:
 
     def _launch(self) -> None:
         images, targets = self.images, self.labels
-        if self.static is not None:
-            images, targets = self.static(images, targets)
+        if self.prepare is not None:
+            images, targets = self.prepare(images, targets)
         self.step._learn(images, targets, self.mesa)
 
     def _record(self) -> None:

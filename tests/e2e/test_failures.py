@@ -161,13 +161,14 @@ def test_clocks_that_disagree(trained, tmp_path, monkeypatch, capfd):
 
 
 def test_a_loss_that_is_not_finite(trained, tmp_path, monkeypatch, capfd):
-    """A picture's worth of NaN in mid-run: the checkpoint before it stands and goes on."""
+    """An image's worth of NaN in mid-run: the checkpoint before it stands and goes on."""
     arguments = (*SHORT, f"output_root={tmp_path}")
     loss = Classifier.training_step
 
     def spoilt(self: Classifier, *batch: object) -> torch.Tensor:
+        step = self.global_step
         found = loss(self, *batch)  # type: ignore[arg-type]
-        return found * torch.nan if self.global_step == 13 else found
+        return found * torch.nan if step == 13 else found
 
     with monkeypatch.context() as patch:
         patch.setattr(Classifier, "training_step", spoilt)

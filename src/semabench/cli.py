@@ -9,11 +9,14 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from semabench._version import __version__
 from semabench.app import fail, one_line_errors
 from semabench.errors import nearest
+
+if TYPE_CHECKING:
+    from semabench.results.view import View
 
 
 class _Parser(argparse.ArgumentParser):
@@ -59,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_check(data_commands)
     _add_shapes(data_commands)
     _add_report(commands)
+    _add_tables(commands)
     _add_dashboard(commands)
     _add_models(commands)
     return parser
@@ -149,6 +153,19 @@ def _add_report(commands: Any) -> None:
     p.add_argument("--html", action="store_true", help="write report.html, too: one page with all")
 
 
+def _add_tables(commands: Any) -> None:
+    text = "Print tables of rows in Markdown, or write them into a document, between its comments."
+    p = _add(commands, "tables", _tables, text)
+    p.add_argument(
+        "rows",
+        type=Path,
+        nargs="+",
+        help="as for report; or .md files with <!-- tables FILE: TITLE; TITLE --> … "
+        "<!-- end of tables -->, which are brought up to date",
+    )
+    p.add_argument("--only", nargs="+", default=[], help="beginnings of titles (default: all)")
+
+
 def _add_dashboard(commands: Any) -> None:
     text = "Publish a W&B report of a project; write its specification where that cannot be."
     p = _add(commands, "dashboard", _dashboard, text)
@@ -192,10 +209,30 @@ def _shapes(**options: Any) -> None:
 
 
 def _report(runs: list[Path], out: Path | None, html: bool) -> None:
-    from semabench.results.report import tell_report
+    from semabench.results.report import print_report
 
     first = runs[0] if runs[0].is_dir() else runs[0].parent
-    tell_report(runs, out or first / "report", html)
+    print_report(runs, out or first / "report", _views(), html)
+
+
+def _tables(rows: list[Path], only: list[str]) -> None:
+    from semabench.results.report import markdown_tables, update_tables
+
+    documents = [path for path in rows if path.suffix == ".md"]
+    for document in documents:
+        update_tables(document, _views())
+    if len(documents) < len(rows):
+        print(markdown_tables([p for p in rows if p not in documents], _views(), only), end="")
+
+
+def _views() -> list[View]:
+    """Return how each measure is shown, in the report's order."""
+    from semabench.evaluation.accuracy import views as accuracy
+    from semabench.evaluation.cost import views as cost
+    from semabench.evaluation.dispersion import views as dispersion
+    from semabench.study import views as study
+
+    return [accuracy.VIEW, cost.VIEW, dispersion.VIEW, study.VIEW]
 
 
 def _dashboard(**options: Any) -> None:

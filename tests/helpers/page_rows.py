@@ -5,7 +5,13 @@ import re
 from dataclasses import replace
 
 from helpers.rows import row
+from semabench.evaluation.accuracy import views as accuracy
+from semabench.evaluation.cost import views as cost_views
+from semabench.evaluation.dispersion import views as dispersion
 from semabench.results import Record
+from semabench.study import views as study
+
+VIEWS = [accuracy.VIEW, cost_views.VIEW, dispersion.VIEW, study.VIEW]
 
 EVIL = "</script><script>window.broken = 1</script><img src=x onerror='window.broken = 1'>"
 
@@ -90,4 +96,28 @@ def rows():
 
 def figures_of(text: str) -> dict:
     (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text)
-    return json.loads(data)
+    found = json.loads(data)  # by name; their numbers tell their order on the page
+    return dict(sorted(found.items(), key=lambda item: int(item[0].rsplit("-", 1)[1])))
+
+
+def study_row(task="needle", mixer="sema", seed=0, resolution=128, top1=50.0, **changes) -> Record:
+    values = {
+        "measure": "study",
+        "config": "c",
+        "seed": seed,
+        "dataset": task,
+        "fingerprint": f"{task} v1, clear 3",
+        "tested_on": "test",
+        "test_seed": 0,
+        "classes": 8,
+        "n": 512,
+        "tokens": (resolution // 8) ** 2,
+        "device": "cpu",
+        "top1": top1,
+        "top1_stderr": 2.0,
+        "train_resolutions": (96, 128),
+        "depth": 1,
+        "readout": "query",
+        "time": "2026-01-01T00:00:00Z",
+    }
+    return Record(model="probe_nano", mixer=mixer, resolution=resolution, **(values | changes))

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
+from semabench.evaluation.accuracy.views import lines as summarise
 from semabench.results import read_rows
-from semabench.results.summary import summarise
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -17,9 +17,9 @@ def test_the_nanos_under_the_common_recipe():
     rows = read_rows(REPOSITORY / "results/clothing10-common-h200.csv")
     lines = {line.first.model: line for line in summarise(rows)}
     assert told == {
-        model: [f"{cell.top1.mean:.1f}" for cell in line.cells.values()]
+        model: [f"{line.estimate(place, 'top1').mean:.1f}" for place in line.points]
         for model, line in lines.items()
     }
     for line in lines.values():
         assert (line.seeds, line.first.recipe, line.first.n) == (1, "common-20", 897)
-        assert all(1.55 <= cell.top1.stderr < 1.75 for cell in line.cells.values())
+        assert all(1.55 <= line.estimate(p, "top1").stderr < 1.75 for p in line.points)

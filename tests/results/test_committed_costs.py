@@ -8,8 +8,8 @@ from statistics import median
 
 import pytest
 
+from semabench.evaluation.cost.views import crossings, exponents, lines, one_batch
 from semabench.results import read_rows
-from semabench.results.cost_summary import curves, meetings, scaling, subjects
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LABELS = {
@@ -116,12 +116,12 @@ def test_the_columns_are_the_conditions(page, execution):
 
 @pytest.mark.parametrize("execution", SECTIONS)
 def test_the_figures_are_the_rows(page, rows, execution):
-    lines = section(page, *SECTIONS[execution])
+    shown = section(page, *SECTIONS[execution])
     for model, label in LABELS.items():
         measured = {
             (r.execution, r.mode, r.resolution, r.batch_size): r for r in rows if r.model == model
         }
-        speeds, memory, joules = cells(lines, label)
+        speeds, memory, joules = cells(shown, label)
         energy = dict(zip(JOULES_AT, joules, strict=True))
         for condition, speed, mebibytes in zip(CONDITIONS, speeds, memory, strict=True):
             row = measured[execution, *condition]
@@ -141,18 +141,19 @@ def test_the_figures_are_the_rows(page, rows, execution):
 
 def told(page):
     """What the text below the last table says, on one line."""
-    lines = section(page, *SECTIONS["compiled"])
-    return " ".join(" ".join(line for line in lines if not line.startswith("|")).split())
+    shown = section(page, *SECTIONS["compiled"])
+    return " ".join(" ".join(line for line in shown if not line.startswith("|")).split())
 
 
 def inference(rows, execution):
-    return [c for c in curves(subjects(rows), "infer", execution) if len(c.rows) > 1]
+    chosen = [row for row in rows if (row.mode, row.execution) == ("infer", execution)]
+    return [line for line in one_batch(lines(chosen)) if len(line.points) > 1]
 
 
 def test_the_exponents_in_the_text_are_fitted_to_the_rows(page, rows):
     fitted = {}
     for curve in inference(rows, "compiled"):
-        law = scaling(curve).latency
+        law, _ = exponents(curve)
         fitted[re.split("[- ]", LABELS[curve.name])[0]] = f"{law.exponent:.2f} ± {law.stderr:.2f}"
     said = re.findall(r"(\d\.\d\d ± \d\.\d\d) (?:for )?([A-Z]\w+)", told(page))
     assert len(said) == {"h100": len(LABELS), "h200": 4}[page]
@@ -194,12 +195,19 @@ class TestTextOfTheH100:
     def test_the_crossings(self, measured):
         found = {
             execution: {
-                tuple(LABELS[name] for name in m.names): (m.crossing.clear, m.crossing.resolution)
-                for m in meetings(inference(measured, execution))
+                frozenset(LABELS[line.name] for line in pair): (found.clear, found.resolution)
+                for *pair, found in crossings(inference(measured, execution))
             }
             for execution in SECTIONS
         }
-        pairs = [("SEMA-T", "VMamba-T s1l8"), ("SEMA-T", "MILA-T"), ("DeiT-S", "ConvNeXt-T")]
+        pairs = [
+            frozenset(pair)
+            for pair in (
+                ("SEMA-T", "VMamba-T s1l8"),
+                ("SEMA-T", "MILA-T"),
+                ("DeiT-S", "ConvNeXt-T"),
+            )
+        ]
         assert set(found["compiled"]) == set(pairs)
         assert set(found["eager"]) == set(pairs[:1])
         assert all(clear for each in found.values() for clear, _ in each.values())

@@ -10,9 +10,9 @@ import os
 import pytest
 
 from helpers.chromium import Chromium, find_chromium
-from helpers.page_rows import EVIL, rows
+from helpers.page_rows import EVIL, VIEWS, rows
 from helpers.rows import row
-from semabench.results.page.write import write_page
+from semabench.results.page import write_page
 
 LINES = "document.querySelectorAll('svg.chart .line').length"
 TIP = "document.getElementById('tip').innerText.replace(/\\s+/g, ' ')"
@@ -52,7 +52,7 @@ def browser(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    return write_page(rows(), tmp_path_factory.mktemp("page") / "report.html")
+    return write_page(rows(), tmp_path_factory.mktemp("page") / "report.html", VIEWS)
 
 
 def troubles(browser) -> list:
@@ -188,7 +188,7 @@ def test_print_is_light_and_shows_all_whatever_is_chosen(browser, page, tmp_path
 
 def test_a_script_in_a_name_does_not_run(browser, tmp_path):
     evil = [row(EVIL, size, mixer=EVIL, device=EVIL, options=EVIL) for size in (64, 96)]
-    browser.open(write_page(evil, tmp_path / "report.html"), 390)
+    browser.open(write_page(evil, tmp_path / "report.html", VIEWS), 390)
     browser.point("svg.chart .marker")
     assert EVIL in browser.evaluate("document.getElementById('tip').textContent")
     assert EVIL in browser.evaluate("document.querySelector('tbody th').textContent")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semabench.results.scaling import Point, common_batch, crossings, fit_power_law, tokens
+from semabench.results.scaling import Point, common_batch, crossovers, fit_power_law, tokens
 
 
 @settings(deadline=None)
@@ -41,11 +41,11 @@ def test_a_crossing_of_power_laws_is_found_exactly():
     sizes = (64, 128, 256, 512, 1024)
     linear = points({r: tokens(r) for r in sizes})
     quadratic = points({r: tokens(r) ** 2 / 300 for r in sizes})
-    (found,) = crossings(linear, quadratic)
+    (found,) = crossovers(linear, quadratic)
     assert found.resolution == pytest.approx(16 * math.sqrt(300))
     assert (found.below, found.above) == (1, 0)
     assert found.clear
-    (other,) = crossings(quadratic, linear)
+    (other,) = crossovers(quadratic, linear)
     assert other.resolution == pytest.approx(found.resolution)
     assert (other.below, other.above) == (0, 1)
 
@@ -53,20 +53,20 @@ def test_a_crossing_of_power_laws_is_found_exactly():
 def test_nothing_is_extrapolated():
     first = points({64: 1.0, 128: 4.0, 2048: 1.0})
     second = points({64: 2.0, 128: 4.1})  # the same trend crosses soon after
-    assert crossings(first, second) == []
+    assert crossovers(first, second) == []
 
 
 def test_equal_costs_at_a_point_are_a_crossing_only_if_sides_change():
-    through = crossings(points({1: 1.0, 2: 2.0, 4: 4.0}), points({1: 2.0, 2: 2.0, 4: 2.0}))
+    through = crossovers(points({1: 1.0, 2: 2.0, 4: 4.0}), points({1: 2.0, 2: 2.0, 4: 2.0}))
     assert [round(c.resolution) for c in through] == [2]
-    touched = crossings(points({1: 1.0, 2: 2.0, 4: 1.0}), points({1: 2.0, 2: 2.0, 4: 2.0}))
+    touched = crossovers(points({1: 1.0, 2: 2.0, 4: 1.0}), points({1: 2.0, 2: 2.0, 4: 2.0}))
     assert touched == []
 
 
 def test_a_crossing_within_the_spread_is_not_clear():
     first, second = {64: 1.00, 128: 1.02}, {64: 1.01, 128: 1.01}
-    assert crossings(points(first), points(second))[0].clear
-    assert not crossings(points(first, 0.01), points(second, 0.01))[0].clear
+    assert crossovers(points(first), points(second))[0].clear
+    assert not crossovers(points(first, 0.01), points(second, 0.01))[0].clear
 
 
 def test_the_largest_batch_that_all_resolutions_share():

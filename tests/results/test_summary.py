@@ -1,31 +1,38 @@
+"""Repetitions averaged, equal rows once, lines named by what differs."""
+
 import statistics
 
 import pytest
 
 from helpers.rows import row
-from semabench.results.summary import (
-    describe_errors,
-    describe_setting,
-    describe_speed_errors,
-    resolutions,
-    summarise,
-)
+from semabench.evaluation.accuracy.views import VIEW, setting
+from semabench.evaluation.accuracy.views import lines as summarise
+from semabench.results.summary import describe_errors, resolutions
+
+
+def top1(line, size=96):
+    return line.estimate((size,), "top1")
+
+
+def errors(lines, quantity="top1"):
+    found = [line.estimate(place, quantity) for line in lines for place in line.points]
+    return describe_errors(estimate for estimate in found if estimate)
 
 
 def test_one_seed_keeps_its_binomial_error():
     (line,) = summarise([row(correct=80)])
-    assert line.cells[96].top1.mean == 80
-    assert line.cells[96].top1.stderr == pytest.approx(4.0)
-    assert "binomial" in describe_errors([line])
+    assert top1(line).mean == 80
+    assert top1(line).stderr == pytest.approx(4.0)
+    assert "binomial" in errors([line])
 
 
 def test_seeds_are_averaged_with_the_error_between_them():
     values = [80, 84, 91]
     (line,) = summarise(row(correct=c, seed=s) for s, c in enumerate(values))
     assert line.seeds == 3
-    assert line.cells[96].top1.mean == pytest.approx(85)
-    assert line.cells[96].top1.stderr == pytest.approx(statistics.stdev(values) / 3**0.5)
-    assert "over 3 seeds" in describe_errors([line])
+    assert top1(line).mean == pytest.approx(85)
+    assert top1(line).stderr == pytest.approx(statistics.stdev(values) / 3**0.5)
+    assert "over 3 seeds" in errors([line])
 
 
 def test_same_seed_measured_twice_counts_once_the_newest():
@@ -33,29 +40,29 @@ def test_same_seed_measured_twice_counts_once_the_newest():
     new = row(correct=90, batch_size=64, time="2026-02-01T00:00:00Z")
     for order in ([old, new], [new, old]):
         (line,) = summarise(order)
-        assert (line.seeds, line.cells[96].top1.mean) == (1, 90)
+        assert (line.seeds, top1(line).mean) == (1, 90)
 
 
 def test_a_mixture_says_so():
     lines = summarise([row(), row(seed=1), row("mila_nano")])
-    assert "where there is a single seed" in describe_errors(lines)
+    assert "where there is a single seed" in errors(lines)
 
 
 def test_the_bars_of_throughput_are_named():
     one = row(images_per_second=100.0, images_per_second_spread=3.0)
     other = row(images_per_second=110.0, images_per_second_spread=3.0, seed=1)
     lone = row("mila_nano", images_per_second=90.0, images_per_second_spread=2.0)
-    assert "half the interquartile range" in describe_speed_errors(summarise([one, lone]))
-    assert describe_speed_errors(summarise([one, other])).endswith("over 2 seeds, s/√seeds.")
-    both = describe_speed_errors(summarise([one, other, lone]))
-    assert "single seed, ± is half the interquartile" in both
-    assert describe_speed_errors(summarise([row(images_per_second=9.0)])) == ""
+    assert "half the interquartile range" in errors(summarise([one, lone]), "images_per_second")
+    assert errors(summarise([one, other]), "images_per_second").endswith("over 2 seeds, s/√seeds.")
+    both = errors(summarise([one, other, lone]), "images_per_second")
+    assert "single seed, half the interquartile" in both
+    assert errors(summarise([row(images_per_second=9.0)]), "images_per_second") == ""
 
 
 def test_resolutions_are_sorted_whatever_the_order_of_rows():
     lines = summarise([row(resolution=r) for r in (128, 64, 96)])
     assert resolutions(lines) == [64, 96, 128]
-    assert list(lines[0].cells) == [64, 96, 128]
+    assert list(lines[0].points) == [(64,), (96,), (128,)]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +90,13 @@ def test_config_hash_stays_out_of_sight_where_models_differ():
 
 def test_setting_tells_what_all_share_and_only_that():
     lines = summarise([row(), row("mila_nano", precision="bf16")])
-    text = describe_setting(lines)
+    (text,) = setting(lines)
     assert "shapes, n = 100" in text
     assert "bicubic" in text
     assert "fp32" not in text
+
+
+def test_the_notes_of_a_table_tell_the_setting_and_the_errors():
+    told, of = VIEW.notes(summarise([row()]))
+    assert "crop 1" in told
+    assert of == "± is the binomial standard error over the samples of one run, not over seeds."

@@ -59,7 +59,6 @@ def test_the_pictures_stay_the_same_and_calibration_has_others():
     other = plan_jobs(config(pictures="calibration"), CPU)[0].rows[0]
     assert (other.tested_on, rows[0].tested_on) == ("calibration", "test")
     assert other.key != rows[0].key
-    assert other.key != rows[0].key
 
 
 def test_blank_cells_reach_as_far_as_the_convolutions():

@@ -1,180 +1,222 @@
-"""Accuracy and throughput against resolution, as PNG and SVG."""
+"""Figures as PNG and SVG, drawn with matplotlib."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from textwrap import wrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from semabench.files import atomic_path
-from semabench.results.looks import looks
-from semabench.results.summary import (
-    Cell,
-    Estimate,
-    Line,
-    describe_errors,
-    describe_setting,
-    describe_speed_errors,
-)
-from semabench.results.summary import resolutions as all_resolutions
+from semabench.results.figures import Chart, Curve, charts
+from semabench.results.style import styles
+from semabench.results.summary import Line
+from semabench.results.view import QUANTITIES, Figure, Quantity, Rule
 
 if TYPE_CHECKING:
+    from matplotlib import figure as mpl
     from matplotlib.axes import Axes
-    from matplotlib.container import ErrorbarContainer
-    from matplotlib.figure import Figure
 
 FORMATS = (".png", ".svg")
 
 _INK, _FAINT = "#222222", "#8a8a8a"
+_DASHED: dict[str, Any] = {"color": _FAINT, "linewidth": 1, "linestyle": (0, (3, 3)), "zorder": 1}
 
 
-def plot_accuracy(lines: Sequence[Line], stem: Path) -> list[Path]:
-    """Draw top-1 against resolution, one standard error as a band or bars, chance dashed if known.
+def plot_figure(figure: Figure, lines: Sequence[Line], out_dir: Path) -> list[Path]:
+    """Draw a figure, a file a sheet: ``<stem>-<sheet>.png`` and ``.svg``.
 
-    A band is over seeds; bars are of one seed, or of a line that has several only at some sizes.
+    A band is an error over seeds; bars are of one seed, or of a line that has several only at some
+    places.
 
     Args:
-        lines: 1 … 21 of them keep a look of their own.
-        stem: path without suffix; ``.png`` and ``.svg`` are written.
+        lines: all of its measure.
+        out_dir: created if need be.
 
     Returns:
-        The files; none if no line has an accuracy.
+        The files; none of a single point.
     """
-    figure, axes = _axes(lines)
-    ends = _draw(axes, lines, lambda cell: cell.top1)
-    chances = {100 / line.first.classes for line in lines if line.first.classes}
-    for chance in chances:
-        axes.axhline(chance, color=_FAINT, linewidth=1, linestyle=(0, (3, 3)), zorder=1)
-        axes.annotate(
-            "chance",
-            (1, chance),
-            xycoords=("axes fraction", "data"),
-            xytext=(-2, 3),
-            textcoords="offset points",
-            ha="right",
-            color=_FAINT,
-            fontsize=8,
-        )
-    note = describe_errors(lines, *_marks(lines, "top1"))
-    _finish(axes, lines, "Top-1 accuracy against resolution", "top-1 accuracy (%)", note)
-    _legend(axes, ends)
-    low, high = axes.get_ylim()
-    axes.set_ylim(max(low, -2), min(high, 102))
-    return save_figure(figure, stem) if ends else []
+    written = []
+    for sheet, found in groupby(charts(figure, lines, plot=True), key=lambda chart: chart.sheet):
+        drawn = list(found)
+        stem = out_dir / "-".join(filter(None, (figure.stem, sheet.name)))
+        written += save_figure(_single(drawn[0]) if len(drawn) == 1 else _several(drawn), stem)
+    return written
 
 
-def plot_throughput(lines: Sequence[Line], stem: Path) -> list[Path]:
-    """Draw images per second against resolution, both axes logarithmic: a power law is straight.
+def _single(chart: Chart) -> mpl.Figure:
+    """Return one chart with its captions under its title: few names inside, many beside it."""
+    from matplotlib import figure as mpl
 
-    Returns:
-        The files; none if no line has a throughput.
-    """
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-
-    figure, axes = _axes(lines)
-    ends = _draw(axes, lines, lambda cell: cell.images_per_second)
-    axes.set_yscale("log")
-    low, high = axes.get_ylim()
-    widen = max(1, (4 / (high / low)) ** 0.5)  # a lone point is no reason to zoom in on its bar
-    axes.set_ylim(low / widen, high * widen)
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(
-        FuncFormatter(lambda speed, _: f"{speed:,.0f}" if speed >= 10 else f"{speed:.3g}")
-    )
-    axes.yaxis.set_minor_locator(NullLocator())
-    note = describe_speed_errors(lines, *_marks(lines, "images_per_second"))
-    _finish(axes, lines, "Throughput against resolution", "images per second (log)", note)
-    _legend(axes, ends)
-    return save_figure(figure, stem) if ends else []
-
-
-def _axes(lines: Sequence[Line]) -> tuple[Figure, Axes]:
-    from matplotlib.figure import Figure
-
-    width = 7.2 if len(lines) <= 4 else 9.2  # room for a legend beside the picture
+    lines = chart.lines
+    few = len(lines) <= 4
     height = 4.6 + 0.12 * max(0, len(lines) - 8)
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots()
-    sizes = all_resolutions(lines)
-    axes.set_xscale("log")
-    ticks = spread_ticks(sizes)
-    axes.set_xticks(ticks, [str(size) for size in ticks])
-    axes.set_xticks([], minor=True)
-    axes.set_xlim(sizes[0] / 1.06, sizes[-1] * 1.06)
-    return figure, axes
+    made = mpl.Figure(figsize=(7.2 if few else 9.2, height), layout="constrained")
+    axes = made.subplots()
+    handles = _draw(axes, chart)
+    captions = [*chart.figure.captions(lines), chart.panel.note(lines), chart.errors]
+    wrapped = [part for text in captions for part in wrap(text, 100 if few else 130)]
+    _frame(axes, chart.figure.title(lines) or chart.title, wrapped)
+    # As the lines end, from top to bottom.
+    order = sorted(chart.curves, key=lambda curve: -curve.points[-1].y.mean)
+    ordered = [handles[curve.line.mixer, curve.line.name] for curve in order]
+    if few:
+        axes.legend(handles=ordered, frameon=False, fontsize=9)
+    else:
+        beside = (1.0, 0.5)
+        axes.legend(
+            handles=ordered, frameon=False, fontsize=8, loc="center left", bbox_to_anchor=beside
+        )
+    return made
 
 
-def spread_ticks(sizes: Sequence[int]) -> list[int]:
-    """Return the sizes that can be labelled without running into each other on a log axis."""
-    ticks = [sizes[0]]
-    gap = (sizes[-1] / sizes[0]) ** (1 / 14)
-    for size in sizes[1:]:
-        if size / ticks[-1] >= gap:
-            ticks.append(size)
+def _several(found: Sequence[Chart]) -> mpl.Figure:
+    """Return charts side by side, their captions above and the lines' names below all."""
+    from matplotlib import figure as mpl
+
+    columns = 2 if len(found) in (2, 4) else 3
+    rows = -(-len(found) // columns)
+    size = ({2: 10.4, 3: 14.0}[columns], 3.7 * rows + 1.1)
+    made = mpl.Figure(figsize=size, layout="constrained")
+    lines = list({id(line): line for chart in found for line in chart.lines}.values())
+    figure = found[0].figure
+    errors = " ".join(dict.fromkeys(chart.errors for chart in found if chart.errors))
+    captions = [figure.title(lines), *figure.captions(lines), errors]
+    above = [part for text in captions for part in wrap(text, 110 if columns == 2 else 170)]
+    made.suptitle("\n".join(above), x=0.01, ha="left", fontsize=9, color=_FAINT)
+    every = list(made.subplots(rows, columns, squeeze=False).flat)
+    handles: dict[tuple[str, str], Any] = {}
+    one_panel = len({chart.panel for chart in found}) == 1
+    for axes, chart in zip(every, found, strict=False):
+        handles |= _draw(axes, chart)
+        name = chart.panel.title or QUANTITIES[chart.panel.y].name
+        _frame(axes, chart.name if one_panel else name, wrap(chart.panel.note(chart.lines), 70))
+    for unused in every[len(found) :]:
+        unused.set_axis_off()
+    names = [name for _, name in handles]
+    for count in range(min(9, len(names)), 0, -1):
+        legend = made.legend(
+            list(handles.values()),
+            names,
+            frameon=False,
+            fontsize=9,
+            loc="outside lower center",
+            ncols=count,
+        )
+        if count == 1 or legend.get_window_extent().width <= made.bbox.width:
+            break
+        legend.remove()
+    return made
+
+
+def _draw(axes: Axes, chart: Chart) -> dict[tuple[str, str], Any]:
+    """Draw a chart; return by mixer and name what stands for each line in a legend."""
+    look = styles((line.mixer, line.name) for line in chart.lines)
+    handles = {}
+    for curve in chart.curves:
+        key = curve.line.mixer, curve.line.name
+        handles[key] = _line(axes, curve, look[key].keywords())
+    x, y = QUANTITIES[chart.figure.x], QUANTITIES[chart.panel.y]
+    _scale_x(axes, x, sorted({point.x for curve in chart.curves for point in curve.points}))
+    for rule in chart.rules:
+        _rule(axes, rule, chart.panel.limits)
+    _scale_y(axes, y, chart.panel.limits)
+    axes.set_xlabel(f"{x.title}, log" if x.log else x.title, color=_INK)
+    axes.set_ylabel(f"{y.title}, log" if y.log else y.title, color=_INK)
+    return handles
+
+
+def _line(axes: Axes, curve: Curve, style: dict[str, Any]) -> Any:
+    places = [point.x for point in curve.points]
+    values = [point.y for point in curve.points]
+    below, above = [v.mean - v.low for v in values], [v.high - v.mean for v in values]
+    if curve.band:
+        ends = [v.low for v in values], [v.high for v in values]
+        axes.fill_between(places, *ends, color=style["color"], alpha=0.2, linewidth=0, zorder=2)
+    bars = any(below) or any(above)
+    return axes.errorbar(
+        places,
+        [value.mean for value in values],
+        yerr=[below, above] if bars and not curve.band else None,
+        label=curve.line.name,
+        **style,
+        markersize=4.5,
+        linewidth=1.6,
+        elinewidth=1,
+        capsize=2.5,
+        zorder=3,
+    )
+
+
+def _scale_x(axes: Axes, quantity: Quantity, places: Sequence[float]) -> None:
+    if quantity.log:
+        axes.set_xscale("log")
+    if quantity.discrete:
+        ticks = spread_ticks(places)
+        form = "{:.0f}" if quantity.unit else "{:,.0f}"
+        axes.set_xticks(ticks, [form.format(tick) for tick in ticks])
+        axes.set_xticks([], minor=True)
+        axes.set_xlim(places[0] / 1.06, places[-1] * 1.06)
+
+
+def spread_ticks(places: Sequence[float]) -> list[float]:
+    """Return the places that can be labelled without running into each other on a log axis."""
+    ticks = [places[0]]
+    gap = (places[-1] / places[0]) ** (1 / 14)
+    for place in places[1:]:
+        if place / ticks[-1] >= gap:
+            ticks.append(place)
     return ticks
 
 
-def _draw(
-    axes: Axes, lines: Sequence[Line], value: Callable[[Cell], Estimate | None]
-) -> list[tuple[float, ErrorbarContainer]]:
-    """Draw every line that has values; return for each its last value and its legend handle."""
-    ends = []
-    look = looks((line.first.mixer_or_model, line.name) for line in lines)
-    for line in lines:
-        points = [(r, e) for r, cell in line.cells.items() if (e := value(cell)) is not None]
-        if not points:
-            continue
-        style = look[line.first.mixer_or_model, line.name].style()
-        errors = [e.stderr or 0 for _, e in points]
-        band = _has_band([e for _, e in points])
-        if band:
-            axes.fill_between(
-                [r for r, _ in points],
-                [e.mean - error for (_, e), error in zip(points, errors, strict=True)],
-                [e.mean + error for (_, e), error in zip(points, errors, strict=True)],
-                color=style["color"],
-                alpha=0.2,
-                linewidth=0,
-                zorder=2,
-            )
-        drawn = axes.errorbar(
-            [r for r, _ in points],
-            [e.mean for _, e in points],
-            yerr=None if band else errors,
-            label=line.name,
-            **style,
-            markersize=4.5,
-            linewidth=1.6,
-            elinewidth=1,
-            capsize=2.5,
-            zorder=3,
+def _scale_y(axes: Axes, quantity: Quantity, limits: tuple[float, float] | None) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    if quantity.log:
+        axes.set_yscale("log")
+        low, high = axes.get_ylim()
+        widen = max(1, (4 / (high / low)) ** 0.5)  # close points are no reason to zoom in on them
+        axes.set_ylim(low / widen, high * widen)
+        subs = (1,) if high / low > 1000 else (1, 2, 5)
+        axes.yaxis.set_major_locator(LogLocator(subs=subs))
+        axes.yaxis.set_major_formatter(
+            FuncFormatter(lambda v, _: f"{v:,.0f}" if v >= 10 else f"{v:.3g}")
         )
-        ends.append((points[-1][1].mean, drawn))
-    return ends
+        axes.yaxis.set_minor_locator(NullLocator())
+    elif limits is not None:
+        axes.set_ylim(*limits)
+    elif quantity.limits is not None:
+        low, high = axes.get_ylim()
+        room = 0.02 * (quantity.limits[1] - quantity.limits[0])
+        axes.set_ylim(max(low, quantity.limits[0] - room), min(high, quantity.limits[1] + room))
 
 
-def _has_band(estimates: Sequence[Estimate]) -> bool:
-    """Return whether a line's errors are over seeds everywhere, and make an area."""
-    return len(estimates) > 1 and all(e.count > 1 for e in estimates)
+def _rule(axes: Axes, rule: Rule, limits: tuple[float, float] | None) -> None:
+    if rule.diagonal:
+        low, high = axes.get_xlim()
+        axes.plot([low, high], [low, high], **_DASHED)
+        return
+    if rule.x is not None and rule.to is not None:
+        low, high = axes.get_xlim()
+        axes.axvspan(rule.x / 1.04, rule.to * 1.04, color="#eeeeee", zorder=0, linewidth=0)
+        axes.set_xlim(min(low, rule.x / 1.06), max(high, rule.to * 1.06))
+        return
+    label: dict[str, Any] = {"textcoords": "offset points", "color": _FAINT, "fontsize": 8}
+    if rule.x is not None:
+        axes.axvline(rule.x, **_DASHED)
+        label |= {"xycoords": ("data", "axes fraction"), "xytext": (3, 4)}
+        axes.annotate(rule.label, (rule.x, 0), **label)
+    elif rule.y is not None:
+        axes.axhline(rule.y, **_DASHED)
+        below = limits is not None and rule.y < sum(limits) / 2  # where there is room for it
+        label |= {"xycoords": ("axes fraction", "data"), "xytext": (-2, -10 if below else 3)}
+        label["ha"] = "right"
+        axes.annotate(rule.label, (1, rule.y), **label)
 
 
-def _marks(lines: Sequence[Line], field: str) -> tuple[str, str]:
-    """Return what errors over seeds, and those of one seed, are drawn as."""
-    found = [[e for cell in x.cells.values() if (e := cell.estimate(field))] for x in lines]
-    several = [estimates for estimates in found if any(e.count > 1 for e in estimates)]
-    kinds = [_has_band(estimates) for estimates in several]
-    return "Bands:" if all(kinds) else "Bands and bars:" if any(kinds) else "Bars:", "Bars:"
-
-
-def _finish(axes: Axes, lines: Sequence[Line], title: str, unit: str, note: str) -> None:
-    wide = 100 if len(lines) <= 4 else 130
-    captions = [part for text in (describe_setting(lines), note) for part in wrap(text, wide)]
-    style_axes(axes, title, unit, captions)
-
-
-def style_axes(axes: Axes, title: str, unit: str, captions: Sequence[str]) -> None:
-    """Give axes over resolution their title, captions below it, labels and a light grid."""
+def _frame(axes: Axes, title: str, captions: Sequence[str]) -> None:
+    """Give axes their title, captions below it, and a light grid."""
     axes.set_title(
         title, loc="left", fontsize=11, fontweight="bold", color=_INK, pad=6 + 12 * len(captions)
     )
@@ -188,8 +230,6 @@ def style_axes(axes: Axes, title: str, unit: str, captions: Sequence[str]) -> No
         fontsize=8,
         color=_FAINT,
     )
-    axes.set_xlabel("resolution (px)", color=_INK)
-    axes.set_ylabel(unit, color=_INK)
     axes.grid(axis="y", which="major", color="#e6e6e6", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -197,36 +237,7 @@ def style_axes(axes: Axes, title: str, unit: str, captions: Sequence[str]) -> No
     axes.tick_params(colors=_INK, labelsize=9)
 
 
-def _legend(axes: Axes, ends: Sequence[tuple[float, ErrorbarContainer]]) -> None:
-    """List the lines as they end, from top to bottom: few inside, many beside the picture."""
-    handles = [handle for _, handle in sorted(ends, key=lambda end: -end[0])]
-    if len(handles) > 4:
-        axes.legend(
-            handles=handles, frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5)
-        )
-    elif handles:
-        axes.legend(handles=handles, frameon=False, fontsize=9)
-
-
-def save_with_legend(figure: Figure, axes: Axes, stem: Path, columns: int) -> list[Path]:
-    """Name the lines of ``axes`` below the figure, in so many columns as fit, at most; write it."""
-    handles, names = axes.get_legend_handles_labels()
-    for count in range(min(columns, len(names)), 0, -1):
-        legend = figure.legend(
-            handles,
-            names,
-            frameon=False,
-            fontsize=9,
-            loc="outside lower center",
-            ncols=count,
-        )
-        if count == 1 or legend.get_window_extent().width <= figure.bbox.width:
-            break
-        legend.remove()
-    return save_figure(figure, stem)
-
-
-def save_figure(figure: Figure, stem: Path) -> list[Path]:
+def save_figure(figure: mpl.Figure, stem: Path) -> list[Path]:
     """Write a figure as ``.png`` and ``.svg``, each atomically; return the two paths."""
     from matplotlib import rc_context
 

@@ -1,177 +1,170 @@
-"""One report for any set of runs: the tables, the rows as CSV, and the plots.
+"""One report for any set of runs: tables, files of the rows, plots and, if asked for, a page.
 
-Rows of accuracy, of cost, of dispersion and of a study never share a table.
+Rows of different measures never share a table. How each is shown, its `view.View` says.
 """
 
 from __future__ import annotations
 
-import itertools
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from semabench.errors import SemabenchError
 from semabench.files import atomic_write
-from semabench.results.cost_report import cost_markdown, print_cost, write_cost
-from semabench.results.cost_summary import Subject, subjects
-from semabench.results.csv_file import timm_csv
-from semabench.results.dispersion_report import (
-    dispersion_markdown,
-    print_dispersion,
-    write_dispersion,
-)
-from semabench.results.dispersion_summary import Curve, dispersion_curves
-from semabench.results.page.write import write_page
-from semabench.results.plot import plot_accuracy, plot_throughput
+from semabench.results.page import write_page
+from semabench.results.plot import plot_figure
+from semabench.results.record import Record
 from semabench.results.store import read_results
-from semabench.results.study_report import print_study, study_markdown, write_study
-from semabench.results.study_summary import Way, study_ways
-from semabench.results.summary import Line, describe_errors, describe_setting, summarise
-from semabench.results.table import (
-    Measure,
-    accuracy_cell,
-    markdown_table,
-    summary_csv,
-    text_table,
-    throughput_cell,
-)
-from semabench.results.text_table import print_table
+from semabench.results.summary import Line
+from semabench.results.tables import build_tables
+from semabench.results.text_table import Grid, markdown, print_table
+from semabench.results.view import View
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-_SECTIONS: tuple[tuple[str, str, Measure], ...] = (
-    ("Top-1 accuracy (%)", "accuracy", accuracy_cell),
-    ("Images per second", "throughput", throughput_cell),
-)
+
+@dataclass(frozen=True)
+class Section:
+    """The rows of one measure, as lines and tables."""
+
+    view: View
+    records: list[Record]
+    lines: list[Line]
+    tables: list[Grid]
+
+    @property
+    def notes(self) -> str:
+        """What all lines share and what their errors are, in sentences."""
+        told = (note.removesuffix(".") for note in self.view.notes(self.lines))
+        return ". ".join(filter(None, told)) + "."
 
 
 @dataclass(frozen=True)
-class ReportPaths:
-    """What a report consists of. A plot without a single number is not drawn and not listed."""
+class Report:
+    """What was written, and the sections behind it."""
 
-    markdown: Path
-    csv: tuple[Path, ...]  # of accuracy: every row, and the means over seeds
-    plots: tuple[Path, ...]
-    lines: tuple[Line, ...]
-    cost: tuple[Path, ...] = ()
-    subjects: tuple[Subject, ...] = ()  # of cost
-    dispersion: tuple[Path, ...] = ()
-    curves: tuple[Curve, ...] = ()  # of dispersion
-    page: Path | None = None
-    study: tuple[Path, ...] = ()
-    ways: tuple[Way, ...] = ()  # of a study
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """All files written."""
-        page = [self.page] if self.page else []
-        parts = self.csv, self.plots, self.cost, self.dispersion, self.study
-        return self.markdown, *page, *itertools.chain(*parts)
+    files: tuple[Path, ...]
+    sections: tuple[Section, ...]
 
 
-def report(paths: Iterable[Path], out_dir: Path, html: bool = False) -> ReportPaths:
-    """Write ``report.md``, ``results.csv``, ``summary.csv``, ``{accuracy,throughput}.{png,svg}``.
+def sections_of(records: Sequence[Record], views: Iterable[View]) -> list[Section]:
+    """Return a section for each view that there are rows of."""
+    found = []
+    for view in views:
+        rows = [record for record in records if record.measure == view.measure]
+        if rows:
+            lines = view.lines(rows)
+            found.append(Section(view, rows, lines, build_tables(view, lines)))
+    return found
 
-    Runs that differ by their seed alone are one line: a mean over seeds with its standard error
-    (`summary.summarise`). Rows of cost give the files of `cost_report.write_cost`, those of
-    dispersion the files of `dispersion_report.write_dispersion`, those of a study the files of
-    `study_report.write_study`.
+
+def write_report(
+    paths: Iterable[Path], out_dir: Path, views: Sequence[View], html: bool = False
+) -> Report:
+    """Write ``report.md``, and for each measure the CSV files and plots that its view describes.
 
     Args:
         paths: results files, run directories or folders above them.
         out_dir: created if need be; files of an earlier report are replaced, each atomically.
-        html: write ``report.html``, too (`page.write.write_page`).
+        views: of the measures, in the report's order.
+        html: write ``report.html``, too (`page.write_page`).
 
     Raises:
         SemabenchError: no results, damaged results, or ``out_dir`` cannot be written.
     """
     records = read_results(paths)
-    markdown = out_dir / "report.md"
-    accuracy = [record for record in records if record.measure == "accuracy"]
-    cost = [record for record in records if record.measure == "cost"]
-    text = ["# Results\n"]
-    csv: tuple[Path, ...] = ()
-    plots, lines = [], []
-    if accuracy:
-        lines, csv = summarise(accuracy), (out_dir / "results.csv", out_dir / "summary.csv")
-        atomic_write(csv[0], timm_csv(accuracy))
-        atomic_write(csv[1], summary_csv(lines))
-        plots = [*plot_accuracy(lines, out_dir / "accuracy")]
-        plots += plot_throughput(lines, out_dir / "throughput")
-        text.append(_markdown(lines, plots))
-    chosen = subjects(cost)
-    files: tuple[Path, ...] = ()
-    if cost:
-        files = write_cost(cost, chosen, out_dir)
-        text.append(cost_markdown(chosen, files))
-    dispersed = [record for record in records if record.measure == "dispersion"]
-    curves = dispersion_curves(dispersed)
-    drawn: tuple[Path, ...] = ()
-    if dispersed:
-        drawn = write_dispersion(dispersed, curves, out_dir)
-        text.append(dispersion_markdown(curves, drawn))
-    studied = [record for record in records if record.measure == "study"]
-    ways = study_ways(studied)
-    shown: tuple[Path, ...] = ()
-    if studied:
-        shown = write_study(studied, ways, out_dir)
-        text.append(study_markdown(ways, shown))
-    atomic_write(markdown, "\n".join(text))
-    page = write_page(records, out_dir / "report.html") if html else None
-    return ReportPaths(
-        markdown,
-        csv,
-        tuple(plots),
-        tuple(lines),
-        cost=files,
-        subjects=tuple(chosen),
-        dispersion=drawn,
-        curves=tuple(curves),
-        study=shown,
-        ways=tuple(ways),
-        page=page,
-    )
+    sections = sections_of(records, views)
+    text, files = ["# Results\n"], []
+    for section in sections:
+        for name, make in section.view.csv:
+            files.append(out_dir / name)
+            atomic_write(files[-1], make(section.records))
+        plots: list[Path] = []
+        for figure in section.view.figures:
+            plots += plot_figure(figure, section.lines, out_dir)
+        files += plots
+        text += [f"## {section.view.title}\n", section.notes + "\n", *_markdown(section.tables)]
+        images = (path for path in plots if path.suffix == ".png")
+        text += [f"![{path.stem.replace('-', ', ')}]({path.name})\n" for path in images]
+    atomic_write(out_dir / "report.md", "\n".join(text))
+    page = [write_page(records, out_dir / "report.html", views)] if html else []
+    return Report((out_dir / "report.md", *page, *files), tuple(sections))
 
 
-def tell_report(paths: Iterable[Path], out_dir: Path, html: bool = False) -> None:
-    """Write a report as ``report`` does; print its tables and the files written on the terminal."""
+def print_report(
+    paths: Iterable[Path], out_dir: Path, views: Sequence[View], html: bool = False
+) -> None:
+    """Write a report; print its brief tables and the files written on the terminal."""
     from rich.console import Console
 
-    written = report(paths, out_dir, html)
-    print_report(written, Console())
+    written = write_report(paths, out_dir, views, html)
+    for section in written.sections:
+        print_section(section, Console())
     for file in written.files:
         print(file)
 
 
-def print_report(written: ReportPaths, console: Console) -> None:
-    """Print all tables of a report on a terminal."""
-    if written.lines:
-        print_tables(written.lines, console)
-    print_cost(written.subjects, console)
-    print_dispersion(written.curves, console)
-    print_study(written.ways, console)
+def print_section(section: Section, console: Console) -> None:
+    """Print the brief tables of a measure, with what all lines share and what ± means."""
+    for grid in section.tables:
+        if grid.brief:
+            print_table(grid.text(), console)
+    console.print(section.notes, style="dim", highlight=False)
 
 
-def print_tables(lines: Sequence[Line], console: Console) -> None:
-    """Print the report's tables on a terminal, with what all lines share and what ± means."""
-    for title, _, measure in _SECTIONS:
-        if _has_numbers(lines, measure):
-            print_table(text_table(lines, measure, title), console)
-    notes = ". ".join(filter(None, [describe_setting(lines), describe_errors(lines)]))
-    console.print(notes, style="dim", highlight=False)
+def _markdown(tables: Iterable[Grid]) -> list[str]:
+    return [f"### {grid.title}\n\n{markdown(grid.text())}" for grid in tables]
 
 
-def _markdown(lines: Sequence[Line], plots: Sequence[Path]) -> str:
-    parts = [describe_setting(lines) + "\n"]
-    for title, stem, measure in _SECTIONS:
-        if not _has_numbers(lines, measure):
-            continue
-        parts += [f"## {title}\n", markdown_table(lines, measure)]
-        parts += [f"![{title} against resolution]({p.name})\n" for p in plots if p.stem == stem][:1]
-    parts.append(describe_errors(lines) + "\n")
-    return "\n".join(part for part in parts if part.strip())
+def markdown_tables(paths: Iterable[Path], views: Sequence[View], only: Sequence[str] = ()) -> str:
+    """Return tables of rows in Markdown, each under its title in bold.
+
+    Args:
+        only: beginnings of titles; none: all tables.
+
+    Raises:
+        SemabenchError: no results, or none of the titles begins so.
+    """
+    tables = [
+        grid for section in sections_of(read_results(paths), views) for grid in section.tables
+    ]
+    for start in only:
+        if not any(grid.title.startswith(start) for grid in tables):
+            known = "; ".join(dict.fromkeys(grid.title for grid in tables))
+            raise SemabenchError(f"no table's title begins with '{start}'. There are: {known}.")
+    chosen = [g for start in only for g in tables if g.title.startswith(start)] if only else tables
+    return "\n".join(f"**{grid.title}**\n\n{markdown(grid.text())}" for grid in chosen)
 
 
-def _has_numbers(lines: Sequence[Line], measure: Measure) -> bool:
-    return any(measure(cell) for line in lines for cell in line.cells.values())
+_BLOCK = re.compile(
+    r"(<!-- tables (\S+)(?:: ([^\n]*))? -->\n).*?(<!-- end of tables -->)", re.DOTALL
+)
+
+
+def update_tables(document: Path, views: Sequence[View]) -> None:
+    """Write the tables of committed rows into a Markdown document, between comments.
+
+    ``<!-- tables results/cost.csv: Images per second; Peak memory -->`` begins a block: a path,
+    relative to the working directory, and the beginnings of the titles that are wanted, or none for
+    all. ``<!-- end of tables -->`` ends it.
+
+    Raises:
+        SemabenchError: there is no such block, or the rows or titles are not there.
+    """
+    text = document.read_text(encoding="utf-8")
+    updated, count = _BLOCK.subn(lambda found: _block(found, views), text)
+    if not count:
+        raise SemabenchError(
+            f"{document} has no '<!-- tables FILE: TITLE; TITLE -->' with an end of tables."
+        )
+    if updated != text:
+        atomic_write(document, updated)
+
+
+def _block(found: re.Match[str], views: Sequence[View]) -> str:
+    begin, path, titles, end = found.groups()
+    only = [title.strip() for title in (titles or "").split(";") if title.strip()]
+    return f"{begin}\n{markdown_tables([Path(path)], views, only)}\n{end}"

@@ -26,8 +26,8 @@ class PowerLaw:
 
 
 @dataclass(frozen=True)
-class Crossing:
-    """Where the lines of two models meet.
+class Crossover:
+    """Where the curves of two models cross.
 
     Attributes:
         resolution: in pixels, between two measured ones.
@@ -50,7 +50,7 @@ class Point:
 
 
 def tokens(resolution: int) -> float:
-    """Return the tokens of a square picture in patches of 16 pixels.
+    """Return the tokens of a square image in patches of 16 pixels.
 
     Another patch size multiplies all of them by one factor, which no exponent sees.
     """
@@ -80,8 +80,8 @@ def fit_power_law(costs: Mapping[int, float]) -> PowerLaw | None:
     return PowerLaw(slope, math.sqrt(residual / (count - 2) / sxx), count)
 
 
-def crossings(first: Mapping[int, Point], second: Mapping[int, Point]) -> list[Crossing]:
-    """Find where two cost curves meet, within the resolutions that both were measured at.
+def crossovers(first: Mapping[int, Point], second: Mapping[int, Point]) -> list[Crossover]:
+    """Find where two cost curves cross, within the resolutions that both were measured at.
 
     Between neighbours the curves are straight in the logarithms of cost and tokens. Nothing is
     extrapolated: curves that do not change places between measured points do not cross.
@@ -100,7 +100,7 @@ def crossings(first: Mapping[int, Point], second: Mapping[int, Point]) -> list[C
         resolution = math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
         cheaper = (0, 1) if gap_low < 0 else (1, 0)
         clear = all(_differ(first[r], second[r]) for r in (low, high))
-        found.append(Crossing(resolution, *cheaper, clear))
+        found.append(Crossover(resolution, *cheaper, clear))
     return found
 
 

@@ -1,217 +1,285 @@
-"""Records become lines: repetitions over seeds averaged, one cell a resolution."""
+"""Records become lines: equal rows once, repetitions averaged, one point a place."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from operator import attrgetter
+from typing import Any, Self
 
 from semabench.results.record import Record
 
-ALWAYS_SHOWN = ("model", "mixer", "recipe")
-SHOWN_IF_VARIED = (
-    "options",
-    "weights",
-    "epochs",
-    "train_resolution",
-    "dataset",
-    "crop_pct",
-    "interpolation",
-    "precision",
-    "device",
-)
-SHOWN_TO_TELL_APART = ("backend", "n", "fingerprint", "config")
-_HASH_FIELDS = ("fingerprint", "config")
-_ERRORS = ("_stderr", "_spread")  # binomial over the samples; half the interquartile range
+Take = Callable[[Record], Any]
+Place = tuple[int, ...]
+
+ERRORS = {
+    "seeds": "standard error of the mean over {seeds} seeds, s/√seeds",
+    "samples": "binomial standard error over the samples of one run, not over seeds",
+    "batches": "half the interquartile range over the batches of one run",
+    "windows": "half the interquartile range over the timed windows of one process",
+    "range": "lowest to highest of heads, layers and seeds",
+}
+"""What an error is of; the key says so in `Estimate.of`."""
+
+
+def fields(*names: str, **derived: Take) -> dict[str, Take]:
+    """Return how these fields, and some worked out from several, are taken from a row."""
+    return {name: attrgetter(name) for name in names} | derived
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """What is drawn in one file: ``name`` is part of the file's, ``title`` says it in words."""
+
+    name: str = ""
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Series:
+    """How rows group into lines.
+
+    Attributes:
+        same: by name, what all rows of one line share; the first is ``model``.
+        always: of these, what the label of a line tells beside the model.
+        shown: what it tells, too, where any two lines differ by it.
+        apart: what it tells where lines differ by nothing told so far.
+        averaged: fields by which the rows of one point differ; of equal ones the newest counts.
+        place: fields that tell the points of a line apart, ascending.
+        newest: a field of which each line and seed keeps the value measured last alone.
+        sheet, panel: what no line goes across: the file it is drawn in, and the place there.
+        order: what lines are sorted by; equal ones stay in the order first met.
+        own: what a lone row's spread is of, a key of `ERRORS`.
+        ranged: whether an error is the range of the rows, not the standard error of their mean.
+    """
+
+    same: Mapping[str, Take]
+    always: tuple[str, ...] = ()
+    shown: tuple[str, ...] = ()
+    apart: tuple[str, ...] = ()
+    averaged: tuple[str, ...] = ("seed",)
+    place: tuple[Take, ...] = (attrgetter("resolution"),)
+    newest: str = ""
+    sheet: Callable[[Record], Sheet] = lambda _: Sheet()
+    panel: Callable[[Record], str] = lambda _: ""
+    order: Callable[[Record], Any] = lambda _: 0
+    own: str = "batches"
+    ranged: bool = False
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its standard error, which is None where nothing tells it."""
+    """A mean with its error.
+
+    Attributes:
+        mean: over the rows of a point.
+        low, high: the ends of its error bar; the mean itself where nothing tells an error.
+        of: a key of `ERRORS`; empty without an error.
+        count: seeds behind it.
+        stderr: half the error bar; None where nothing tells it, or it is a range.
+    """
 
     mean: float
-    stderr: float | None  # over seeds s/√k, s with k - 1; of one seed its own: `_ERRORS`
-    count: int  # seeds averaged
+    low: float
+    high: float
+    of: str = ""
+    count: int = 1
+    stderr: float | None = None
 
-
-@dataclass(frozen=True)
-class Cell:
-    """One line's numbers at one resolution, behind which is a record a seed."""
-
-    records: tuple[Record, ...]
-
-    def estimate(self, field: str) -> Estimate | None:
-        """Return the mean over seeds of any numeric field; None where no record has it."""
-        known = [record for record in self.records if getattr(record, field) is not None]
-        values = [getattr(record, field) for record in known]
-        if not values:
-            return None
-        if len(values) == 1:
-            errors = (getattr(known[0], field + suffix, None) for suffix in _ERRORS)
-            error = next((error for error in errors if error is not None), None)
-            return Estimate(values[0], error, 1)
-        stderr = statistics.stdev(values) / math.sqrt(len(values))
-        return Estimate(statistics.fmean(values), stderr, len(values))
-
-    @property
-    def top1(self) -> Estimate | None:
-        """Top-1 accuracy in percent."""
-        return self.estimate("top1")
-
-    @property
-    def images_per_second(self) -> Estimate | None:
-        """Throughput."""
-        return self.estimate("images_per_second")
+    @classmethod
+    def around(cls, mean: float, error: float, of: str, count: int = 1) -> Self:
+        """Return a mean with an error to either side."""
+        return cls(mean, mean - error, mean + error, of, count, error)
 
 
 @dataclass(frozen=True)
 class Line:
-    """Runs that differ by their seed alone.
+    """Rows that belong together: one model, set up and trained in one way.
 
     Attributes:
-        label: model, mixer, recipe and the fields that tell this line from the others, as text.
-        name: the same for a legend: the model, then only what differs and is not implied by it.
-        first: one of its records, for what they all share.
-        cells: by resolution, ascending.
-        seeds: the most seeds behind any cell.
+        key: what they share.
+        label: the model, and what tells lines apart, as text by name: the same names in all lines.
+        name: for a legend: the model, then only what differs and is not implied by it.
+        points: the rows behind each place, in the order of places.
     """
 
+    series: Series
+    key: tuple[object, ...]
     label: dict[str, str]
     name: str
-    first: Record
-    cells: dict[int, Cell]
-    seeds: int
+    sheet: Sheet
+    panel: str
+    points: dict[Place, tuple[Record, ...]]
+
+    @property
+    def records(self) -> list[Record]:
+        """All rows."""
+        return [row for rows in self.points.values() for row in rows]
+
+    @property
+    def first(self) -> Record:
+        """One of its rows, for what they all share."""
+        return next(iter(self.points.values()))[0]
+
+    @property
+    def mixer(self) -> str:
+        """The mixer; of a model that names none, the model."""
+        return self.first.mixer_or_model
+
+    @property
+    def seeds(self) -> int:
+        """The most seeds behind any point."""
+        return max(map(self.count, self.points))
+
+    def count(self, place: Place) -> int:
+        """Return how many seeds are behind a point."""
+        return len({row.seed for row in self.points[place]})
+
+    def estimate(self, place: Place, quantity: str | Take) -> Estimate | None:
+        """Return a number of the point at a place; None where no row has it.
+
+        Of several rows the mean with its standard error s/√k, s being their sample standard
+        deviation (k - 1): it holds what training draws, the samples are the same for all seeds.
+        A lone row has its own error: ``_stderr`` or ``_spread``.
+        """
+        take = attrgetter(quantity) if isinstance(quantity, str) else quantity
+        known = [(v, row) for row in self.points.get(place, ()) if (v := take(row)) is not None]
+        values = [value for value, _ in known]
+        if not values:
+            return None
+        mean, count = statistics.fmean(values), len({row.seed for _, row in known})
+        if self.series.ranged:
+            low, high = min(values), max(values)
+            return Estimate(mean, low, high, "range" if low < high else "", count)
+        if len(values) > 1:
+            error = statistics.stdev(values) / math.sqrt(len(values))
+            return Estimate.around(mean, error, "seeds", len(values))
+        for suffix, of in (("_stderr", "samples"), ("_spread", self.series.own)):
+            own = getattr(known[0][1], f"{quantity}{suffix}", None)
+            if own is not None:
+                return Estimate.around(values[0], own, of)
+        return Estimate(values[0], values[0], values[0])
 
 
-def summarise(records: Iterable[Record]) -> list[Line]:
-    """Group records into lines, in the order first met; of equals (seed, resolution) the newest.
+def group(records: Iterable[Record], series: Series) -> list[Line]:
+    """Group rows into lines, in their order; of equal rows the newest counts."""
+    groups: dict[tuple[object, ...], list[Record]] = {}
+    for row in sorted(records, key=series.order):
+        same = tuple(take(row) for take in series.same.values())
+        groups.setdefault((series.sheet(row), series.panel(row), *same), []).append(row)
+    labels = _labels([key[2:] for key in groups], series)
+    lines = []
+    for (key, rows), label in zip(groups.items(), labels, strict=True):
+        points: dict[Place, list[Record]] = {}
+        for row in newest_of_equals(
+            _latest(rows, series.newest), (*series.place, *series.averaged)
+        ):
+            points.setdefault(tuple(take(row) for take in series.place), []).append(row)
+        ordered = {place: tuple(points[place]) for place in sorted(points)}
+        sheet, panel = series.sheet(rows[0]), series.panel(rows[0])
+        lines.append(
+            Line(series, key[2:], label, _name(label, labels, series), sheet, panel, ordered)
+        )
+    return lines
 
-    Repetitions are records that agree in ``record.SERIES_FIELDS``: their mean is taken over the
-    k seeds, with the standard error s/√k, s being their sample standard deviation (k - 1). It holds
-    what training draws; the samples are the same for all seeds. A single seed keeps its own
-    error: of an accuracy the binomial one over the samples.
-    """
-    series: dict[tuple[object, ...], list[Record]] = {}
-    for record in records:
-        series.setdefault(record.series, []).append(record)
-    groups = list(series.values())
-    shown = _shown_fields([group[0] for group in groups])
-    labels = [{name: _text(name, getattr(group[0], name)) for name in shown} for group in groups]
-    varied = [name for name in shown if len({label[name] for label in labels}) > 1]
-    return [
-        _line(group, label, _name(label, varied))
-        for group, label in zip(groups, labels, strict=True)
-    ]
+
+def newest_of_equals(records: Iterable[Record], fields: Sequence[str | Take]) -> list[Record]:
+    """Return of rows that agree in these fields the newest, at the place of the first."""
+    takes = [attrgetter(field) if isinstance(field, str) else field for field in fields]
+    newest: dict[Hashable, Record] = {}
+    for row in records:
+        key = tuple(take(row) for take in takes)
+        if key not in newest or row.time >= newest[key].time:
+            newest[key] = row
+    return list(newest.values())
 
 
-def resolutions(lines: Sequence[Line]) -> list[int]:
+def resolutions(lines: Iterable[Line]) -> list[int]:
     """Return all resolutions of the lines, ascending."""
-    return sorted({resolution for line in lines for resolution in line.cells})
+    return sorted({row.resolution for line in lines for row in line.records})
 
 
-def describe_errors(
-    lines: Sequence[Line], over_seeds: str = "± is the", of_one: str = "± is the"
-) -> str:
-    """Return what the errors of accuracies are, in one sentence.
-
-    Args:
-        over_seeds, of_one: how errors are drawn where a line has several seeds, or one.
-    """
-    one = "binomial standard error over the samples of one run, not over seeds"
-    return _describe(_counts(lines, "top1"), one, over_seeds, of_one)
-
-
-def describe_speed_errors(
-    lines: Sequence[Line], over_seeds: str = "± is the", of_one: str = "± is"
-) -> str:
-    """Return what the errors of throughput are, in one sentence, as `describe_errors` does."""
-    one = "half the interquartile range over the batches of one run"
-    return _describe(_counts(lines, "images_per_second"), one, over_seeds, of_one)
-
-
-def _describe(counts: set[int], one: str, over_seeds: str, of_one: str) -> str:
-    many = f"standard error of the mean over {_span(counts - {1} or {1})} seeds, s/√seeds"
-    if not counts:
-        return ""
-    if counts == {1}:
-        return f"{of_one} {one}."
-    if 1 not in counts:
-        return f"{over_seeds} {many}."
-    drawn = "" if of_one == over_seeds else f"{of_one[:1].lower()}{of_one[1:]} "
-    return f"{over_seeds} {many}; where there is a single seed, {drawn}{one}."
-
-
-def _counts(lines: Sequence[Line], field: str) -> set[int]:
-    """Return over how many seeds the errors are that there are."""
-    found = [cell.estimate(field) for line in lines for cell in line.cells.values()]
-    return {e.count for e in found if e and e.stderr is not None}
-
-
-def describe_setting(lines: Sequence[Line]) -> str:
-    """Return what all lines share: the data, how it was shown, and on what it ran."""
-    parts: list[str] = []
-    for name, text in {
-        "recipe": "recipe {}",
-        "dataset": "{}",
-        "n": "n = {:,}",
-        "crop_pct": "crop {:g}",
-        "interpolation": "{}",
-        "train_resolution": "trained at {} px",
-        "epochs": "{} epochs",
-        "precision": "{}",
-        "device": "{}",
-    }.items():
-        values = {getattr(line.first, name) for line in lines}
+def describe_shared(records: Sequence[Record], forms: Mapping[str, str]) -> str:
+    """Return what all rows share, of fields with how they are written: ``{"n": "n = {:,}"}``."""
+    parts = []
+    for name, form in forms.items():
+        values = {getattr(row, name) for row in records}
         if len(values) == 1 and (value := values.pop()):
-            parts.append(text.format(value))
+            parts.append(form.format(value))
     return ", ".join(parts)
 
 
-def _shown_fields(records: Sequence[Record]) -> list[str]:
-    varied = [name for name in SHOWN_IF_VARIED if len({getattr(r, name) for r in records}) > 1]
-    shown = [*ALWAYS_SHOWN, *varied]
-    for name in SHOWN_TO_TELL_APART:
-        labels = {tuple(getattr(r, field) for field in shown) for r in records}
-        finer = {tuple(getattr(r, field) for field in [*shown, name]) for r in records}
-        if len(finer) > len(labels):
-            shown.append(name)
-    return shown
+def describe_errors(
+    estimates: Iterable[Estimate], several: str = "± is the", one: str = "± is the"
+) -> str:
+    """Return what errors are, in one sentence; nothing where there is none.
+
+    Args:
+        several, one: how errors are drawn over seeds, and where there is a single row.
+    """
+    errors = [estimate for estimate in estimates if estimate.of]
+    counts = [estimate.count for estimate in errors if estimate.of == "seeds"]
+    over_seeds = f"{several} {ERRORS['seeds'].format(seeds=span(counts))}" if counts else ""
+    kinds = sorted({estimate.of for estimate in errors} - {"seeds"})
+    own = " or ".join(ERRORS[kind] for kind in kinds)
+    if not over_seeds or not own:
+        half = own.startswith("half") and one == "± is the"
+        alone = f"{'± is' if half else one} {own}" if own else ""
+        return f"{over_seeds or alone}." if errors else ""
+    drawn = "" if one == several else f"{one[:1].lower()}{one[1:]} "
+    return f"{over_seeds}; where there is a single seed, {drawn}{own}."
 
 
-def _name(label: dict[str, str], varied: Sequence[str]) -> str:
+def span(numbers: Iterable[int], form: str = "{:,}") -> str:
+    """Return the lowest and the highest, as ``2 to 3``, or the only one."""
+    found = sorted(set(numbers))
+    ends = [form.format(number) for number in found]
+    return ends[0] if len(ends) == 1 else f"{ends[0]} to {ends[-1]}" if ends else ""
+
+
+def _latest(rows: Sequence[Record], field: str) -> list[Record]:
+    """Keep of each seed the rows whose field is as in the one measured last."""
+    if not field:
+        return list(rows)
+    last = {row.seed: row for row in sorted(rows, key=lambda row: row.time)}
+    return [row for row in rows if getattr(row, field) == getattr(last[row.seed], field)]
+
+
+def _labels(keys: Sequence[tuple[object, ...]], series: Series) -> list[dict[str, str]]:
+    """Return the model, and what tells lines apart, as text; the same fields of all lines."""
+    lines = [dict(zip(series.same, key, strict=True)) for key in keys]
+    named = ["model", *series.always]
+    named += [name for name in series.shown if len({line[name] for line in lines}) > 1]
+    for name in series.apart:
+        told = {tuple(line[n] for n in named) for line in lines}
+        if len({tuple(line[n] for n in [*named, name]) for line in lines}) > len(told):
+            named.append(name)
+    return [{name: _text(name, line[name]) for name in named} for line in lines]
+
+
+_HASHES = ("fingerprint", "config", "checkpoint")
+
+
+def _text(name: str, value: object) -> str:
+    text = "" if value is None else str(value)
+    return text[:7] if name in _HASHES and " " not in text else text
+
+
+def _name(label: dict[str, str], labels: Sequence[dict[str, str]], series: Series) -> str:
     """Return ``sema_nano``, or ``sema_nano, mean, epochs 6`` as far as needed."""
+    rivals = [other for other in labels if other["model"] == label["model"]]
     parts = [label["model"]]
-    for name in varied:
-        text = label[name]
+    for name, text in label.items():
+        others = rivals if name in series.apart else labels
         implied = name == "model" or (name == "mixer" and text in label["model"].split("_"))
-        if text and not implied:
+        if text and not implied and len({other[name] for other in others}) > 1:
             bare = text.replace(".", "").isdigit()
             parts.append(f"{name.replace('_', ' ')} {text}" if bare else text)
     return ", ".join(parts)
 
 
-def _line(group: Sequence[Record], label: dict[str, str], name: str) -> Line:
-    newest: dict[int, dict[int | None, Record]] = {}
-    for record in group:
-        seeds = newest.setdefault(record.resolution, {})
-        if record.seed not in seeds or record.time >= seeds[record.seed].time:
-            seeds[record.seed] = record
-    return Line(
-        label=label,
-        name=name,
-        first=group[0],
-        cells={r: Cell(tuple(newest[r].values())) for r in sorted(newest)},
-        seeds=max(len(seeds) for seeds in newest.values()),
-    )
-
-
-def _text(name: str, value: object) -> str:
-    if value is None:
-        return ""
-    return str(value)[:7] if name in _HASH_FIELDS else str(value)
-
-
-def _span(counts: set[int]) -> str:
-    low, high = min(counts), max(counts)
-    return str(low) if low == high else f"{low} to {high}"
+def only(line: Line, places: Iterable[Place]) -> Line:
+    """Return a line with some of its points."""
+    return replace(line, points={place: line.points[place] for place in places})

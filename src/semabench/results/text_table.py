@@ -25,12 +25,51 @@ class TextTable:
     words: int = 1
 
 
+@dataclass(frozen=True)
+class Cell:
+    """A cell's text, what it is sorted by, and what a pointer that rests on it is told."""
+
+    text: str
+    value: float | str | None = None
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """Cells, and by what the page filters them."""
+
+    model: str
+    mixer: str
+    cells: list[Cell]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table of results, which the page can sort and filter.
+
+    Attributes:
+        header, words: as in `TextTable`.
+        brief: whether the terminal shows it, too.
+    """
+
+    title: str
+    header: list[str]
+    rows: list[Row]
+    words: int = 1
+    brief: bool = True
+
+    def text(self) -> TextTable:
+        """Return it as text."""
+        rows = [[cell.text for cell in row.cells] for row in self.rows]
+        return TextTable(self.title, self.header, rows, self.words)
+
+
 def markdown(table: TextTable) -> str:
-    """Return a heading and the table in GitHub's Markdown, ending with a newline."""
+    """Return the table in GitHub's Markdown, ending with a newline."""
     rule = ["---" if i < table.words else "---:" for i in range(len(table.header))]
     header = [name.replace("\n", " ") for name in table.header]
-    lines = [header, rule, *table.rows]
-    return f"### {table.title}\n\n" + "".join(f"| {' | '.join(row)} |\n" for row in lines)
+    lines = ([cell.replace("|", "\\|") for cell in row] for row in [header, rule, *table.rows])
+    return "".join(f"| {' | '.join(row)} |\n" for row in lines)
 
 
 def print_table(table: TextTable, console: Console) -> None:

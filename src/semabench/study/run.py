@@ -17,9 +17,10 @@ from semabench.evaluation.screen import Screen
 from semabench.evaluation.workers.peer import Peer, PeerError, stopped_at_the_end
 from semabench.files import make_directory
 from semabench.results.record import Record
-from semabench.results.report import tell_report
+from semabench.results.report import print_report
 from semabench.results.store import RESULTS_NAME, append_record, read_rows
 from semabench.study.plan import Job, plan_jobs
+from semabench.study.views import VIEW
 from semabench.study.worker import StudyWorker
 from semabench.training.devices import choose_accelerator
 
@@ -51,7 +52,7 @@ def measure_study(config: StudyConfig) -> list[Record]:
         crew = Crew(config, device, path, screen, start)
         crew.work(todo)
     if read_rows(path):
-        tell_report([path], path.parent / "report")
+        print_report([path], path.parent / "report", [VIEW])
     _complain(crew, path)
     wanted = {row.key for job in jobs for row in job.rows}
     return [row for row in read_rows(path) if row.key in wanted]

@@ -11,11 +11,12 @@ from semabench.errors import SemabenchError
 from semabench.evaluation.cost.lines import minutes
 from semabench.evaluation.cost.plan import Job, estimate_seconds, in_turn, plan_jobs
 from semabench.evaluation.cost.session import Session
+from semabench.evaluation.cost.views import VIEW
 from semabench.evaluation.cost.workload import Setting
 from semabench.evaluation.screen import Screen
 from semabench.files import make_directory
 from semabench.results.record import Record
-from semabench.results.report import tell_report
+from semabench.results.report import print_report
 from semabench.results.store import RESULTS_NAME, read_rows
 from semabench.training.devices import choose_accelerator, choose_precision
 
@@ -51,7 +52,7 @@ def measure_cost(config: CostConfig) -> list[Record]:
         for group in in_turn(todo, config.peers):
             session.measure(group)
     if read_rows(path):
-        tell_report([path], out_dir / "report")
+        print_report([path], out_dir / "report", [VIEW])
     _complain(session, path)
     wanted = {job.row.key for job in jobs}
     return [row for row in read_rows(path) if row.key in wanted]

@@ -15,9 +15,10 @@ from semabench.data.loader import require_eval_files
 from semabench.evaluation.dispersion.capture import attention_layers
 from semabench.evaluation.dispersion.random_inputs import measure_job, plan_jobs
 from semabench.evaluation.dispersion.trained import measure_rows, open_pictures, plan_rows
+from semabench.evaluation.dispersion.views import VIEW
 from semabench.evaluation.subject import load_subject
 from semabench.results.record import Record
-from semabench.results.report import tell_report
+from semabench.results.report import print_report
 from semabench.results.store import RESULTS_NAME, append_record, read_rows
 from semabench.training.devices import choose_accelerator, choose_precision
 
@@ -40,7 +41,7 @@ def measure_dispersion(config: DispersionConfig) -> list[Record]:
     else:
         precision = choose_precision(config.precision, accelerator)
         path, rows = _measure_model(config, precision, device)
-    tell_report([path], path.parent / "report")
+    print_report([path], path.parent / "report", [VIEW])
     return rows
 
 

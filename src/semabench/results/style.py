@@ -1,4 +1,4 @@
-"""How lines look: a mixer has one colour in every figure, in plots and on the page.
+"""Styles of lines: a mixer has one colour in every figure, in plots and on the page.
 
 No two lines of a figure differ by colour alone: who tells colours badly has markers and dashes.
 """
@@ -30,14 +30,14 @@ DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)))
 
 
 @dataclass(frozen=True)
-class Look:
+class Style:
     """Places in ``COLOURS``, ``MARKERS`` and ``DASHES``."""
 
     colour: int
     marker: int
     dash: int
 
-    def style(self) -> dict[str, Any]:
+    def keywords(self) -> dict[str, Any]:
         """Return it as matplotlib's keywords."""
         return {
             "color": COLOURS[self.colour][0],
@@ -47,56 +47,56 @@ class Look:
 
 
 _MIXERS = {
-    "sema": Look(0, 0, 0),
-    "softmax": Look(1, 1, 0),
-    "linear": Look(2, 2, 0),
-    "mila": Look(3, 3, 0),
-    "window": Look(4, 4, 0),
-    "ssm": Look(5, 5, 0),
-    "focused": Look(6, 6, 0),
-    "mean": Look(7, 0, 1),
-    "none": Look(8, 1, 2),
+    "sema": Style(0, 0, 0),
+    "softmax": Style(1, 1, 0),
+    "linear": Style(2, 2, 0),
+    "mila": Style(3, 3, 0),
+    "window": Style(4, 4, 0),
+    "ssm": Style(5, 5, 0),
+    "focused": Style(6, 6, 0),
+    "mean": Style(7, 0, 1),
+    "none": Style(8, 1, 2),
 }
 #: Models with a mixer of their own, by how their names begin: the colour of the mixer that is most
 #: like it, grey for convolutions alone.
 _MODELS = {
-    "deit": Look(1, 6, 1),
-    "vit": Look(1, 5, 1),
-    "efficientvit": Look(2, 0, 1),
-    "efficientvim": Look(5, 2, 1),
-    "vim": Look(5, 1, 1),
-    "swin": Look(4, 3, 1),
-    "convnext": Look(8, 4, 1),
-    "mambaout": Look(8, 5, 1),
-    "resnet": Look(8, 6, 1),
+    "deit": Style(1, 6, 1),
+    "vit": Style(1, 5, 1),
+    "efficientvit": Style(2, 0, 1),
+    "efficientvim": Style(5, 2, 1),
+    "vim": Style(5, 1, 1),
+    "swin": Style(4, 3, 1),
+    "convnext": Style(8, 4, 1),
+    "mambaout": Style(8, 5, 1),
+    "resnet": Style(8, 6, 1),
 }
 
 
-def look_of(mixer: str) -> Look:
-    """Return the look of a mixer, or of a model that names none; of an unknown one by its name."""
+def style_of(mixer: str) -> Style:
+    """Return the style of a mixer, or of a model that names none; of an unknown one by its name."""
     if mixer in _MIXERS:
         return _MIXERS[mixer]
-    for family, look in _MODELS.items():
+    for family, style in _MODELS.items():
         if mixer.startswith(family):
-            return look
+            return style
     number = zlib.crc32(mixer.encode())
     # Dashed, and neither ink nor grey, which are the controls'.
-    return Look(number % (len(COLOURS) - 2), number // 7 % len(MARKERS), 1)
+    return Style(number % (len(COLOURS) - 2), number // 7 % len(MARKERS), 1)
 
 
-def looks(lines: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Look]:
-    """Return the look of each line of a figure, or of a page, given as (mixer, name of the line).
+def styles(lines: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Style]:
+    """Return the style of each line of a figure, or of a page, given as (mixer, name of the line).
 
-    The first of a mixer has the mixer's own look, and the others its colour with the next marker
+    The first of a mixer has the mixer's own, and the others its colour with the next marker
     and dash that are free: 21 lines of a colour differ.
     """
     asked = dict.fromkeys(lines)
-    found: dict[tuple[str, str], Look] = {}
+    found: dict[tuple[str, str], Style] = {}
     # Our mixers first: a model that happens to get their colour gives way.
     for line in sorted(asked, key=lambda line: line[0] not in _MIXERS):
-        home = look_of(line[0])
+        home = style_of(line[0])
         ways = [
-            Look(
+            Style(
                 home.colour,
                 (home.marker + step) % len(MARKERS),
                 (home.dash + step) % len(DASHES),

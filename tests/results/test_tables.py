@@ -5,21 +5,25 @@ import pytest
 from rich.console import Console
 
 from helpers.rows import row
+from semabench.evaluation.accuracy.views import VIEW
 from semabench.results.csv_file import TIMM_COLUMNS, timm_csv
-from semabench.results.summary import summarise
-from semabench.results.table import (
-    accuracy_cell,
-    markdown_table,
-    text_table,
-    throughput_cell,
-)
-from semabench.results.text_table import TextTable, print_table
+from semabench.results.tables import build_tables
+from semabench.results.text_table import TextTable, markdown, print_table
+
+
+def tables(rows):
+    return {grid.title: grid for grid in build_tables(VIEW, VIEW.lines(rows))}
+
+
+def accuracy_markdown(rows):
+    return markdown(tables(rows)["Top-1 accuracy (%)"].text())
+
 
 ROWS = [row(resolution=r, correct=c) for r, c in ((64, 70), (96, 80))] + [row("mila_nano", 96)]
 
 
 def test_markdown():
-    assert markdown_table(summarise(ROWS), accuracy_cell) == (
+    assert accuracy_markdown(ROWS) == (
         "| model | mixer | params M | 64 px | 96 px |\n"
         "| --- | --- | ---: | ---: | ---: |\n"
         "| sema_nano | sema | 0.50 | 70.0 ±4.6 | 80.0 ±4.0 |\n"
@@ -28,12 +32,12 @@ def test_markdown():
 
 
 def test_markdown_cells_cannot_break_the_table():
-    text = markdown_table(summarise([row(), row(recipe="a|b")]), accuracy_cell)
+    text = accuracy_markdown([row(), row(recipe="a|b")])
     assert "a\\|b" in text
 
 
 def test_columns_that_differ_are_shown():
-    text = markdown_table(summarise([row(), row(recipe="long"), row(seed=1)]), throughput_cell)
+    text = accuracy_markdown([row(), row(recipe="long"), row(seed=1)])
     assert text.splitlines()[0] == "| model | mixer | recipe | params M | seeds | 96 px |"
 
 
@@ -43,7 +47,7 @@ def test_columns_that_differ_are_shown():
 def test_terminal_shows_every_number_at_80_columns(sizes):
     console = Console(width=80, file=io.StringIO(), record=True)
     rows = [row("swin_tiny_patch4_window7_224", r) for r in sizes]
-    print_table(text_table(summarise(rows), accuracy_cell, "Top-1"), console)
+    print_table(tables(rows)["Top-1 accuracy (%)"].text(), console)
     text = console.export_text()  # a standard error may stand below its number, never be cut
     assert text.count("90.0") == text.count("±3.0") == len(sizes)
     assert text.count("swin_tiny_patch4_window7_224") == 1 + text.count("(continued)")
@@ -93,9 +97,18 @@ def test_a_column_too_wide_for_the_terminal_ends():
 
 
 def test_throughput_has_three_figures():
-    cells = [summarise([row(images_per_second=s)])[0].cells[96] for s in (12345.6, 123.4, 3.14159)]
-    assert [throughput_cell(cell) for cell in cells] == ["12,346", "123", "3.14"]
-    assert throughput_cell(summarise([row(images_per_second=None)])[0].cells[96]) == ""
+    for speed, text in ((12345.6, "12,346"), (123.4, "123"), (3.14159, "3.14")):
+        (line,) = tables([row(images_per_second=speed)])["Images per second"].rows
+        assert line.cells[-1].text == text
+    assert "Images per second" not in tables([row(images_per_second=None)])
+
+
+def test_cells_can_be_sorted_and_tell_their_point():
+    (line,) = tables([row(correct=80)])["Top-1 accuracy (%)"].rows
+    model, *_, cell = line.cells
+    assert (line.model, line.mixer, model.value) == ("sema_nano", "sema", "sema_nano")
+    assert (cell.text, cell.value) == ("80.0 ±4.0", 80.0)
+    assert cell.hint == "80.0 ±4.0, resolution 96 px, n 100, seeds 1 (0)"
 
 
 def test_csv_begins_with_the_columns_of_timm_and_holds_every_field():

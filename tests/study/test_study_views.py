@@ -4,58 +4,55 @@ import csv
 import io
 import math
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from rich.console import Console
 
+from helpers.page_rows import VIEWS, study_row
 from semabench.errors import SemabenchError
-from semabench.results import Record, append_record, read_rows
+from semabench.results import append_record, read_rows
 from semabench.results.csv_file import compact_csv
-from semabench.results.report import print_report, report
-from semabench.results.study_plot import look_of, plot_pairs
-from semabench.results.study_report import describe_study, write_study
-from semabench.results.study_summary import study_ways, trained_at_each
-from semabench.results.study_table import study_tables
+from semabench.results.plot import plot_figure
+from semabench.results.report import print_section, write_report
+from semabench.results.style import style_of
+from semabench.results.tables import build_tables
+from semabench.results.view import chance
+from semabench.study.views import VIEW, lines
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+PAIRS = VIEW.figures[1]
 
 
-def study_row(task="needle", mixer="sema", seed=0, resolution=128, top1=50.0, **changes) -> Record:
-    values = {
-        "measure": "study",
-        "config": "c",
-        "seed": seed,
-        "dataset": task,
-        "fingerprint": f"{task} v1, clear 3",
-        "tested_on": "test",
-        "test_seed": 0,
-        "classes": 8,
-        "n": 512,
-        "tokens": (resolution // 8) ** 2,
-        "device": "cpu",
-        "top1": top1,
-        "top1_stderr": 2.0,
-        "train_resolutions": (96, 128),
-        "depth": 1,
-        "readout": "query",
-        "time": "2026-01-01T00:00:00Z",
-    }
-    return Record(model="probe_nano", mixer=mixer, resolution=resolution, **(values | changes))
+def sheets(found):
+    return list(dict.fromkeys(line.sheet for line in found))
+
+
+def curves(found, sheet):
+    """By panel and mixer, by resolution: the mean over seeds."""
+    panels = {}
+    for line in found:
+        if line.sheet == sheet:
+            points = {place[0]: line.estimate(place, "top1") for place in line.points}
+            panels.setdefault(line.panel, {})[line.name] = points
+    return panels
+
+
+def tables(rows):
+    return {table.title: table.text() for table in build_tables(VIEW, lines(rows))}
 
 
 def test_seeds_are_averaged_and_the_newest_of_equal_rows_counts():
     rows = [study_row(seed=seed, top1=top1) for seed, top1 in enumerate((40.0, 50.0, 0.0))]
     rows.append(study_row(seed=2, top1=60.0, time="2026-02-01T00:00:00Z"))
-    ((panel,),) = (way.panels for way in study_ways(rows))
-    estimate = panel.curves["sema"][128]
-    assert (estimate.mean, estimate.count) == (50.0, 3)
+    (line,) = lines(rows)
+    estimate = line.estimate((128,), "top1")
+    assert (estimate.mean, estimate.count, line.panel) == (50.0, 3, "needle")
     assert estimate.stderr == pytest.approx(10 / math.sqrt(3))
-    (single,) = study_ways([study_row()])
-    assert single.panels[0].curves["sema"][128].stderr == 2.0
-    assert panel.chance == 12.5
+    (single,) = lines([study_row()])
+    assert single.estimate((128,), "top1").stderr == 2.0
+    assert [rule.y for rule in chance([line])] == [12.5]
 
 
 def test_what_is_trained_otherwise_never_shares_a_table():
@@ -67,15 +64,23 @@ def test_what_is_trained_otherwise_never_shares_a_table():
         study_row(tested_on="calibration"),
         study_row(config="other"),
     ]
-    ways = study_ways(rows)
-    assert [len(way.panels) for way in ways] == [1] * 6
-    assert len({way.name for way in ways}) == len({way.title for way in ways}) == 6
-    assert [way.usual for way in ways] == [True, False, False, True, False, False]
+    found = lines(rows)
+    assert len(found) == len(tables(rows)) == 6
+    assert len({line.sheet.name for line in found}) == 6
+    assert [line.sheet.title for line in found] == [
+        "trained at 96, 128 px",
+        "trained at 96, 128 px, averaged",
+        "trained at 96, 128 px, 2 blocks",
+        "trained at 128 px",
+        "trained at 96, 128 px, calibration images",
+        "trained at 96, 128 px, config other",
+    ]
 
 
 def test_tasks_of_other_settings_are_one_way():
-    (way,) = study_ways([study_row(), study_row("recall", config="other")])
-    assert [panel.task for panel in way.panels] == ["needle", "recall"]
+    found = lines([study_row(), study_row("recall", config="other")])
+    assert len(sheets(found)) == 1
+    assert [line.panel for line in found] == ["needle", "recall"]
 
 
 def test_trained_at_each_takes_the_size_it_was_trained_at():
@@ -83,10 +88,14 @@ def test_trained_at_each_takes_the_size_it_was_trained_at():
         study_row(train_resolutions=(trained,), resolution=tested, top1=top1)
         for trained, tested, top1 in ((128, 128, 90.0), (128, 256, 10.0), (256, 256, 80.0))
     ]
-    (panel,) = trained_at_each(study_ways(rows))
-    points = panel.curves["sema"]
+    each = sheets(lines(rows))[-1]
+    points = curves(lines(rows), each)["needle"]["sema"]
     assert {size: points[size].mean for size in points} == {128: 90.0, 256: 80.0}
-    assert study_tables(study_ways(rows))[-1].rows == [["sema", "90.0 ±2.0", "80.0 ±2.0"]]
+    table = tables(rows)["needle, trained at each size"]
+    assert table.rows == [["sema", "90.0 ±2.0", "80.0 ±2.0"]]
+    assert len(sheets(lines(rows[:2]))) == 1  # of one size there is nothing to compare
+    other = [*rows, study_row(train_resolutions=(128,), config="other")]
+    assert curves(lines(other), each) == curves(lines(rows), each)
 
 
 def test_mixers_and_tasks_keep_their_order_whatever_finished_first():
@@ -95,10 +104,10 @@ def test_mixers_and_tasks_keep_their_order_whatever_finished_first():
         for task in ("recall", "texture", "other")
         for mixer in ("mine", "none", "sema")
     ]
-    (way,) = study_ways(rows)
-    assert [panel.task for panel in way.panels] == ["texture", "recall", "other"]
-    assert list(way.panels[0].curves) == ["sema", "none", "mine"]
-    assert look_of("mine") == look_of("mine")
+    found = lines(rows)
+    assert list(dict.fromkeys(line.panel for line in found)) == ["texture", "recall", "other"]
+    assert [line.name for line in found[:3]] == ["sema", "none", "mine"]
+    assert style_of("mine") == style_of("mine")
 
 
 def test_the_report_has_tables_plots_and_a_csv_that_can_be_read_back(tmp_path):
@@ -110,33 +119,33 @@ def test_the_report_has_tables_plots_and_a_csv_that_can_be_read_back(tmp_path):
                 ]
                 for row in rows:
                     append_record(tmp_path / "results.jsonl", row)
-    written = report([tmp_path], tmp_path / "report")
+    written = write_report([tmp_path], tmp_path / "report", VIEWS)
     names = {path.name for path in written.files}
     assert names == {
         "report.md",
         "study.csv",
         *(f"study-{kind}96-128px{end}" for kind in ("", "pairs-") for end in (".png", ".svg")),
     }
-    text = written.markdown.read_text()
+    text = (tmp_path / "report/report.md").read_text()
     assert "### recall, 8 pairs, trained at 96, 128 px" in text
-    assert "2 seeds, 512 pictures each" in text
-    for path in written.study[1:]:
+    assert "2 seeds, 512 images each" in text
+    for path in written.files:
         if path.suffix == ".png":
             assert Image.open(path).size > (600, 400)
     screen = io.StringIO()
-    print_report(written, Console(file=screen, width=150))
+    print_section(written.sections[0], Console(file=screen, width=150))
     assert "recall, 4 pairs" in screen.getvalue()
 
     assert read_rows(tmp_path / "report/study.csv") == read_rows(tmp_path / "results.jsonl")
     assert "latency_ms" not in (tmp_path / "report/study.csv").read_text()
-    again = report([tmp_path / "report/study.csv"], tmp_path / "again")
-    assert again.markdown.read_text() == text
+    write_report([tmp_path / "report/study.csv"], tmp_path / "again", VIEWS)
+    assert (tmp_path / "again/report.md").read_text() == text
 
 
 def test_a_study_that_was_cut_is_drawn_as_far_as_it_goes(tmp_path):
-    rows = [study_row("recall", pairs=4), study_row("recall", "none", pairs=8, resolution=256)]
-    (way,) = study_ways(rows)
-    assert len(plot_pairs(way, [], tmp_path / "pairs")) == 2
+    rows = [study_row("recall", pairs=m) for m in (4, 8)]
+    rows.append(study_row("recall", "none", pairs=8, resolution=256))
+    assert len(plot_figure(PAIRS, lines(rows), tmp_path)) == 2
 
 
 MIXERS = ("sema", "window", "mean", "softmax", "linear", "mila", "focused", "ssm", "none")
@@ -148,9 +157,8 @@ def test_trained_at_each_size_there_is_one_figure_with_every_mixer_named(tmp_pat
         for size in (128, 256)
         for mixer in MIXERS
     ]
-    ways = study_ways(rows)
-    names = {path.name for path in write_study(rows, ways, tmp_path)}
-    assert names == {"study.csv", "study-each.png", "study-each.svg"}
+    names = [path.name for f in VIEW.figures for path in plot_figure(f, lines(rows), tmp_path)]
+    assert names == ["study-each.png", "study-each.svg"]
     drawing = (tmp_path / "study-each.svg").read_text()
     width = float(re.search(r'viewBox="0 0 ([\d.]+)', drawing)[1])
     found = re.findall(r'<text [^>]* x="([-\d.]+)"[^>]*>(\w+)</text>', drawing)
@@ -159,12 +167,13 @@ def test_trained_at_each_size_there_is_one_figure_with_every_mixer_named(tmp_pat
 
 
 def test_one_seed_is_one_and_its_error_binomial():
-    assert "1 seed, 512 pictures each; ± is binomial." in describe_study(study_ways([study_row()]))
+    _, told, errors = VIEW.notes(lines([study_row()]))
+    assert told == "1 seed, 512 images each"
+    assert errors.startswith("± is the binomial standard error")
 
 
 def test_without_two_values_of_m_there_is_no_plot_against_m(tmp_path):
-    (way,) = study_ways([study_row("recall", pairs=4), study_row()])
-    assert plot_pairs(way, [], tmp_path / "pairs") == []
+    assert plot_figure(PAIRS, lines([study_row("recall", pairs=4), study_row()]), tmp_path) == []
 
 
 H200, H100 = (REPOSITORY / f"results/study-{card}.csv" for card in ("h200", "h100"))
@@ -173,15 +182,15 @@ H200, H100 = (REPOSITORY / f"results/study-{card}.csv" for card in ("h200", "h10
 def test_the_committed_rows_give_the_numbers_in_the_text():
     rows = read_rows(H200)
     assert len({row.key for row in rows}) == len(rows) == 836
-    way = next(way for way in study_ways(rows) if len(way.sizes) == 3)
-    curves = {(panel.task, panel.pairs): panel.curves for panel in way.panels}
+    found = lines(rows)
+    panels = curves(found, next(s for s in sheets(found) if s.name == "96-112-128px"))
     text = (REPOSITORY / "docs/study.md").read_text()
 
     def told(task, mixer, pairs=None):
-        points = curves[task, pairs][mixer].values()
+        points = panels[f"{task}, {pairs} pairs" if pairs else task][mixer].values()
         return [f"{e.mean:.1f} ± {e.stderr:.1f}".replace("100.0 ± 0.0", "100") for e in points]
 
-    for mixer in curves["needle", None]:
+    for mixer in panels["needle"]:
         (line,) = (line for line in text.splitlines() if line.startswith(f"| {mixer} |"))
         majority, *needle, few, many = [cell.strip() for cell in line.split("|")[2:-1]]
         assert needle == told("needle", mixer)
@@ -192,31 +201,32 @@ def test_the_committed_rows_give_the_numbers_in_the_text():
 
 
 def test_the_other_trainings_and_read_outs_in_the_text_are_committed_rows():
-    ways = study_ways(read_rows(H200))
+    of_cards = [lines(read_rows(card)) for card in (H200, H100)]
     text = (REPOSITORY / "docs/study.md").read_text()
-    lines = [
-        table_line(panel.curves, size, READ_OUT)
-        for way in (*ways, *study_ways(read_rows(H100)))
-        for panel in way.panels
-        if panel.first.readout != "query"
+    told = [
+        table_line(panel, size, READ_OUT)
+        for found in of_cards
+        for sheet in sheets(found)
+        if "averaged" in sheet.title or "attention" in sheet.title
+        for panel in curves(found, sheet).values()
         for size in (128, 256, 512, 1024)
     ]
-    (each,) = trained_at_each(ways)
-    lines += [table_line(each.curves, size, MIXERS) for size in (128, 256)]
-    assert len(lines) == 14
-    assert all(f" | {cells} |\n" in text for cells in lines)
+    each = curves(of_cards[0], sheets(of_cards[0])[-1])["needle"]
+    told += [table_line(each, size, MIXERS) for size in (128, 256)]
+    assert len(told) == 14
+    assert all(f" | {cells} |\n" in text for cells in told)
 
 
 READ_OUT = ("sema", "mean", "softmax", "linear", "none")
 
 
-def table_line(curves, size, mixers) -> str:
+def table_line(panel, size, mixers) -> str:
     cells = []
     for mixer in mixers:
-        if mixer not in curves:
+        if mixer not in panel:
             cells.append("–")
             continue
-        estimate = curves[mixer][size]
+        estimate = panel[mixer][size]
         cells.append(f"{estimate.mean:.1f} ± {estimate.stderr:.1f}".replace("100.0 ± 0.0", "100"))
     return " | ".join(cells)
 
@@ -225,9 +235,10 @@ def test_the_needle_on_two_sizes_in_turn_is_told_seed_by_seed():
     rows = read_rows(H100)
     assert len({row.key for row in rows}) == len(rows) == 39
     text = (REPOSITORY / "docs/study.md").read_text()
-    (way,) = (way for way in study_ways(rows) if way.sizes == (128, 256))
-    (panel,) = way.panels
-    assert f"| all three | {table_line(panel.curves, 256, MIXERS)} |\n" in text
+    all_lines = lines(rows)
+    (sheet,) = (sheet for sheet in sheets(all_lines) if sheet.name == "128-256px")
+    (panel,) = curves(all_lines, sheet).values()
+    assert f"| all three | {table_line(panel, 256, MIXERS)} |\n" in text
     found = {(row.mixer, row.seed): row for row in rows if row.train_resolutions == (128, 256)}
     assert len(found) == 27
     for seed in range(3):
@@ -289,17 +300,18 @@ def test_of_the_mean_read_out_the_text_tells_where_seeds_end_and_disagree():
 
 
 def test_cards_are_kept_apart_in_one_report_of_both():
-    ways = study_ways([*read_rows(H200), *read_rows(H100)])
-    averaged = [way for way in ways if way.panels[0].first.readout == "avg"]
-    assert [way.title.split(", ")[-1] for way in averaged] == [
+    both = lines([*read_rows(H200), *read_rows(H100)])
+    averaged = [sheet for sheet in sheets(both) if "averaged" in sheet.title]
+    assert [sheet.title.split(", ")[-1] for sheet in averaged] == [
         "NVIDIA H200",
         "NVIDIA H100 80GB HBM3",
     ]
-    assert all(e.count == 1 for w in averaged for e in w.panels[0].curves["sema"].values())
-    (each,) = trained_at_each(ways)
-    (alone,) = trained_at_each(study_ways(read_rows(H200)))
-    assert each == replace(alone, device="NVIDIA H200")
-    assert each.title == "needle, NVIDIA H200"
+    for sheet in averaged:
+        (panel,) = curves(both, sheet).values()
+        assert all(estimate.count == 1 for estimate in panel["sema"].values())
+    alone = lines(read_rows(H200))
+    each = curves(both, sheets(both)[-1])
+    assert each == {"needle, NVIDIA H200": curves(alone, sheets(alone)[-1])["needle"]}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,308 @@
+"""How cost is shown: speed, memory and energy against resolution, exponents and crossovers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations, groupby
+
+from semabench.results.csv_file import rows_csv, timm_benchmark_csv
+from semabench.results.record import Record
+from semabench.results.scaling import (
+    Crossover,
+    Point,
+    PowerLaw,
+    common_batch,
+    crossovers,
+    fit_power_law,
+)
+from semabench.results.summary import (
+    Line,
+    Place,
+    Series,
+    Sheet,
+    describe_shared,
+    fields,
+    group,
+    only,
+    span,
+)
+from semabench.results.text_table import Cell, Grid, Row
+from semabench.results.view import (
+    POWER_LAW,
+    Column,
+    Figure,
+    Panel,
+    Table,
+    View,
+    estimate,
+    millions,
+    with_spread,
+)
+
+
+def _asked(row: Record) -> int:
+    return row.asked_batch_size or row.batch_size or 0
+
+
+def _sheet(row: Record) -> Sheet:
+    step = "training step" if row.mode == "train" else "inference"
+    return Sheet(f"{row.mode}-{row.execution}", f"{step}, {row.execution}")
+
+
+_TOLD_APART = ("mixer", "options", "backend", "layout", "precision", "device", "versions")
+
+SERIES = Series(
+    same=fields("model", *_TOLD_APART),
+    apart=_TOLD_APART,
+    averaged=(),
+    place=(lambda row: row.resolution, _asked),
+    sheet=_sheet,
+    order=lambda row: (row.mode != "train", row.execution != "eager"),
+    own="windows",
+)
+
+
+def lines(records: Sequence[Record]) -> list[Line]:
+    """Return a line for each model, set up in one way, in each mode and execution."""
+    return group(records, SERIES)
+
+
+def one_batch(lines: Sequence[Line]) -> list[Line]:
+    """Return lines with one batch size for all resolutions; else with the largest of each.
+
+    Without a speed there is no point, and without a point no line.
+    """
+    found = []
+    for line in lines:
+        sizes: dict[int, list[int]] = {}
+        for place in line.points:
+            if _row(line, place).images_per_second:
+                sizes.setdefault(place[0], []).append(place[1])
+        common = common_batch(sizes)
+        if sizes:
+            found.append(only(line, [(r, common or max(found)) for r, found in sizes.items()]))
+    return found
+
+
+def exponents(line: Line) -> tuple[PowerLaw | None, PowerLaw | None]:
+    """Return how time per image and peak memory grow: None where that cannot be told.
+
+    Args:
+        line: of `one_batch`. Memory compares at one batch size alone; on a CPU it is the
+            process's, most of which is not the model's.
+    """
+    rows = [_row(line, place) for place in line.points]
+    times = {size: point.cost for size, point in _times(line).items()}
+    peaks = {row.resolution: row.peak_memory_mib for row in rows if row.peak_memory_mib}
+    comparable = len({row.batch_size for row in rows}) == 1 and rows[0].device != "cpu"
+    return fit_power_law(times), fit_power_law(peaks) if comparable else None
+
+
+def crossings(lines: Sequence[Line]) -> list[tuple[Line, Line, Crossover]]:
+    """Return where the time per image of two lines crosses, at equal batch sizes.
+
+    Args:
+        lines: of `one_batch`, of one mode and execution.
+
+    Returns:
+        The line that is cheaper below, the one that is cheaper above, and where.
+    """
+    found = []
+    for pair in combinations(lines, 2):
+        batches = [{p[0]: _row(line, p).batch_size for p in line.points} for line in pair]
+        same = [size for size in batches[0] if batches[0][size] == batches[1].get(size)]
+        costs = [{size: _times(line)[size] for size in same} for line in pair]
+        for crossover in crossovers(*costs):
+            found.append((pair[crossover.below], pair[crossover.above], crossover))
+    return found
+
+
+def _row(line: Line, place: Place) -> Record:
+    return line.points[place][0]
+
+
+def _times(line: Line) -> dict[int, Point]:
+    """Return milliseconds an image by resolution, with their spread."""
+    times = {}
+    for place in line.points:
+        row = _row(line, place)
+        assert row.images_per_second is not None
+        relative = (row.images_per_second_spread or 0) / row.images_per_second
+        times[place[0]] = Point(1e3 / row.images_per_second, relative * 1e3 / row.images_per_second)
+    return times
+
+
+def growth(lines: Sequence[Line]) -> list[Grid]:
+    """Return the exponents k of cost ∝ tokens^k, and where lines cross; only what there is."""
+    fits, crossed = [], []
+    for _, group_ in groupby(one_batch(lines), key=lambda line: line.sheet):
+        found = list(group_)
+        for line in found:
+            time, memory = exponents(line)
+            if time is not None:
+                sizes = [_row(line, place).batch_size or 0 for place in line.points]
+                batches = "/".join(map(str, sizes if len(set(sizes)) > 1 else sizes[:1]))
+                cells = [*_words(line.name, *_how(line), batches), _law(time), _law(memory)]
+                fits.append(Row(line.first.model, line.mixer, cells))
+        for below, above, crossover in crossings(found):
+            note = "" if crossover.clear else "within the spread"
+            where = Cell(f"{crossover.resolution:.0f}", crossover.resolution)
+            cells = [*_words(below.name, above.name, *_how(below), note), where]
+            crossed.append(Row(below.first.model, below.mixer, cells))
+    header = ["model", "mode", "execution", "batch", "k, time", "k, memory"]
+    tables = [Grid("Cost of an image ∝ tokens^k", header, fits, words=4)] if fits else []
+    if crossed:
+        header = ["cheaper below", "cheaper above", "mode", "execution", "note", "crossing, px"]
+        tables.append(Grid("Where time per image crosses", header, crossed, words=5))
+    return tables
+
+
+def _how(line: Line) -> tuple[str, str]:
+    return line.first.mode, line.first.execution
+
+
+def _words(*texts: str) -> list[Cell]:
+    return [Cell(text, text) for text in texts]
+
+
+def _law(law: PowerLaw | None) -> Cell:
+    return Cell("") if law is None else Cell(f"{law.exponent:.2f} ±{law.stderr:.2f}", law.exponent)
+
+
+def notes(lines: Sequence[Line]) -> list[str]:
+    """Return what all rows share, and what the numbers are."""
+    rows = [row for line in lines for row in line.records]
+    windows = span(row.rounds for row in rows if row.rounds)
+    said = [
+        describe_shared(rows, dict.fromkeys(("precision", "device", "versions"), "{}")),
+        f"Medians of {windows} timed windows, models in turn; ± is half the interquartile range",
+    ]
+    if any(row.asked_batch_size for row in rows):
+        said.append("(b N): memory ran out, and the batch was halved to N")
+    return said
+
+
+def _captions(lines: Sequence[Line]) -> list[str]:
+    rows = [row for line in lines for row in line.records]
+    shared = describe_shared(rows, dict.fromkeys(("precision", "device"), "{}"))
+    windows = span(row.rounds for row in rows if row.rounds)
+    return [f"{shared}, {_batches(lines)}, medians of {windows} windows"]
+
+
+def _batches(lines: Sequence[Line]) -> str:
+    sizes: dict[int, set[int]] = {}
+    for row in (row for line in lines for row in line.records):
+        sizes.setdefault(row.resolution, set()).add(row.batch_size or 0)
+    if not _batches_differ(lines):
+        return f"batch {min(set.union(*sizes.values()))}"
+    each = ", ".join(f"{'/'.join(map(str, sorted(sizes[r])))} at {r}" for r in sorted(sizes))
+    return f"batch {each} px"
+
+
+def _batches_differ(lines: Sequence[Line]) -> bool:
+    return len({row.batch_size for line in lines for row in line.records}) > 1
+
+
+def _held(lines: Sequence[Line]) -> str:
+    first = lines[0].first
+    if first.device == "cpu":
+        return "of the whole process, libraries included"
+    training = "weights, gradients, optimiser, activations"
+    return training if first.mode == "train" else "weights, activations"
+
+
+def _columns(_: Sequence[Line]) -> list[Column]:
+    return [
+        Column("model", lambda line: line.name),
+        Column("backend", lambda line: line.first.backend),
+    ]
+
+
+def _condition(line: Line, place: Place) -> tuple[tuple[bool, int, int], str]:
+    mode, (size, batch) = line.first.mode, place
+    return (mode != "train", size, batch), f"{mode}\n{size} px\nbatch {batch}"
+
+
+def _table(title: str, quantity: str, form=with_spread, brief: bool = True) -> Table:  # type: ignore[no-untyped-def]
+    def cell(line: Line, place: Place) -> str:
+        row, value = _row(line, place), estimate(line, place, quantity)
+        shrunk = "" if row.asked_batch_size is None else f" (b {row.batch_size})"
+        return "" if value is None else form(value) + shrunk
+
+    return Table(
+        title,
+        quantity,
+        form,
+        cell=cell,
+        column=_condition,
+        columns=_columns,
+        split=lambda line: line.first.execution,
+        brief=brief,
+    )
+
+
+VIEW = View(
+    measure="cost",
+    title="Cost",
+    about="Random images, weights at random: medians over timed windows, the models in turn, each "
+    "in a process of its own. Figures show the largest batch that all resolutions share, or the "
+    "largest of each; tables show all.",
+    lines=lines,
+    tables=(
+        _table("Images per second", "images_per_second"),
+        _table("Milliseconds a batch", "latency_ms", brief=False),
+        _table("Peak memory (MiB)", "peak_memory_mib", lambda value: f"{value.mean:,.0f}"),
+        _table("Joules per image", "joules_per_image", brief=False),
+        Table(
+            "GMACs of one image's forward pass",
+            "gmacs",
+            lambda value: f"{value.mean:.2f}",
+            column=lambda _, place: (place[:1], f"{place[0]} px"),
+            columns=lambda _: [
+                Column("model", lambda line: line.name),
+                Column("params M", millions, True),
+            ],
+            split=lambda _: "",
+            brief=False,
+        ),
+    ),
+    figures=(
+        Figure(
+            "cost",
+            "resolution",
+            (
+                Panel("images_per_second", f"Higher is better. {POWER_LAW}"),
+                Panel(
+                    "peak_memory_mib",
+                    "Lower is better, and only comparable at equal batch sizes. On a GPU the "
+                    "model's own allocations, on a CPU the whole process.",
+                    note=_held,
+                ),
+                Panel(
+                    "memory_per_image",
+                    "Lower is better. Batches differ, so this is the peak divided by the images "
+                    "of a batch; weights count once a batch, so small batches look dear.",
+                    note=lambda _: "the peak divided by the batch, weights included",
+                    shown=_batches_differ,
+                ),
+                Panel(
+                    "latency_ms",
+                    "Lower is better. Time of one whole batch: compare models at equal batch "
+                    "sizes, which the points tell.",
+                    plot=False,
+                ),
+                Panel(
+                    "joules_per_image",
+                    "Lower is better. Energy of the whole device, idle power included.",
+                    plot=False,
+                ),
+            ),
+            title=lambda lines: f"Cost against resolution, {lines[0].sheet.title}",
+            captions=_captions,
+            lines=one_batch,
+        ),
+    ),
+    notes=notes,
+    csv=(("cost.csv", rows_csv), ("timm-benchmark.csv", timm_benchmark_csv)),
+    more=growth,
+)

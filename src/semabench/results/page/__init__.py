@@ -1,1 +1,0 @@
-"""One self-contained HTML page of all rows: a new family of rows is an entry in `families`."""

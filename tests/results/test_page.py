@@ -14,7 +14,7 @@ from semabench.cli import main
 from semabench.errors import SemabenchError
 from semabench.results import append_record
 from semabench.results.page import write_page
-from semabench.results.summary import Estimate, Series, Sheet, fields, group
+from semabench.results.summary import Estimate, Series, Sheet, group
 from semabench.results.view import QUANTITIES, Column, Figure, Panel, Table, View, with_error
 
 
@@ -150,8 +150,6 @@ TRIAL = View(
     lines=lambda rows: group(
         rows,
         Series(
-            same=fields("model", "mixer"),
-            shown=("mixer",),
             sheet=lambda row: Sheet(row.dataset, row.dataset),
         ),
     ),

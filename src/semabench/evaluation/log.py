@@ -12,8 +12,7 @@ from semabench.config.schema import EvalConfig
 from semabench.evaluation.subject import Subject
 from semabench.files import atomic_write
 from semabench.results.record import Record
-from semabench.results.run_id import run_id
-from semabench.results.wandb_log import log_evaluation, start_run, wandb_mode
+from semabench.results.wandb_log import log_evaluation, run_id, start_run, wandb_mode
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import math
 import re
 import types
 import typing
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Self
@@ -15,60 +15,10 @@ from semabench.errors import SemabenchError, nearest
 
 SCHEMA = 5  # since 2: cost; since 3: dispersion; since 4: study; since 5: structure in fields
 
-KEY_FIELDS = (
-    "measure",
-    "model",
-    "mixer",
-    "options",
-    "checkpoint",
-    "weights",
-    "fingerprint",
-    "n",
-    "resolution",
-    "crop_pct",
-    "interpolation",
-    "precision",
-    "backend",
-    "device",
-    "mode",
-    "execution",
-    "layout",
-    "batch_size",
-    "layer",
-    "head",
-    "queries",
-    "seed",
-    "config",
-    "pairs",
-    "tested_on",
-    "test_seed",
-    "input_bound",
-    "input_dim",
-    "input_values",
-)
-"""What makes two rows the same measurement: which weights, on which pixels, computed how."""
 
-SERIES_FIELDS = (
-    "model",
-    "mixer",
-    "options",
-    "recipe",
-    "config",
-    "epochs",
-    "train_resolution",
-    "weights",
-    "dataset",
-    "fingerprint",
-    "n",
-    "crop_pct",
-    "interpolation",
-    "precision",
-    "backend",
-    "execution",
-    "layout",
-    "device",
-)
-"""What two runs must share to be repetitions of each other that differ by their seed alone."""
+def _key(default: Any = MISSING) -> Any:
+    """Return a field that makes two rows the same measurement: part of `Record.key`."""
+    return field(default=default, metadata={"key": True})
 
 
 def utc_now() -> str:
@@ -84,44 +34,44 @@ class Record:
     only planned has none at all. So an evaluation builds the row first, skips it if its
     :attr:`key` is among the rows already stored, and otherwise completes it with
     ``dataclasses.replace(row, top1=..., ...)``. What an evaluation does not tell stays at its
-    default: ``mode`` and ``execution`` are of cost alone, ``layer`` and what follows of dispersion.
+    default: ``mode`` is of cost alone, ``layer`` and what follows of dispersion.
 
     Raises:
         SemabenchError: a value that no measurement can have (accuracy above 100, ...).
     """
 
     schema: int = SCHEMA
-    measure: str = "accuracy"  # "cost", on random images without weights; "dispersion"; "study"
+    measure: str = _key("accuracy")  # "cost", on random images; "dispersion"; "study"
     # What was measured.
-    model: str
-    mixer: str = ""
-    options: str = ""  # options that change the function, not the weights: "window_size=14"
+    model: str = _key()
+    mixer: str = _key("")
+    options: str = _key("")  # options that change the function, not the weights: "window_size=14"
     params: int | None = None
     gmacs: float | None = None  # billions of multiply-adds for one image at `resolution`
-    checkpoint: str = ""  # hash of the weights; empty if they were initialised at random
-    weights: str = "model"  # "model" or "ema"
+    checkpoint: str = _key("")  # hash of the weights; empty if they were initialised at random
+    weights: str = _key("model")  # "model" or "ema"
     # How it was trained.
     recipe: str = ""
-    config: str = ""  # hash of the training config without the seed
-    seed: int | None = None
+    config: str = _key("")  # hash of the training config without the seed
+    seed: int | None = _key(None)
     epochs: int | None = None  # behind these weights
     train_resolution: int | None = None
     # On what.
     dataset: str = ""
-    fingerprint: str = ""  # hash of the split's names, sizes and labels; of a task its settings
+    fingerprint: str = _key("")  # hash of names, sizes and labels; of a task its settings
     classes: int | None = None
-    n: int = 0  # samples; 0 where none were needed
-    resolution: int  # in pixels; on random inputs the side of their grid
-    crop_pct: float | None = None
-    interpolation: str = ""
+    n: int = _key(0)  # samples; 0 where none were needed
+    resolution: int = _key()  # in pixels; on random inputs the side of their grid
+    crop_pct: float | None = _key(None)
+    interpolation: str = _key("")
     # How.
-    precision: str = ""
-    backend: str = ""  # of the mixer's op
-    device: str = ""
-    mode: str = ""  # of cost: "infer", or "train": a whole optimiser step
-    execution: str = ""  # of accuracy and cost: "eager" or "compiled"
-    layout: str = ""  # of images: "nchw" where it is not channels-last
-    batch_size: int | None = None
+    precision: str = _key("")
+    backend: str = _key("")  # of the mixer's op
+    device: str = _key("")
+    mode: str = _key("")  # of cost: "infer", or "train": a whole optimiser step
+    execution: str = _key("")  # of accuracy and cost: "eager" or "compiled"
+    layout: str = _key("")  # of images: "nchw" where it is not channels-last
+    batch_size: int | None = _key(None)
     asked_batch_size: int | None = None  # where that ran out of memory, and batch_size is less
     rounds: int | None = None  # timed windows behind the medians of cost
     versions: str = ""  # "torch 2.8.0, timm 1.0.20, semabench 0.1.0"
@@ -141,9 +91,9 @@ class Record:
     joules_per_image_spread: float | None = None
     peak_memory_mib: float | None = None
     # Dispersion: of one head's attention weights, over a sample of queries (docs/dispersion.md).
-    layer: str = ""  # path of the mixer in the model; empty for random inputs
-    head: int | None = None
-    queries: int | None = None  # sampled, of each image
+    layer: str = _key("")  # path of the mixer in the model; empty for random inputs
+    head: int | None = _key(None)
+    queries: int | None = _key(None)  # sampled, of each image
     tokens: int | None = None  # of the layer's grid
     keys: int | None = None  # the most that one query reaches
     n_max_weight: float | None = None  # tokens · largest |weight|, mean over queries
@@ -155,16 +105,16 @@ class Record:
     effective_keys: float | None = None  # exp(entropy)
     mean_distance: float | None = None  # ‖attention − mean(V)‖ / ‖mean(V)‖
     softmax_distance: float | None = None  # the same for softmax over all tokens, same q and k
-    input_bound: float | None = None  # of random inputs: q, k in ±bound
-    input_dim: int | None = None  # of a head
-    input_values: str = ""  # how v is drawn
+    input_bound: float | None = _key(None)  # of random inputs: q, k in ±bound
+    input_dim: int | None = _key(None)  # of a head
+    input_values: str = _key("")  # how v is drawn
     # Study: of a model trained on one of the procedural tasks, the `dataset` (docs/study.md).
     train_resolutions: tuple[int, ...] = ()  # in turn, in one training
-    tested_on: str = ""  # "test", or "calibration": which images were drawn
-    test_seed: int | None = None  # of these
+    tested_on: str = _key("")  # "test", or "calibration": which images were drawn
+    test_seed: int | None = _key(None)  # of these
     depth: int | None = None  # blocks
     readout: str = ""  # "query", "attention" or "avg"
-    pairs: int | None = None  # m, of the task recall
+    pairs: int | None = _key(None)  # m, of the task recall
     steps: int | None = None  # of the optimiser
     train_batch_size: int | None = None
     train_loss: float | None = None  # mean over the last tenth of the steps
@@ -187,11 +137,6 @@ class Record:
         if self.asked_batch_size is not None:
             values["batch_size"] = self.asked_batch_size
         return tuple(values.values())
-
-    @property
-    def series(self) -> tuple[Any, ...]:
-        """Equal for rows that belong on one line: they differ by resolution and seed only."""
-        return tuple(getattr(self, name) for name in SERIES_FIELDS)
 
     @property
     def mixer_or_model(self) -> str:
@@ -237,6 +182,10 @@ class Record:
             raise SemabenchError(f"the row has no '{missing[0]}'.")
         sizes = tuple(row.get("train_resolutions", ()))
         return cls(**{**row, "schema": SCHEMA, "train_resolutions": sizes})
+
+
+KEY_FIELDS = tuple(f.name for f in fields(Record) if f.metadata.get("key"))
+"""What makes two rows the same measurement: which weights, on which pixels, computed how."""
 
 
 def accuracy(correct: int, n: int) -> tuple[float, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any, Self
 
@@ -24,11 +24,6 @@ ERRORS = {
 """What an error is of; the key says so in `Estimate.of`."""
 
 
-def fields(*names: str, **derived: Take) -> dict[str, Take]:
-    """Return how these fields, and some worked out from several, are taken from a row."""
-    return {name: attrgetter(name) for name in names} | derived
-
-
 @dataclass(frozen=True)
 class Sheet:
     """What is drawn in one file: ``name`` is part of the file's, ``title`` says it in words."""
@@ -42,10 +37,10 @@ class Series:
     """How rows group into lines.
 
     Attributes:
-        same: by name, what all rows of one line share; the first is ``model``.
-        always: of these, what the label of a line tells beside the model.
-        shown: what it tells, too, where any two lines differ by it.
-        apart: what it tells where lines differ by nothing told so far.
+        always: fields that rows of a line share, as they do ``model``, and its label tells.
+        shown: more of these, which the label tells where any two lines differ by them.
+        apart: more of these, which it tells where lines differ by nothing told so far.
+        derived: by name, how what is no field of the record is taken from a row.
         averaged: fields by which the rows of one point differ; of equal ones the newest counts.
         place: fields that tell the points of a line apart, ascending.
         newest: a field of which each line and seed keeps the value measured last alone.
@@ -55,10 +50,10 @@ class Series:
         ranged: whether an error is the range of the rows, not the standard error of their mean.
     """
 
-    same: Mapping[str, Take]
-    always: tuple[str, ...] = ()
+    always: tuple[str, ...] = ("mixer",)
     shown: tuple[str, ...] = ()
     apart: tuple[str, ...] = ()
+    derived: Mapping[str, Take] = field(default_factory=dict)
     averaged: tuple[str, ...] = ("seed",)
     place: tuple[Take, ...] = (attrgetter("resolution"),)
     newest: str = ""
@@ -67,6 +62,12 @@ class Series:
     order: Callable[[Record], Any] = lambda _: 0
     own: str = "batches"
     ranged: bool = False
+
+    @property
+    def same(self) -> dict[str, Take]:
+        """By name, how what rows of a line share is taken from one."""
+        names = ("model", *self.always, *self.shown, *self.apart)
+        return {name: self.derived.get(name, attrgetter(name)) for name in names}
 
 
 @dataclass(frozen=True)
@@ -165,9 +166,10 @@ class Line:
 
 def group(records: Iterable[Record], series: Series) -> list[Line]:
     """Group rows into lines, in their order; of equal rows the newest counts."""
-    groups: dict[tuple[object, ...], list[Record]] = {}
+    groups: dict[tuple[Any, ...], list[Record]] = {}
+    takes = series.same.values()
     for row in sorted(records, key=series.order):
-        same = tuple(take(row) for take in series.same.values())
+        same = tuple(take(row) for take in takes)
         groups.setdefault((series.sheet(row), series.panel(row), *same), []).append(row)
     labels = _labels([key[2:] for key in groups], series)
     lines = []
@@ -185,9 +187,9 @@ def group(records: Iterable[Record], series: Series) -> list[Line]:
     return lines
 
 
-def newest_of_equals(records: Iterable[Record], fields: Sequence[str | Take]) -> list[Record]:
+def newest_of_equals(records: Iterable[Record], equal: Sequence[str | Take]) -> list[Record]:
     """Return of rows that agree in these fields the newest, at the place of the first."""
-    takes = [attrgetter(field) if isinstance(field, str) else field for field in fields]
+    takes = [attrgetter(name) if isinstance(name, str) else name for name in equal]
     newest: dict[Hashable, Record] = {}
     for row in records:
         key = tuple(take(row) for take in takes)
@@ -239,12 +241,12 @@ def span(numbers: Iterable[int], form: str = "{:,}") -> str:
     return ends[0] if len(ends) == 1 else f"{ends[0]} to {ends[-1]}" if ends else ""
 
 
-def _latest(rows: Sequence[Record], field: str) -> list[Record]:
+def _latest(rows: Sequence[Record], name: str) -> list[Record]:
     """Keep of each seed the rows whose field is as in the one measured last."""
-    if not field:
+    if not name:
         return list(rows)
     last = {row.seed: row for row in sorted(rows, key=lambda row: row.time)}
-    return [row for row in rows if getattr(row, field) == getattr(last[row.seed], field)]
+    return [row for row in rows if getattr(row, name) == getattr(last[row.seed], name)]
 
 
 def _labels(keys: Sequence[tuple[object, ...]], series: Series) -> list[dict[str, str]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import netrc
 import os
+import secrets
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -18,12 +19,14 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from semabench.errors import SemabenchError, first_line, nearest
+from semabench.files import atomic_write
 from semabench.results.record import Record
 
 if TYPE_CHECKING:
     import wandb
 
 MODES = ("auto", "online", "offline", "disabled")
+RUN_ID = "wandb_id"  # file in a run's directory: training and evaluation share its id
 STEP_METRIC = "eval/resolution"
 SERIES = "series"  # the config key that runs share which differ by their seed alone
 
@@ -221,3 +224,16 @@ def _reachable() -> bool:
     except (OSError, ValueError):
         return False
     return True
+
+
+def forget_run_id(run_dir: Path) -> None:
+    """Let the next start of the run have an id of its own."""
+    (run_dir / RUN_ID).unlink(missing_ok=True)
+
+
+def run_id(run_dir: Path) -> str:
+    """Return the id, made at the first start of the run."""
+    path = run_dir / RUN_ID
+    if not path.exists():
+        atomic_write(path, secrets.token_hex(6) + "\n")
+    return path.read_text().strip()

@@ -14,7 +14,6 @@ from semabench.results.summary import (
     Sheet,
     describe_errors,
     describe_shared,
-    fields,
     group,
     span,
 )
@@ -38,8 +37,6 @@ EACH = "each"  # of the sheet of models that were trained at each size that they
 
 _READOUTS = {"query": "", "attention": "attention-pooled", "avg": "averaged"}
 
-SERIES = Series(same=fields("model", "mixer"))
-
 
 def lines(records: Sequence[Record]) -> list[Line]:
     """Return a line for each mixer, task, m and way of training; then those trained at each size.
@@ -60,14 +57,12 @@ def lines(records: Sequence[Record]) -> list[Line]:
         ways.setdefault(way, _sheet(row, several, config=bool(way[0])))
         way_of[id(row)] = way
     places = {way: number for number, way in enumerate(ways)}
-    own = replace(
-        SERIES,
+    own = Series(
         sheet=lambda row: ways[way_of[id(row)]],
         panel=_panel,
         order=lambda row: (places[way_of[id(row)]], *_order(row)),
     )
-    each = replace(
-        SERIES,
+    each = Series(
         sheet=lambda _: Sheet(EACH, "trained at each size"),
         panel=lambda row: ", ".join([_panel(row), *([row.device] if several else [])]),
         order=_order,
@@ -128,7 +123,6 @@ def by_pairs(lines: Sequence[Line]) -> list[Line]:
         ends = {row.resolution for row in rows}
         ends &= {min(ends), max(ends)} if ends else set()
         against_m = Series(
-            same=fields("model", "mixer"),
             place=(lambda row: row.pairs,),
             sheet=lambda _, sheet=sheet: sheet,  # type: ignore[misc]
             panel=lambda row: f"{row.resolution} px, n {tokens(row.resolution):,}",

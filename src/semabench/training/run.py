@@ -25,7 +25,7 @@ from semabench.errors import SemabenchError, first_line
 from semabench.files import atomic_write
 from semabench.models import build_model, model_names, set_resolution
 from semabench.models.resolution import takes_any_size
-from semabench.results.run_id import forget_run_id
+from semabench.results.wandb_log import forget_run_id
 from semabench.training.checkpoint import (
     CONFIG,
     DIRECTORY,

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from semabench.results.csv_file import timm_csv, write_csv
-from semabench.results.record import SERIES_FIELDS, Record
+from semabench.results.record import Record
 from semabench.results.summary import (
     Line,
     Series,
     describe_errors,
     describe_shared,
-    fields,
     group,
 )
 from semabench.results.view import (
@@ -27,7 +26,6 @@ from semabench.results.view import (
 )
 
 SERIES = Series(
-    same=fields(*SERIES_FIELDS),
     always=("mixer", "recipe"),
     shown=(
         "options",

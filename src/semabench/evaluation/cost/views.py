@@ -21,7 +21,6 @@ from semabench.results.summary import (
     Series,
     Sheet,
     describe_shared,
-    fields,
     group,
     only,
     span,
@@ -49,11 +48,9 @@ def _sheet(row: Record) -> Sheet:
     return Sheet(f"{row.mode}-{row.execution}", f"{step}, {row.execution}")
 
 
-_TOLD_APART = ("mixer", "options", "backend", "layout", "precision", "device", "versions")
-
 SERIES = Series(
-    same=fields("model", *_TOLD_APART),
-    apart=_TOLD_APART,
+    always=(),
+    apart=("mixer", "options", "backend", "layout", "precision", "device", "versions"),
     averaged=(),
     place=(lambda row: row.resolution, _asked),
     sheet=_sheet,

@@ -15,7 +15,6 @@ from semabench.results.summary import (
     Series,
     Sheet,
     describe_shared,
-    fields,
     group,
 )
 from semabench.results.view import (
@@ -67,21 +66,7 @@ def inputs_of(row: Record) -> str:
 _SHEETS = {True: Sheet("random", "random inputs"), False: Sheet("images", "images")}
 
 SERIES = Series(
-    same=fields(
-        "model",
-        "mixer",
-        "options",
-        "weights",
-        "dataset",
-        "n",
-        "precision",
-        "device",
-        "layout",
-        training=_training,
-        inputs=inputs_of,
-        queries=lambda row: "" if row.dataset == RANDOM else row.queries,  # small grids have fewer
-        stage=lambda row: stage_of(row.layer),
-    ),
+    always=(),
     apart=(
         "mixer",
         "options",
@@ -94,7 +79,14 @@ SERIES = Series(
         "precision",
         "device",
         "layout",
+        "stage",
     ),
+    derived={
+        "training": _training,
+        "inputs": inputs_of,
+        "queries": lambda row: "" if row.dataset == RANDOM else row.queries,  # grids may be small
+        "stage": lambda row: stage_of(row.layer),
+    },
     averaged=("seed", "layer", "head"),
     newest="checkpoint",
     sheet=lambda row: _SHEETS[row.dataset == RANDOM],
@@ -105,10 +97,12 @@ SERIES = Series(
 
 def lines(records: Sequence[Record]) -> list[Line]:
     """Return a line for each kernel on random inputs, and each stage of a trained model."""
-    return [
-        replace(line, name=", ".join(filter(None, (line.name, stage_of(line.first.layer)))))
-        for line in group(records, SERIES)
-    ]
+    found = []
+    for line in group(records, SERIES):
+        stage = stage_of(line.first.layer)
+        told = stage and stage not in line.name.split(", ")
+        found.append(replace(line, name=f"{line.name}, {stage}") if told else line)
+    return found
 
 
 def first_stages(lines: Sequence[Line]) -> list[Line]:

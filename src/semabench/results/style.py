@@ -97,9 +97,7 @@ def styles(lines: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Style]:
         home = style_of(line[0])
         ways = [
             Style(
-                home.colour,
-                (home.marker + step) % len(MARKERS),
-                (home.dash + step) % len(DASHES),
+                home.colour, (home.marker + step) % len(MARKERS), (home.dash + step) % len(DASHES)
             )
             for step in range(len(MARKERS) * len(DASHES))
         ]

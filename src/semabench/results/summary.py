@@ -153,6 +153,7 @@ class Line:
         mean, count = statistics.fmean(values), len({row.seed for _, row in known})
         if self.series.ranged:
             low, high = min(values), max(values)
+            mean = min(max(mean, low), high)  # equal values' mean may be off by a rounding
             return Estimate(mean, low, high, "range" if low < high else "", count)
         if len(values) > 1:
             error = statistics.stdev(values) / math.sqrt(len(values))

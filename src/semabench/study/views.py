@@ -17,16 +17,7 @@ from semabench.results.summary import (
     group,
     span,
 )
-from semabench.results.view import (
-    Column,
-    Figure,
-    Panel,
-    Rule,
-    Table,
-    View,
-    chance,
-    with_error,
-)
+from semabench.results.view import Column, Figure, Panel, Rule, Table, View, chance, with_error
 
 TASKS = ("texture", "majority", "needle", "recall")
 MIXERS = ("sema", "window", "mean", "softmax", "linear", "mila", "focused", "ssm", "none")

@@ -32,6 +32,14 @@ def test_seeds_are_averaged_and_the_newest_of_equal_rows_counts():
     assert line.estimate((7,), "softmax_distance") is None
 
 
+def test_equal_values_have_no_error_however_their_mean_is_rounded(tmp_path):
+    rows = [random_row(n=n, seed=s, weight_sum=0.1) for n in (16, 49) for s in (0, 1, 2)]
+    (line,) = lines(rows)
+    value = line.estimate((7,), "weight_sum")
+    assert (value.low, value.mean, value.high, value.of) == (0.1, 0.1, 0.1, "")
+    assert plot_figure(VIEW.figures[0], [line], tmp_path)
+
+
 def test_a_small_grid_and_a_large_one_are_one_line():
     (line,) = lines([random_row(n=n) for n in (16, 49, 1024)])
     assert [line.estimate(p, "tokens").mean for p in line.points] == [16, 49, 1024]

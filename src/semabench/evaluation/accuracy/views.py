@@ -6,13 +6,7 @@ from collections.abc import Sequence
 
 from semabench.results.csv_file import timm_csv, write_csv
 from semabench.results.record import Record
-from semabench.results.summary import (
-    Line,
-    Series,
-    describe_errors,
-    describe_shared,
-    group,
-)
+from semabench.results.summary import Line, Series, describe_errors, describe_shared, group
 from semabench.results.view import (
     POWER_LAW,
     Figure,

@@ -15,16 +15,7 @@ from semabench.results.scaling import (
     crossovers,
     fit_power_law,
 )
-from semabench.results.summary import (
-    Line,
-    Place,
-    Series,
-    Sheet,
-    describe_shared,
-    group,
-    only,
-    span,
-)
+from semabench.results.summary import Line, Place, Series, Sheet, describe_shared, group, only, span
 from semabench.results.text_table import Cell, Grid, Row
 from semabench.results.view import (
     POWER_LAW,

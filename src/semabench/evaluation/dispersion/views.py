@@ -8,25 +8,8 @@ from dataclasses import replace
 
 from semabench.results.csv_file import rows_csv
 from semabench.results.record import Record
-from semabench.results.summary import (
-    Estimate,
-    Line,
-    Place,
-    Series,
-    Sheet,
-    describe_shared,
-    group,
-)
-from semabench.results.view import (
-    Column,
-    Figure,
-    Panel,
-    Rule,
-    Table,
-    View,
-    one_figure,
-    two_figures,
-)
+from semabench.results.summary import Estimate, Line, Place, Series, Sheet, describe_shared, group
+from semabench.results.view import Column, Figure, Panel, Rule, Table, View, one_figure, two_figures
 
 RANDOM = "random"  # the dataset of random inputs
 

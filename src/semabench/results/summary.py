@@ -204,10 +204,13 @@ def resolutions(lines: Iterable[Line]) -> list[int]:
     return sorted({row.resolution for line in lines for row in line.records})
 
 
-def describe_shared(records: Sequence[Record], forms: Mapping[str, str]) -> str:
-    """Return what all rows share, of fields with how they are written: ``{"n": "n = {:,}"}``."""
+def describe_shared(
+    records: Sequence[Record], names: Iterable[str], forms: Mapping[str, str] | None = None
+) -> str:
+    """Return what all rows share of these fields; ``{"n": "n = {:,}"}`` says how one is written."""
     parts = []
-    for name, form in forms.items():
+    for name in names:
+        form = (forms or {}).get(name, "{}")
         values = {getattr(row, name) for row in records}
         if len(values) == 1 and (value := values.pop()):
             parts.append(form.format(value))

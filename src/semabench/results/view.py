@@ -274,6 +274,11 @@ class Figure:
     room: Callable[[Sequence[Line]], Sequence[Line]] = lambda lines: lines
 
 
+def on_page(x: str, y: str, read: str, rules: Callable[[Sequence[Line]], Iterable[Rule]]) -> Figure:
+    """Return a figure of one quantity that is on the page alone, not in a file."""
+    return Figure("", x, (Panel(y, read, rules=rules, plot=False),))
+
+
 @dataclass(frozen=True)
 class View:
     """All that the renderers know about the rows of one measure.

@@ -148,7 +148,7 @@ def _captions(lines: Sequence[Line]) -> list[str]:
     rows = [line.first for line in lines]
     seeds = span(line.count(place) for line in lines for place in line.points)
     return [
-        describe_shared(rows, dict.fromkeys(("model", "device", "versions"), "{}")),
+        describe_shared(rows, ("model", "device", "versions")),
         f"{seeds} seed{'' if seeds == '1' else 's'}, {span(row.n for row in rows)} images each",
     ]
 

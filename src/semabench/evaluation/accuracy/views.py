@@ -14,6 +14,7 @@ from semabench.results.view import (
     Table,
     View,
     chance,
+    on_page,
     three_figures,
     trained_at,
     with_error,
@@ -35,16 +36,13 @@ SERIES = Series(
     apart=("backend", "execution", "layout", "n", "fingerprint", "config"),
 )
 
-_SHARED = {
+_SHARED = ("recipe", "dataset", "n", "crop_pct", "interpolation", "train_resolution", "epochs")
+_FORMS = {
     "recipe": "recipe {}",
-    "dataset": "{}",
     "n": "n = {:,}",
     "crop_pct": "crop {:g}",
-    "interpolation": "{}",
     "train_resolution": "trained at {} px",
     "epochs": "{} epochs",
-    "precision": "{}",
-    "device": "{}",
 }
 
 
@@ -55,7 +53,8 @@ def lines(records: Sequence[Record]) -> list[Line]:
 
 def setting(lines: Sequence[Line]) -> list[str]:
     """Return what all lines share: the data, how it was shown, and on what it ran."""
-    return [describe_shared([line.first for line in lines], _SHARED)]
+    rows = [line.first for line in lines]
+    return [describe_shared(rows, (*_SHARED, "precision", "device"), _FORMS)]
 
 
 def notes(lines: Sequence[Line]) -> list[str]:
@@ -121,46 +120,25 @@ VIEW = View(
             (Panel("images_per_second", f"Higher is better. {POWER_LAW}", rules=trained_at),),
             captions=setting,
         ),
-        Figure(
-            "",
+        on_page(
             "resolution",
-            (
-                Panel(
-                    "peak_memory_mib",
-                    f"Lower is better. {POWER_LAW} On a CPU this is the whole process, with "
-                    "libraries.",
-                    rules=trained_at,
-                    plot=False,
-                ),
-            ),
+            "peak_memory_mib",
+            f"Lower is better. {POWER_LAW} On a CPU this is the whole process, with libraries.",
+            trained_at,
         ),
-        Figure(
-            "",
+        on_page(
             "images_per_second",
-            (
-                Panel(
-                    "top1",
-                    "Up and to the right is better: more accurate and faster. Each line follows "
-                    "one model through its resolutions; a point to the upper right of another "
-                    "beats it.",
-                    rules=chance,
-                    plot=False,
-                ),
-            ),
+            "top1",
+            "Up and to the right is better: more accurate and faster. Each line follows one model "
+            "through its resolutions; a point to the upper right of another beats it.",
+            chance,
         ),
-        Figure(
-            "",
+        on_page(
             "gmacs",
-            (
-                Panel(
-                    "top1",
-                    "Up and to the left is better: more accurate for less arithmetic. Each line "
-                    "follows one model through its resolutions. Multiply-adds are counted, not "
-                    "timed.",
-                    rules=chance,
-                    plot=False,
-                ),
-            ),
+            "top1",
+            "Up and to the left is better: more accurate for less arithmetic. Each line follows "
+            "one model through its resolutions. Multiply-adds are counted, not timed.",
+            chance,
         ),
     ),
     notes=notes,

@@ -162,7 +162,7 @@ def notes(lines: Sequence[Line]) -> list[str]:
     rows = [row for line in lines for row in line.records]
     windows = span(row.rounds for row in rows if row.rounds)
     said = [
-        describe_shared(rows, dict.fromkeys(("precision", "device", "versions"), "{}")),
+        describe_shared(rows, ("precision", "device", "versions")),
         f"Medians of {windows} timed windows, models in turn; ± is half the interquartile range",
     ]
     if any(row.asked_batch_size for row in rows):
@@ -172,7 +172,7 @@ def notes(lines: Sequence[Line]) -> list[str]:
 
 def _captions(lines: Sequence[Line]) -> list[str]:
     rows = [row for line in lines for row in line.records]
-    shared = describe_shared(rows, dict.fromkeys(("precision", "device"), "{}"))
+    shared = describe_shared(rows, ("precision", "device"))
     windows = span(row.rounds for row in rows if row.rounds)
     return [f"{shared}, {_batches(lines)}, medians of {windows} windows"]
 

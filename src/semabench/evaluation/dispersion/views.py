@@ -104,7 +104,7 @@ def first_stages(lines: Sequence[Line]) -> list[Line]:
 def notes(lines: Sequence[Line]) -> list[str]:
     """Return what all rows share, and what the numbers are."""
     rows = [row for line in lines for row in line.records]
-    return [describe_shared(rows, dict.fromkeys(("precision", "device", "versions"), "{}")), _NOTE]
+    return [describe_shared(rows, ("precision", "device", "versions")), _NOTE]
 
 
 def _captions(lines: Sequence[Line]) -> list[str]:

@@ -104,7 +104,7 @@ def test_make_targets_exist(target):
 
 
 def test_the_example_mixer_works_in_a_model():
-    from semabench.mixers import registry
+    from semabench.mixers import base as registry
 
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert code.count("\n") <= 20

@@ -4,14 +4,8 @@ import pytest
 import torch
 
 from semabench.errors import SemabenchError
-from semabench.mixers import (
-    Mixer,
-    create_mixer,
-    list_mixers,
-    mixer_options,
-    register_mixer,
-    registry,
-)
+from semabench.mixers import Mixer, create_mixer, list_mixers, mixer_options, register_mixer
+from semabench.mixers import base as registry
 
 ALL = ["sema", "window", "mean", "softmax", "linear", "mila", "focused", "ssm", "none"]
 DIM, HEADS = 16, 2

@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 
 import semabench.models  # noqa: F401  registers the names
 from semabench.errors import SemabenchError
-from semabench.models.checkpoints import load_checkpoint
-from semabench.models.mila_checkpoint import from_official
+from semabench.models.checkpoint import load_checkpoint
+from semabench.models.mila import from_official
 
 OFFICIAL_NANO = "mila_nano"
 

@@ -6,7 +6,7 @@ import torch
 
 import semabench.models  # noqa: F401  registers the names
 from helpers.golden import assert_official_gradients, close, in_type, read_golden
-from semabench.models.mila_checkpoint import from_official, our_key
+from semabench.models.mila import from_official, our_key
 
 
 @pytest.fixture(scope="module")

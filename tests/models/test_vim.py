@@ -10,7 +10,7 @@ import semabench.models  # noqa: F401  registers the names
 from helpers.habits import assert_checkpointing_changes_nothing
 from helpers.on_gpu import assert_gpu_agrees_with_cpu
 from semabench.errors import SemabenchError
-from semabench.models.vim_positions import insert_middle, resample_positions, split_middle
+from semabench.models.vim import insert_middle, resample_positions, split_middle
 
 
 def nano(**kwargs):

@@ -8,8 +8,8 @@ import torch
 
 import semabench.models  # noqa: F401  registers the names
 from semabench.errors import SemabenchError
-from semabench.models.checkpoints import load_checkpoint
-from semabench.models.vim_positions import resample_positions
+from semabench.models.checkpoint import load_checkpoint
+from semabench.models.vim import resample_positions
 
 OFFICIAL = {
     "vim_tiny": "t",

@@ -8,8 +8,8 @@ import torch
 
 import semabench.models  # noqa: F401  registers the names
 from semabench.errors import SemabenchError
-from semabench.models.checkpoints import load_checkpoint
-from semabench.models.vmamba_checkpoint import from_official, our_key
+from semabench.models.checkpoint import load_checkpoint
+from semabench.models.vmamba import from_official, our_key
 
 OFFICIAL = {
     "vmamba_tiny_s1l8": "t_s1l8",

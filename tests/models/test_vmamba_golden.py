@@ -6,7 +6,7 @@ import torch
 
 import semabench.models  # noqa: F401  registers the names
 from helpers.golden import assert_official_gradients, close, in_type, read_golden
-from semabench.models.vmamba_checkpoint import from_official, our_key
+from semabench.models.vmamba import from_official, our_key
 
 FILES = ["tiny_s1_64", "tiny_s1_72x56", "tiny_s2_64"]
 WEIGHTS = {"tiny_s1_72x56": "tiny_s1_64"}  # a file that holds none of its own

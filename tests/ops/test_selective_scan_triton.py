@@ -20,7 +20,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("run by test_selective_scan_interpreter.py", allow_module_level=True)
 
-from semabench.ops import selective_scan_triton as triton_backend  # noqa: E402
+from semabench.ops.selective_scan import triton as triton_backend  # noqa: E402
 
 NAMES = ("u", "delta", "A", "B", "C", "D", "delta_bias")
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}

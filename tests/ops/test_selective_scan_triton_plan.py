@@ -5,7 +5,7 @@ import torch
 
 pytest.importorskip("triton")
 
-from semabench.ops.selective_scan_triton_plan import (
+from semabench.ops.selective_scan.plan import (
     BACKWARD,
     FORWARD,
     Config,

@@ -1,23 +1,22 @@
 """Token mixers on a (B, H, W, C) grid, found by name: ``create_mixer("sema", dim, num_heads)``."""
 
-from semabench.mixers.base import Mixer
-from semabench.mixers.focused import Focused
-from semabench.mixers.linear import Linear
-from semabench.mixers.mean import Mean
-from semabench.mixers.mila import Mila
-from semabench.mixers.none import NoMixing
-from semabench.mixers.registry import (
+from semabench.mixers.base import (
+    Mixer,
     create_mixer,
     headless_mixers,
     list_mixers,
     mixer_options,
     register_mixer,
 )
+from semabench.mixers.focused import Focused
+from semabench.mixers.linear import Linear
+from semabench.mixers.mean import Mean
+from semabench.mixers.mila import Mila
+from semabench.mixers.none import NoMixing
 from semabench.mixers.sema import SEMA
 from semabench.mixers.softmax import Softmax
 from semabench.mixers.ssm import SSM
-from semabench.mixers.window import Window
-from semabench.mixers.windowed import WindowedMixer
+from semabench.mixers.window import Window, WindowedMixer
 
 __all__ = [
     "SEMA",

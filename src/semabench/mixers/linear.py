@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from semabench.mixers.base import Mixer
-from semabench.mixers.registry import register_mixer
+from semabench.mixers.base import Mixer, register_mixer
 from semabench.ops import linear_attention, linear_attention_backend
 from semabench.ops.generalized_attention import Kernel, Phi
 from semabench.ops.linear_attention import EPS

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
-from semabench.mixers.base import Mixer
-from semabench.mixers.registry import register_mixer
+from semabench.mixers.base import Mixer, register_mixer
+from semabench.ops import grid_mean
 
 
 @register_mixer("mean")
@@ -29,8 +28,6 @@ class Mean(Mixer):
         self.v = nn.Linear(dim, dim) if self.value_projection else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give every token the mean, (B, H, W, C); accumulated in float32 or better."""
+        """Give every token the mean, (B, H, W, C)."""
         v = self.v(x)
-        accumulate = torch.promote_types(v.dtype, torch.float32)
-        mean = v.mean(dim=(1, 2), keepdim=True, dtype=accumulate).to(v.dtype)
-        return self.add_local(mean.expand_as(v), v)
+        return self.add_local(grid_mean(v).to(v.dtype).expand_as(v), v)

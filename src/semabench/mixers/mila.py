@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from semabench.mixers.base import register_mixer
 from semabench.mixers.linear import Linear
-from semabench.mixers.registry import register_mixer
 
 
 @register_mixer("mila")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from semabench.mixers.base import Mixer
-from semabench.mixers.registry import register_mixer
+from semabench.mixers.base import Mixer, register_mixer
 
 
 @register_mixer("none")

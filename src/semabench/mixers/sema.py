@@ -1,7 +1,10 @@
 """SEMA: window attention plus the mean of all values."""
 
-from semabench.mixers.registry import register_mixer
-from semabench.mixers.windowed import WindowedMixer
+from torch import Tensor
+
+from semabench.mixers.base import register_mixer
+from semabench.mixers.window import WindowedMixer
+from semabench.ops import grid_mean
 
 
 @register_mixer("sema")
@@ -13,4 +16,6 @@ class SEMA(WindowedMixer):
     neither gated nor weighted. Options and their defaults: ``WindowedMixer``.
     """
 
-    adds_mean = True
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """SEMA(Q, K, V) = A_w(Q, K, V) + mean(V), (B, H, W, heads, d)."""
+        return self.window_attention(q, k, v) + grid_mean(v)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from semabench.mixers.base import Mixer
-from semabench.mixers.registry import register_mixer
+from semabench.mixers.base import Mixer, register_mixer
 from semabench.ops import window_mean, window_mean_backend
 from semabench.ops.generalized_attention import Kernel, Phi, scaled
 

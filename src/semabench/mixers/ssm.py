@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from semabench.errors import SemabenchError
-from semabench.mixers.base import Mixer
-from semabench.mixers.registry import register_mixer
+from semabench.mixers.base import Mixer, register_mixer
 from semabench.mixers.scan import Scan, decay_logarithm, step_bias, step_weight
 
 # By rows, by columns, and both backwards: VMamba's order of directions.

@@ -1,7 +1,94 @@
-"""Window attention alone: SEMA without its mean."""
+"""Softmax attention inside windows, alone; SEMA adds the mean to it."""
 
-from semabench.mixers.registry import register_mixer
-from semabench.mixers.windowed import WindowedMixer
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from semabench.errors import SemabenchError
+from semabench.mixers.base import Mixer, register_mixer
+from semabench.ops import window_mean, window_mean_backend
+from semabench.ops.generalized_attention import Kernel, Phi, scaled
+
+
+class WindowedMixer(Mixer):
+    """Softmax attention inside disjoint windows of a grid.
+
+    ``window_size`` is an ordinary attribute: no weight depends on it, change it at any time.
+
+    Args:
+        dim, num_heads, value_projection, lepe, rope: see ``Mixer``.
+        window_size: tokens per side, or (rows, columns); shrinks to smaller grids.
+        shift: move the window borders by half a window. In a model, the blocks of a stage with an
+            odd index do so, as in Swin.
+        scale: logits are q·k/sqrt(d), or q·k.
+        backend: of ``ops.window_mean``.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        window_size: int | tuple[int, int] = 7,
+        shift: bool = False,
+        scale: bool = True,
+        value_projection: bool = True,
+        lepe: bool = True,
+        rope: bool = False,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__(dim, num_heads, value_projection=value_projection, lepe=lepe, rope=rope)
+        self.window_size = window_size
+        self.shift = shift
+        self.scale = scale
+        self.backend = backend
+        window_mean_backend(backend)  # a wrong name is an error now, not at the first batch
+
+    @property
+    def window_size(self) -> tuple[int, int]:
+        """Rows and columns of a window."""
+        return self._window_size
+
+    @window_size.setter
+    def window_size(self, size: int | tuple[int, int]) -> None:
+        pair = tuple(size) if isinstance(size, Sequence) else (size, size)
+        if len(pair) != 2 or not all(isinstance(n, int) and n >= 1 for n in pair):
+            raise SemabenchError(f"window_size must be one or two integers >= 1, not {size}.")
+        self._window_size: tuple[int, int] = (pair[0], pair[1])
+
+    @property
+    def border_shift(self) -> tuple[int, int]:
+        """Rows and columns by which the borders move."""
+        return (self.window_size[0] // 2, self.window_size[1] // 2) if self.shift else (0, 0)
+
+    def window_attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """A_w(Q, K, V): (B, H, W, heads, d) to the same."""
+        return window_mean(
+            self.rotate(q),
+            self.rotate(k),
+            v,
+            self.window_size,
+            shift=self.border_shift,
+            scale=None if self.scale else 1.0,
+            mean=False,
+            backend=self.backend,
+        )
+
+    def kernel(self) -> Kernel:
+        """φ = exp, ψ_q = rotation and scale, ψ_k = rotation, within windows; without the mean."""
+        windows = (self.window_size, self.border_shift)
+        return Kernel(scaled(self.rotate, self.scale), self.rotate, Phi.EXP, window=windows)
+
+    def resolved_backend(self, device: torch.device | None = None) -> str:
+        """Return the backend of ``ops.window_mean`` that runs on ``device``."""
+        return window_mean_backend(self.backend, device)
+
+    def extra_repr(self) -> str:
+        """Show the window in ``print(model)``."""
+        return f"window_size={self.window_size}, shift={self.shift}, scale={self.scale}"
 
 
 @register_mixer("window")
@@ -12,4 +99,6 @@ class Window(WindowedMixer):
     ``softmax`` once the window covers the grid.
     """
 
-    adds_mean = False
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """A_w(Q, K, V)."""
+        return self.window_attention(q, k, v)

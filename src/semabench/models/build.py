@@ -14,12 +14,12 @@ from timm.models import get_pretrained_cfg
 from torch import nn
 
 from semabench.errors import SemabenchError, first_line, nearest
-from semabench.models import probe, variants, vim_variants, vmamba_variants
-from semabench.models.checkpoints import load_checkpoint
+from semabench.models import mila, probe, vim, vmamba
+from semabench.models.checkpoint import load_checkpoint
 
 # A mixer can be chosen in models of the common macro-architecture; the others are baselines.
-MACRO_NAMES = [*variants.MODEL_NAMES, *probe.VARIANTS]
-MODEL_NAMES = [*MACRO_NAMES, *vmamba_variants.VARIANTS, *vim_variants.VARIANTS]
+MACRO_NAMES = [*mila.MODEL_NAMES, *probe.VARIANTS]
+MODEL_NAMES = [*MACRO_NAMES, *vmamba.VARIANTS, *vim.VARIANTS]
 
 
 def model_names() -> list[str]:
@@ -127,7 +127,7 @@ def _set_fused_attention(model: nn.Module, name: str, fused: bool) -> None:
 def _depends_on_size(name: str) -> bool:
     """Tell whether some weight's shape depends on the size of the pictures."""
     if name in MODEL_NAMES:
-        return name in vim_variants.VARIANTS
+        return name in vim.VARIANTS
     config = get_pretrained_cfg(name)
     return bool(config and config.fixed_input_size)
 

@@ -1,20 +1,154 @@
-"""Vision Mamba (Vim; Zhu et al., ICML 2024) as a timm model."""
+"""Vision Mamba (Vim; Zhu et al., ICML 2024) as a timm model.
+
+The class token and table of positions, the mixer (one Mamba that reads a sequence both ways), the
+model, its named variants and what its official checkpoints need: their key names are ours, only the
+table of positions may differ. Widths and drop-path rates are those of the official code and scripts
+(Vim@dd0358a), 224 px.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath, lecun_normal_, to_2tuple, trunc_normal_
-from timm.models import checkpoint_seq
+from timm.layers import DropPath, lecun_normal_, resample_abs_pos_embed, to_2tuple, trunc_normal_
+from timm.models import checkpoint_seq, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from semabench.errors import SemabenchError, nearest
-from semabench.models.bidirectional_mamba import BidirectionalMamba
+from semabench.mixers.scan import Scan, decay_logarithm, step_bias, step_weight
 from semabench.models.mixing import undecayed
-from semabench.models.vim_positions import Grid, insert_middle, resample_positions, split_middle
+from semabench.models.staged import create, default_cfg
+
+Grid = tuple[int, int]
+
+
+def middle(patches: int) -> int:
+    """Return where the class token stands among so many patches: after half of them."""
+    return patches // 2
+
+
+def insert_middle(patches: Tensor, token: Tensor) -> Tensor:
+    """Put a token, (B, 1, C), into the middle of patches: (B, M, C) -> (B, M + 1, C)."""
+    at = middle(patches.shape[1])
+    return torch.cat((patches[:, :at], token, patches[:, at:]), dim=1)
+
+
+def split_middle(tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Take the middle token out: (B, M + 1, C) -> patches (B, M, C) and token (B, 1, C)."""
+    at = middle(tokens.shape[1] - 1)
+    return torch.cat((tokens[:, :at], tokens[:, at + 1 :]), dim=1), tokens[:, at : at + 1]
+
+
+def resample_positions(table: Tensor, old: Grid, new: Grid) -> Tensor:
+    """Interpolate a table of positions, (1, h·w + 1, C), from one grid of patches to another.
+
+    Bicubic, antialiased where the grid shrinks, as timm does it for ViT. The class token's row is
+    the middle one and is not interpolated: it moves to the middle of the new table. (The official
+    fine-tuning code takes row 0 for it, and so shifts half of the positions.)
+    """
+    if new == old:
+        return table
+    patches, token = split_middle(table)
+    resampled: Tensor = resample_abs_pos_embed(
+        patches, new_size=list(new), old_size=list(old), num_prefix_tokens=0
+    )
+    return insert_middle(resampled, token)
+
+
+class BidirectionalMamba(nn.Module):
+    """(B, L, C) -> (B, L, C): Vim's "bimamba v2" (Zhu et al., ICML 2024, algorithm 1).
+
+        x, z = Linear(input);  u = SiLU(conv(x)), conv causal in the direction of reading
+        y = scan(u) forwards and backwards, each with its own conv, Δ, B, C, A and D
+        out = Linear((y_forward + y_backward) / 2 · SiLU(z))
+
+    Both directions share the projections in and out and the gate z. Attributes bear the official
+    code's names; ``_b`` marks the backward ones. Nothing is flipped: the backward convolution has
+    its padding and its kernel turned round, and the scan runs from the end.
+
+    Args:
+        dim: channels C; the inner ones are ``expand`` times as many.
+        d_state: N, numbers in the state of an inner channel.
+        d_conv: taps of the causal convolution.
+        expand: inner over outer channels.
+        backend: of ``ops.selective_scan``.
+    """
+
+    undecayed = ("A_log", "A_b_log", "D", "D_b")
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        d_state: int = 16,
+        d_conv: int = 4,
+        expand: int = 2,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        self.scan = Scan((False, True), backend)
+        inner, rank = expand * dim, math.ceil(dim / 16)
+        self.d_state, self.dt_rank = d_state, rank
+        self.in_proj = nn.Linear(dim, 2 * inner, bias=False)
+        self.conv1d = nn.Conv1d(inner, inner, d_conv, groups=inner)
+        self.conv1d_b = nn.Conv1d(inner, inner, d_conv, groups=inner)
+        self.x_proj = nn.Linear(inner, rank + 2 * d_state, bias=False)
+        self.x_proj_b = nn.Linear(inner, rank + 2 * d_state, bias=False)
+        self.dt_proj = nn.Linear(rank, inner)
+        self.dt_proj_b = nn.Linear(rank, inner)
+        self.A_log = nn.Parameter(decay_logarithm(inner, d_state))
+        self.A_b_log = nn.Parameter(decay_logarithm(inner, d_state))
+        self.D = nn.Parameter(torch.ones(inner))
+        self.D_b = nn.Parameter(torch.ones(inner))
+        self.out_proj = nn.Linear(inner, dim, bias=False)
+        self.reset_steps()
+
+    def reset_steps(self) -> None:
+        """Initialise the projections to Δ as the official code leaves them.
+
+        Its forward one gets Mamba's initialisation. Its backward one is an ordinary linear layer
+        whose bias is set to zero, so that backward steps start at softplus(0) = 0.69.
+        """
+        with torch.no_grad():
+            self.dt_proj.weight.copy_(step_weight(*self.dt_proj.weight.shape))
+            self.dt_proj.bias.copy_(step_bias(len(self.dt_proj.bias)))
+            self.dt_proj_b.bias.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mix a sequence, (B, L, C) -> (B, L, C)."""
+        x, z = self.in_proj(x).transpose(1, 2).chunk(2, dim=1)  # (B, D, L)
+        u = torch.stack((self.convolve(x), self.convolve_backward(x)), dim=1)  # (B, 2, D, L)
+        projected = torch.stack((self.x_proj.weight, self.x_proj_b.weight)) @ u
+        dt, B, C = projected.split([self.dt_rank, self.d_state, self.d_state], dim=2)
+        delta = torch.stack((self.dt_proj.weight, self.dt_proj_b.weight)) @ dt
+        y = self.scan(
+            u.flatten(1, 2),
+            delta.flatten(1, 2),
+            torch.cat((self.A_log, self.A_b_log)),
+            B,
+            C,
+            torch.cat((self.D, self.D_b)),
+            torch.cat((self.dt_proj.bias, self.dt_proj_b.bias)),
+        )
+        y_forward, y_backward = y.view_as(u).unbind(1)
+        mixed = (y_forward + y_backward) * (F.silu(z) / 2)
+        out: Tensor = self.out_proj(mixed.transpose(1, 2))
+        return out
+
+    def convolve(self, x: Tensor) -> Tensor:
+        """SiLU(causal convolution) of (B, D, L): a token sees itself and those before it."""
+        return F.silu(self.conv1d(F.pad(x, (self.conv1d.kernel_size[0] - 1, 0))))
+
+    def convolve_backward(self, x: Tensor) -> Tensor:
+        """Return the same of the sequence read from its end."""
+        conv = self.conv1d_b
+        x = F.pad(x, (0, conv.kernel_size[0] - 1))
+        return F.silu(F.conv1d(x, conv.weight.flip(-1), conv.bias, groups=conv.groups))
+
 
 POOLS = ("token", "avg", "")
 
@@ -212,3 +346,80 @@ class Vim(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Pictures -> logits."""
         return self.forward_head(self.forward_features(x))
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "vim_nano": {"patch_size": 8, "embed_dim": 96, "depth": 4, "d_state": 4},
+    "vim_tiny": {"embed_dim": 192},
+    "vim_small": {"embed_dim": 384, "drop_path_rate": 0.05},
+    "vim_base": {"embed_dim": 768, "drop_path_rate": 0.1},
+    "vim_tiny_plus": {"embed_dim": 192, "stride": 8},
+    "vim_small_plus": {"embed_dim": 384, "stride": 8},
+}
+
+default_cfgs = generate_default_cfgs(
+    {
+        name: default_cfg(first_conv="patch_embed.proj", classifier="head", pool_size=None)
+        for name in VARIANTS
+    }
+)
+
+
+def _create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> Vim:
+    return create(Vim, name, pretrained, {**VARIANTS[name], **kwargs}, official="Vim")
+
+
+@register_model
+def vim_nano(pretrained: bool = False, **kwargs: Any) -> Vim:
+    """Vim for demos and tests, under 1 M parameters; patches of 8 px, states of 4."""
+    return _create("vim_nano", pretrained, kwargs)
+
+
+@register_model
+def vim_tiny(pretrained: bool = False, **kwargs: Any) -> Vim:
+    """Vim-Ti: 7.15 M parameters, published top-1 76.1 at 224 px."""
+    return _create("vim_tiny", pretrained, kwargs)
+
+
+@register_model
+def vim_small(pretrained: bool = False, **kwargs: Any) -> Vim:
+    """Vim-S: 25.80 M parameters, published top-1 80.5 at 224 px."""
+    return _create("vim_small", pretrained, kwargs)
+
+
+@register_model
+def vim_base(pretrained: bool = False, **kwargs: Any) -> Vim:
+    """Vim-B: 97.60 M parameters, published top-1 81.9 at 224 px."""
+    return _create("vim_base", pretrained, kwargs)
+
+
+@register_model
+def vim_tiny_plus(pretrained: bool = False, **kwargs: Any) -> Vim:
+    """Vim-Ti with patches every 8 px, to fine-tune at a finer grain: published top-1 78.3."""
+    return _create("vim_tiny_plus", pretrained, kwargs)
+
+
+@register_model
+def vim_small_plus(pretrained: bool = False, **kwargs: Any) -> Vim:
+    """Vim-S with patches every 8 px, to fine-tune at a finer grain: published top-1 81.6."""
+    return _create("vim_small_plus", pretrained, kwargs)
+
+
+_TABLE = "pos_embed"
+
+
+def fit_positions(state_dict: Mapping[str, Tensor], model: Vim) -> dict[str, Tensor]:
+    """Interpolate the table of positions to the model's own grid of patches.
+
+    So weights of any resolution or stride fit: those of 224 px at 512, those of stride 16 in the
+    fine-tuning form with stride 8. The table's own grid is taken to be square; one that is not is
+    left alone, for the loader to refuse by its shape.
+    """
+    fitted = dict(state_dict)
+    table = fitted.get(_TABLE)
+    if table is None or table.ndim != 3 or table.shape == model.pos_embed.shape:
+        return fitted
+    side = math.isqrt(table.shape[1] - 1)
+    if side * side == table.shape[1] - 1:
+        fitted[_TABLE] = resample_positions(table, (side, side), model.grid_size)
+    return fitted

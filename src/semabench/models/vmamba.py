@@ -1,18 +1,26 @@
-"""VMamba (Liu et al., NeurIPS 2024) as a timm model: the published versions "v05_noz"."""
+"""VMamba (Liu et al., NeurIPS 2024) as a timm model: the published versions "v05_noz".
+
+"VMamba-T" alone names three published models; the names here are size, then ssm_ratio ("s") and
+blocks of stage 3 ("l"). Widths, depths and drop-path rates are those of the official configs
+(VMamba@2ed52ea), 224 px. Official checkpoints of any age load by their key names and shapes.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from timm.layers import DropPath, Mlp, trunc_normal_
+from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from semabench.errors import SemabenchError, nearest
 from semabench.mixers import SSM
 from semabench.mixers.base import grid_conv
-from semabench.models.staged import Stage, StagedModel
+from semabench.models.staged import Stage, StagedModel, create, default_cfg
 
 
 class Stem(nn.Module):
@@ -193,3 +201,135 @@ _INITIALISATIONS: dict[str, Callable[[nn.Module], None]] = {
     "published": _init_published,
     "kaiming": _init_kaiming,
 }
+
+
+# Not a published model: it is too narrow for the published initial weights to train in minutes.
+NANO: dict[str, Any] = {"embed_dim": 16, "depths": (1, 1, 2, 1), "weight_init": "kaiming"}
+WIDTH = {"tiny": 96, "small": 96, "base": 128}
+
+
+def _variant(size: str, ratio: int, blocks: int, drop_path_rate: float) -> dict[str, Any]:
+    return {
+        "embed_dim": WIDTH[size],
+        "depths": (2, 2, blocks, 2),
+        "ssm_ratio": float(ratio),
+        "drop_path_rate": drop_path_rate,
+    }
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "vmamba_nano": NANO,
+    "vmamba_tiny_s1l8": _variant("tiny", 1, 8, 0.2),
+    "vmamba_tiny_s2l5": _variant("tiny", 2, 5, 0.2),
+    "vmamba_small_s2l15": _variant("small", 2, 15, 0.3),
+    "vmamba_small_s1l20": _variant("small", 1, 20, 0.3),
+    "vmamba_base_s2l15": _variant("base", 2, 15, 0.6),
+    "vmamba_base_s1l20": _variant("base", 1, 20, 0.5),
+}
+
+default_cfgs = generate_default_cfgs(
+    {name: default_cfg(first_conv="stem.conv1") for name in VARIANTS}
+)
+
+
+def _create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> VMamba:
+    arguments = {**VARIANTS[name], **kwargs}
+    return create(VMamba, name, pretrained, arguments, official="VMamba", stages=4)
+
+
+@register_model
+def vmamba_nano(pretrained: bool = False, **kwargs: Any) -> VMamba:
+    """VMamba for demos and tests, under 1 M parameters."""
+    return _create("vmamba_nano", pretrained, kwargs)
+
+
+@register_model
+def vmamba_tiny_s1l8(pretrained: bool = False, **kwargs: Any) -> VMamba:
+    """VMamba-T[s1l8]: 30.25 M parameters, published top-1 82.6 at 224 px."""
+    return _create("vmamba_tiny_s1l8", pretrained, kwargs)
+
+
+@register_model
+def vmamba_tiny_s2l5(pretrained: bool = False, **kwargs: Any) -> VMamba:
+    """VMamba-T[s2l5]: 30.71 M parameters, published top-1 82.5 at 224 px."""
+    return _create("vmamba_tiny_s2l5", pretrained, kwargs)
+
+
+@register_model
+def vmamba_small_s2l15(pretrained: bool = False, **kwargs: Any) -> VMamba:
+    """VMamba-S[s2l15]: 50.15 M parameters, published top-1 83.6 at 224 px."""
+    return _create("vmamba_small_s2l15", pretrained, kwargs)
+
+
+@register_model
+def vmamba_small_s1l20(pretrained: bool = False, **kwargs: Any) -> VMamba:
+    """VMamba-S[s1l20]: 49.01 M parameters, published top-1 83.3 at 224 px."""
+    return _create("vmamba_small_s1l20", pretrained, kwargs)
+
+
+@register_model
+def vmamba_base_s2l15(pretrained: bool = False, **kwargs: Any) -> VMamba:
+    """VMamba-B[s2l15]: 88.56 M parameters, published top-1 83.9 at 224 px."""
+    return _create("vmamba_base_s2l15", pretrained, kwargs)
+
+
+@register_model
+def vmamba_base_s1l20(pretrained: bool = False, **kwargs: Any) -> VMamba:
+    """VMamba-B[s1l20]: 86.61 M parameters, published top-1 83.8 at 224 px."""
+    return _create("vmamba_base_s1l20", pretrained, kwargs)
+
+
+_OFFICIAL = ("patch_embed.", "layers.")
+# Names of early checkpoints, which the official loader turns into today's in the same way.
+_OLD = (
+    (r"^patch_embed\.proj\.", "patch_embed.0."),
+    (r"^patch_embed\.norm\.", "patch_embed.2."),
+    (r"(^layers\.\d+\.blocks\.\d+)\.ln_1\.", r"\1.norm."),
+    (r"(^layers\.\d+\.blocks\.\d+)\.self_attention\.", r"\1.op."),
+    (r"^norm\.", "classifier.norm."),
+    (r"^head\.", "classifier.head."),
+)
+# Today's names, whose numbers count activations and permutations too, and ours.
+_NEW = (
+    (r"^patch_embed\.0\.", "stem.conv1."),
+    (r"^patch_embed\.2\.", "stem.norm1."),
+    (r"^patch_embed\.5\.", "stem.conv2."),
+    (r"^patch_embed\.7\.", "stem.norm2."),
+    (r"^layers\.(\d+)\.downsample\.1\.", r"layers.\1.downsample.conv."),
+    (r"^layers\.(\d+)\.downsample\.3\.", r"layers.\1.downsample.norm."),
+    (r"\.op\.(x_proj_weight|dt_projs_\w+|A_logs|Ds|out_norm)", r".op.mixer.\1"),
+    (r"^layers\.", "stages."),
+    (r"^classifier\.norm\.", "norm."),
+    (r"^classifier\.head\.", "head.fc."),
+)
+_LINEAR = re.compile(r"\.(in_proj|out_proj|fc1|fc2)\.weight$")
+
+
+def from_official(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Bring keys and shapes of the official VMamba code (VMamba@2ed52ea) to ours.
+
+    Older names are understood. Linear layers that were saved as 1×1 convolutions lose their last
+    two dimensions. A state dict with our own names is returned as it is.
+    """
+    if not any(key.startswith(_OFFICIAL) for key in state_dict):
+        return dict(state_dict)
+    return {
+        our_key(key): value.flatten(1) if _is_pointwise(key, value) else value
+        for key, value in state_dict.items()
+    }
+
+
+def our_key(official: str) -> str:
+    """Return our name of one official key. Ours puts a stage's downsampling before its blocks."""
+    key = official
+    for pattern, name in _OLD + _NEW:
+        key = re.sub(pattern, name, key)
+    return re.sub(
+        r"^stages\.(\d+)\.downsample\.",
+        lambda match: f"stages.{int(match[1]) + 1}.downsample.",
+        key,
+    )
+
+
+def _is_pointwise(key: str, value: Tensor) -> bool:
+    return bool(_LINEAR.search(key)) and value.ndim == 4 and value.shape[2:] == (1, 1)

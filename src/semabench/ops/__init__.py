@@ -3,9 +3,10 @@
 from semabench.ops.linear_attention import linear_attention, linear_attention_backend
 from semabench.ops.rotary import rotary
 from semabench.ops.selective_scan import selective_scan, selective_scan_backend
-from semabench.ops.window_mean import window_mean, window_mean_backend
+from semabench.ops.window_mean import grid_mean, window_mean, window_mean_backend
 
 __all__ = [
+    "grid_mean",
     "linear_attention",
     "linear_attention_backend",
     "rotary",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from semabench.ops import backends
+from semabench.ops.tables import resolve
 
 BACKENDS = ("reference", "kv")
 EPS = 1e-6  # added to the mean product in the denominator
@@ -97,4 +97,4 @@ def linear_attention_backend(backend: str = "auto", device: torch.device | None 
     Raises:
         SemabenchError: there is no such backend.
     """
-    return backends.resolve("linear_attention", backend, BACKENDS, auto="kv")
+    return resolve("linear_attention", backend, BACKENDS, auto="kv")

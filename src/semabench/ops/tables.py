@@ -1,16 +1,15 @@
-"""Tables that depend on the grid (masks, rotations): made on the fly, kept in a bounded cache.
-
-They are no buffers of a module, so that no weight file, EMA copy or DDP broadcast ever sees a size.
-"""
+"""What ops share: tables that depend on the grid, in a bounded cache; names of backends."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVarTuple
 
 import torch
 from torch import Tensor
+
+from semabench.errors import SemabenchError, nearest
 
 Key = TypeVarTuple("Key")
 
@@ -38,3 +37,17 @@ def cached_table(
         return table
 
     return decorate
+
+
+def resolve(op: str, backend: str, available: Sequence[str], auto: str) -> str:
+    """Return the backend that ``backend`` stands for: itself, or ``auto`` for ``"auto"``.
+
+    Raises:
+        SemabenchError: ``backend`` is neither "auto" nor one of ``available``.
+    """
+    if backend == "auto":
+        return auto
+    if backend not in available:
+        hint = nearest(str(backend), ["auto", *available])
+        raise SemabenchError(f"{op} has no backend '{backend}'.{hint}")
+    return backend

@@ -13,8 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from semabench.errors import SemabenchError
-from semabench.ops import backends
-from semabench.ops.tables import cached_table
+from semabench.ops.tables import cached_table, resolve
 
 BACKENDS = ("reference", "sdpa")
 Pair = tuple[int, int]
@@ -67,10 +66,19 @@ def window_mean_sdpa(
         q_windows, k_windows, v_windows, attn_mask=mask, scale=scale
     )
     out = _from_windows(out, B, H, W, heads, window, shift)
-    if mean:
-        accumulate = torch.promote_types(v.dtype, torch.float32)
-        out = out + v.mean(dim=(1, 2), keepdim=True, dtype=accumulate).to(out.dtype)
-    return out
+    return out + grid_mean(v).to(out.dtype) if mean else out
+
+
+def grid_mean(v: Tensor) -> Tensor:
+    """Return the mean over the grid, (B, H, W, ...) -> (B, 1, 1, ...).
+
+    Summed in float32 or better and rounded once, to the dtype of ``v`` or of autocast.
+    """
+    accumulate = torch.promote_types(v.dtype, torch.float32)
+    mean = v.mean(dim=(1, 2), keepdim=True, dtype=accumulate)
+    kind = v.device.type
+    lower = torch.is_autocast_enabled(kind)
+    return mean.to(torch.get_autocast_dtype(kind) if lower else v.dtype)
 
 
 def _to_windows(x: Tensor, window: Pair, shift: Pair) -> Tensor:
@@ -167,7 +175,7 @@ def window_mean_backend(backend: str = "auto", device: torch.device | None = Non
     Raises:
         SemabenchError: there is no such backend.
     """
-    return backends.resolve("window_mean", backend, BACKENDS, auto="sdpa")
+    return resolve("window_mean", backend, BACKENDS, auto="sdpa")
 
 
 def _pair(size: int | Pair) -> Pair:

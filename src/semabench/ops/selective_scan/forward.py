@@ -13,7 +13,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from semabench.ops.selective_scan_tiles import (
+from semabench.ops.selective_scan.tiles import (
     LOG2E,
     RUN,
     carry_forward,

@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from semabench.errors import SemabenchError
-from semabench.ops import backends
-from semabench.ops.selective_scan_torch import selective_scan_torch
+from semabench.ops.selective_scan.torch import selective_scan_torch
+from semabench.ops.tables import resolve
 
 BACKENDS = ("reference", "torch", "triton", "mamba_ssm")
 # Looked up once: torch.compile does not trace the search.
@@ -140,7 +140,7 @@ def selective_scan(
     _check(u, delta, A, B, C, D, z, delta_bias, directions)
     name = selective_scan_backend(backend, u.device, u.dtype)
     if name == "triton":
-        from semabench.ops.selective_scan_triton import selective_scan_triton as run
+        from semabench.ops.selective_scan.triton import selective_scan_triton as run
     else:
         run = _RUN[name]
     return run(u, delta, A, B, C, D, z, delta_bias, delta_softplus, directions)
@@ -165,7 +165,7 @@ def selective_scan_backend(
     """
     on_gpu = device is not None and device.type == "cuda" and dtype != torch.float64
     auto = "triton" if on_gpu and INSTALLED["triton"] else "torch"
-    name = backends.resolve("selective_scan", backend, BACKENDS, auto=auto)
+    name = resolve("selective_scan", backend, BACKENDS, auto=auto)
     if not INSTALLED.get(name, True):
         raise SemabenchError(
             f"selective_scan's backend '{name}' needs the package {name}, which is not installed; "

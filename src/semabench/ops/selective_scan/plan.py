@@ -16,7 +16,7 @@ import torch
 import triton
 from torch import Tensor
 
-from semabench.ops.selective_scan_tiles import ALL, NONE, RUN, SOME
+from semabench.ops.selective_scan.tiles import ALL, NONE, RUN, SOME
 
 RUN_LENGTH: int = RUN.value
 Layout: TypeAlias = tuple[torch.dtype, tuple[int, ...], tuple[int, ...], bool]

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from semabench.ops.selective_scan_triton_backward import backward_kernel
-from semabench.ops.selective_scan_triton_forward import forward_kernel
-from semabench.ops.selective_scan_triton_plan import (
+from semabench.ops.selective_scan.backward import backward_kernel
+from semabench.ops.selective_scan.forward import forward_kernel
+from semabench.ops.selective_scan.plan import (
     BACKWARD,
     FORWARD,
     RUN_LENGTH,

@@ -20,7 +20,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from semabench.ops.selective_scan_tiles import (
+from semabench.ops.selective_scan.forward import SIZES
+from semabench.ops.selective_scan.tiles import (
     LOG2E,
     RUN,
     carry_backward,
@@ -34,7 +35,6 @@ from semabench.ops.selective_scan_tiles import (
     turned_index,
     unzip,
 )
-from semabench.ops.selective_scan_triton_forward import SIZES
 
 
 @triton.jit(do_not_specialize=[*SIZES, "dout_b", "dout_d"])

@@ -1,0 +1,413 @@
+"""MILA's macro-architecture (Han et al., NeurIPS 2024), in which the token mixer alone changes.
+
+Stem and downsampling, block, backbone, the named models {sema, mila, linear} × {nano, tiny, small,
+base} known to timm, and the official checkpoints' names as ours. Grids are (B, H, W, C). No weights
+are published for SEMA and none are hosted here for any, so ``pretrained=True`` is an error.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from timm.layers.drop import DropPath
+from timm.layers.mlp import Mlp
+from timm.layers.weight_init import trunc_normal_
+from timm.models import generate_default_cfgs, register_model
+from torch import Tensor, nn
+
+from semabench.errors import SemabenchError, nearest
+from semabench.mixers import create_mixer, list_mixers, mixer_options
+from semabench.mixers.base import grid_conv
+from semabench.models.staged import Stage, StagedModel, create, default_cfg
+
+
+class ConvLayer(nn.Module):
+    """Convolution, optional BatchNorm, optional ReLU; padded so that stride 1 keeps the size."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+        norm: bool = True,
+        act: bool = True,
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            padding=kernel_size // 2,
+            groups=groups,
+            bias=bias,
+        )
+        self.norm = nn.BatchNorm2d(out_channels) if norm else nn.Identity()
+        self.act = nn.ReLU() if act else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) -> (B, out_channels, ceil(H/stride), ceil(W/stride))."""
+        y: Tensor = self.act(self.norm(self.conv(x)))
+        return y
+
+
+class Stem(nn.Module):
+    """Pictures to tokens, (B, in_chans, H, W) -> (B, ceil(H/4), ceil(W/4), dim)."""
+
+    def __init__(self, in_chans: int, dim: int) -> None:
+        super().__init__()
+        half = dim // 2
+        self.conv1 = ConvLayer(in_chans, half, 3, stride=2, bias=False)
+        self.conv2 = nn.Sequential(
+            ConvLayer(half, half, 3, bias=False),
+            ConvLayer(half, half, 3, bias=False, act=False),
+        )
+        self.conv3 = nn.Sequential(
+            ConvLayer(half, 4 * dim, 3, stride=2, bias=False),
+            ConvLayer(4 * dim, dim, 1, bias=False, act=False),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the grid of tokens."""
+        x = self.conv1(x)
+        x = self.conv3(x + self.conv2(x))
+        # In memory as it reads, whatever the pictures' format: all convolutions of the stages then
+        # run channels-last, and no linear layer copies its input. Free if it is so already.
+        return x.permute(0, 2, 3, 1).contiguous()
+
+
+class Downsample(nn.Module):
+    """Half the grid, other channels: (B, H, W, dim) -> (B, ceil(H/2), ceil(W/2), out_dim)."""
+
+    def __init__(self, dim: int, out_dim: int, ratio: float = 4.0) -> None:
+        super().__init__()
+        hidden = int(out_dim * ratio)
+        self.conv = nn.Sequential(
+            ConvLayer(dim, hidden, 1, norm=False),
+            ConvLayer(hidden, hidden, 3, stride=2, groups=hidden, norm=False),
+            ConvLayer(hidden, out_dim, 1, act=False),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the smaller grid."""
+        return self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+class Block(nn.Module):
+    """One block of MILA (Han et al., NeurIPS 2024, fig. 3; the macro-architecture SEMA shares).
+
+        x = x + DWConv3(x)
+        y = LayerNorm(x);  g = SiLU(Linear(y));  u = SiLU(DWConv3(Linear(y)))
+        x = x + DropPath(Linear(mixer(u) · g))
+        x = x + DWConv3(x)
+        x = x + DropPath(MLP(LayerNorm(x)))
+
+    The attributes bear the official code's names.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        mixer: str,
+        mixer_options: dict[str, Any],
+        mlp_ratio: float,
+        drop_path: float,
+    ) -> None:
+        super().__init__()
+        self.cpe1 = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
+        self.norm1 = nn.LayerNorm(dim)
+        self.in_proj = nn.Linear(dim, dim)
+        self.act_proj = nn.Linear(dim, dim)
+        self.dwc = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
+        self.mixer = create_mixer(mixer, dim, num_heads, **mixer_options)
+        self.out_proj = nn.Linear(dim, dim)
+        self.drop_path1 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+        self.cpe2 = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+        self.drop_path2 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, C)."""
+        x = x + grid_conv(x, self.cpe1)
+        y = self.norm1(x)
+        gate = F.silu(self.act_proj(y))
+        u = F.silu(grid_conv(self.in_proj(y), self.dwc))
+        x = x + self.drop_path1(self.out_proj(self.mixer(u) * gate))
+        x = x + grid_conv(x, self.cpe2)
+        return x + self.drop_path2(self.mlp(self.norm2(x)))
+
+
+def create_stage(
+    in_dim: int,
+    dim: int,
+    num_heads: int,
+    *,
+    mixer: str,
+    mixer_options: dict[str, Any],
+    mlp_ratio: float,
+    drop_path: Sequence[float],
+) -> Stage:
+    """Build downsampling (except where the width stays, in the first stage), then the blocks.
+
+    A mixer with ``shift`` shifts in the blocks with an odd index only, as in Swin.
+    """
+    downsample = Downsample(in_dim, dim) if in_dim != dim else nn.Identity()
+    blocks = []
+    for index, rate in enumerate(drop_path):
+        options = dict(mixer_options)
+        if "shift" in options:
+            options["shift"] = bool(options["shift"]) and index % 2 == 1
+        blocks.append(
+            Block(
+                dim,
+                num_heads,
+                mixer=mixer,
+                mixer_options=options,
+                mlp_ratio=mlp_ratio,
+                drop_path=rate,
+            )
+        )
+    return Stage(downsample, blocks)
+
+
+class Backbone(StagedModel):
+    """Pictures (B, in_chans, H, W) -> logits (B, num_classes), at any size.
+
+    Args:
+        in_chans: channels of the pictures.
+        num_classes: 0 leaves the head out.
+        global_pool: timm's pooling of the last grid; "" keeps the grid.
+        img_size: taken for timm's sake and not used: no weight depends on a size.
+        embed_dim: channels of the first stage; every stage doubles them.
+        depths: blocks per stage.
+        num_heads: heads per stage.
+        mlp_ratio: hidden over outer channels of the MLP.
+        drop_rate: dropout before the classifier.
+        drop_path_rate: stochastic depth of the last block, growing linearly from 0.
+        mixer: name of the token mixer (``semabench.mixers``).
+        **options: its options.
+
+    Raises:
+        SemabenchError: the mixer's name, one of its options, or the stages do not fit.
+    """
+
+    def __init__(
+        self,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        global_pool: str = "avg",
+        img_size: int | tuple[int, int] | None = None,
+        embed_dim: int = 64,
+        depths: Sequence[int] = (2, 4, 8, 4),
+        num_heads: Sequence[int] = (2, 4, 8, 16),
+        mlp_ratio: float = 4.0,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        mixer: str = "sema",
+        **options: Any,
+    ) -> None:
+        check_options(mixer, options)
+        if len(num_heads) != len(depths):
+            raise SemabenchError(
+                f"num_heads={tuple(num_heads)} does not name one number for each of the "
+                f"{len(depths)} stages."
+            )
+        rates = [drop_path_rate * block / max(sum(depths) - 1, 1) for block in range(sum(depths))]
+        dims = [embed_dim * 2**i for i in range(len(depths))]
+        stem = Stem(in_chans, embed_dim)
+        stages = [
+            create_stage(
+                dims[max(i - 1, 0)],
+                dims[i],
+                heads,
+                mixer=mixer,
+                mixer_options=options,
+                mlp_ratio=mlp_ratio,
+                drop_path=rates[sum(depths[:i]) : sum(depths[: i + 1])],
+            )
+            for i, heads in enumerate(num_heads)
+        ]
+        super().__init__(
+            stem,
+            stages,
+            dims,
+            in_chans=in_chans,
+            num_classes=num_classes,
+            global_pool=global_pool,
+            drop_rate=drop_rate,
+        )
+        self.mixer = mixer
+        self.apply(_init_weights)
+
+
+def check_options(mixer: str, options: dict[str, Any]) -> None:
+    """Refuse what neither the mixer nor the model understands, naming the nearest of both.
+
+    Raises:
+        SemabenchError: unknown mixer or option.
+    """
+    known = mixer_options(mixer)
+    parameters = inspect.signature(Backbone).parameters.values()
+    own = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
+    for option in options:
+        if option not in known:
+            owners = [other for other in list_mixers() if option in mixer_options(other)]
+            hint = (
+                f" Mixers with it: {', '.join(owners)}."
+                if owners
+                else nearest(option, [*known, *own])
+            )
+            raise SemabenchError(
+                f"A model with the mixer '{mixer}' has no option '{option}'.{hint}"
+            )
+
+
+def _init_weights(module: nn.Module) -> None:
+    """MILA's initialisation: linear layers truncated normal, convolutions as torch does."""
+    if isinstance(module, nn.Linear):
+        trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+NANO = {"embed_dim": 16, "depths": (1, 1, 2, 1), "num_heads": (1, 2, 4, 8), "drop_path_rate": 0.0}
+TINY = {"embed_dim": 64, "depths": (2, 4, 8, 4), "num_heads": (2, 4, 8, 16), "drop_path_rate": 0.2}
+SMALL = {
+    "embed_dim": 64,
+    "depths": (3, 6, 21, 6),
+    "num_heads": (2, 4, 8, 16),
+    "drop_path_rate": 0.3,
+}
+BASE = {
+    "embed_dim": 96,
+    "depths": (3, 6, 21, 6),
+    "num_heads": (3, 6, 12, 24),
+    "drop_path_rate": 0.5,
+}
+
+MODEL_NAMES = [
+    f"{family}_{size}"
+    for family in ("sema", "mila", "linear")
+    for size in ("nano", "tiny", "small", "base")
+]
+
+
+default_cfgs = generate_default_cfgs({name: default_cfg() for name in MODEL_NAMES})
+
+
+def _create(
+    name: str, size: dict[str, Any], mixer: str, pretrained: bool, kwargs: dict[str, Any]
+) -> Backbone:
+    arguments = {**size, "mixer": mixer, **kwargs}
+    return create(Backbone, name, pretrained, arguments, official="MILA", stages=4)
+
+
+@register_model
+def sema_nano(pretrained: bool = False, **kwargs: Any) -> Backbone:
+    """SEMA for demos and tests, under 1 M parameters."""
+    return _create("sema_nano", NANO, "sema", pretrained, kwargs)
+
+
+@register_model
+def sema_tiny(pretrained: bool = False, **kwargs: Any) -> Backbone:
+    """SEMA-T: window attention plus the mean of all values."""
+    return _create("sema_tiny", TINY, "sema", pretrained, kwargs)
+
+
+@register_model
+def sema_small(pretrained: bool = False, **kwargs: Any) -> Backbone:
+    """SEMA-S: window attention plus the mean of all values."""
+    return _create("sema_small", SMALL, "sema", pretrained, kwargs)
+
+
+@register_model
+def sema_base(pretrained: bool = False, **kwargs: Any) -> Backbone:
+    """SEMA-B: window attention plus the mean of all values."""
+    return _create("sema_base", BASE, "sema", pretrained, kwargs)
+
+
+@register_model
+def mila_nano(pretrained: bool = False, **kwargs: Any) -> Backbone:
+    """MILA for demos and tests, under 1 M parameters."""
+    return _create("mila_nano", NANO, "mila", pretrained, kwargs)
+
+
+@register_model
+def mila_tiny(pretrained: bool = False, **kwargs: Any) -> Backbone:
+    """MILA-T as the official code has it (Han et al., NeurIPS 2024)."""
+    return _create("mila_tiny", TINY, "mila", pretrained, kwargs)
+
+
+@register_model
+def mila_small(pretrained: bool = False, **kwargs: Any) -> Backbone:
+    """MILA-S as the official code has it (Han et al., NeurIPS 2024)."""
+    return _create("mila_small", SMALL, "mila", pretrained, kwargs)
+
+
+@register_model
+def mila_base(pretrained: bool = False, **kwargs: Any) -> Backbone:
+    """MILA-B as the official code has it (Han et al., NeurIPS 2024)."""
+    return _create("mila_base", BASE, "mila", pretrained, kwargs)
+
+
+@register_model
+def linear_nano(pretrained: bool = False, **kwargs: Any) -> Backbone:
+    """Linear attention for demos and tests, under 1 M parameters."""
+    return _create("linear_nano", NANO, "linear", pretrained, kwargs)
+
+
+@register_model
+def linear_tiny(pretrained: bool = False, **kwargs: Any) -> Backbone:
+    """MILA-T's macro-architecture with plain ELU+1 linear attention."""
+    return _create("linear_tiny", TINY, "linear", pretrained, kwargs)
+
+
+@register_model
+def linear_small(pretrained: bool = False, **kwargs: Any) -> Backbone:
+    """MILA-S's macro-architecture with plain ELU+1 linear attention."""
+    return _create("linear_small", SMALL, "linear", pretrained, kwargs)
+
+
+@register_model
+def linear_base(pretrained: bool = False, **kwargs: Any) -> Backbone:
+    """MILA-B's macro-architecture with plain ELU+1 linear attention."""
+    return _create("linear_base", BASE, "linear", pretrained, kwargs)
+
+
+_OFFICIAL = ("patch_embed.", "layers.")
+# Their tables of rotations depend on the resolution of training; ours are made on the fly.
+_ROPE_TABLE = re.compile(r"\.attn\.rope\.rotations$")
+
+
+def from_official(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the keys of the official MILA code (MLLA@66b6d29) to ours; drop RoPE's tables.
+
+    A state dict with our own names is returned as it is.
+    """
+    if not any(key.startswith(_OFFICIAL) for key in state_dict):
+        return dict(state_dict)
+    return {our_key(key): value for key, value in state_dict.items() if not _ROPE_TABLE.search(key)}
+
+
+def our_key(official: str) -> str:
+    """Return our name of one official key. Ours puts a stage's downsampling before its blocks."""
+    key = re.sub(
+        r"^layers\.(\d+)\.downsample\.",
+        lambda match: f"stages.{int(match[1]) + 1}.downsample.",
+        official,
+    )
+    key = re.sub(r"^layers\.", "stages.", key)
+    key = re.sub(r"^patch_embed\.", "stem.", key)
+    key = re.sub(r"^head\.", "head.fc.", key)
+    return key.replace(".attn.", ".mixer.")

@@ -77,7 +77,7 @@ def grid_mean(v: Tensor) -> Tensor:
     accumulate = torch.promote_types(v.dtype, torch.float32)
     mean = v.mean(dim=(1, 2), keepdim=True, dtype=accumulate)
     kind = v.device.type
-    lower = torch.is_autocast_enabled(kind)
+    lower = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     return mean.to(torch.get_autocast_dtype(kind) if lower else v.dtype)
 
 

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from semabench.errors import SemabenchError
-from semabench.ops.selective_scan.torch import selective_scan_torch
+from semabench.ops.selective_scan.torch_backend import selective_scan_torch
 from semabench.ops.tables import resolve
 
 BACKENDS = ("reference", "torch", "triton", "mamba_ssm")
@@ -140,7 +140,7 @@ def selective_scan(
     _check(u, delta, A, B, C, D, z, delta_bias, directions)
     name = selective_scan_backend(backend, u.device, u.dtype)
     if name == "triton":
-        from semabench.ops.selective_scan.triton import selective_scan_triton as run
+        from semabench.ops.selective_scan.triton_backend import selective_scan_triton as run
     else:
         run = _RUN[name]
     return run(u, delta, A, B, C, D, z, delta_bias, delta_softplus, directions)

@@ -1,7 +1,7 @@
 """The Triton kernels, on a GPU or in Triton's interpreter.
 
 Triton decides which as it is first imported, so without a GPU these tests run in a process of their
-own: see test_selective_scan_interpreter.py.
+own: see test_interpreter.py.
 """
 
 import os
@@ -18,9 +18,9 @@ from semabench.ops import selective_scan
 pytest.importorskip("triton")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
-    pytest.skip("run by test_selective_scan_interpreter.py", allow_module_level=True)
+    pytest.skip("run by test_interpreter.py", allow_module_level=True)
 
-from semabench.ops.selective_scan import triton as triton_backend  # noqa: E402
+from semabench.ops.selective_scan import triton_backend  # noqa: E402
 
 NAMES = ("u", "delta", "A", "B", "C", "D", "delta_bias")
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}

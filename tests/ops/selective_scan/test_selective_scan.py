@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from semabench.errors import SemabenchError
 from semabench.ops import selective_scan, selective_scan_backend
-from semabench.ops.selective_scan import torch as torch_backend
+from semabench.ops.selective_scan import torch_backend
 
 scan_module = importlib.import_module("semabench.ops.selective_scan")  # no function
 TIGHT = {"rtol": 1e-10, "atol": 1e-10}  # float64

@@ -1,4 +1,4 @@
-"""Runs test_selective_scan_triton.py in Triton's interpreter, where there is no GPU."""
+"""Runs test_triton_kernels.py in Triton's interpreter, where there is no GPU."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-TESTS = Path(__file__).with_name("test_selective_scan_triton.py")
+TESTS = Path(__file__).with_name("test_triton_kernels.py")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels run on the GPU itself")

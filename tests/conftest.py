@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-SHARED = Path(__file__).resolve().parents[1].parent / "shared"
-
 
 def pytest_configure() -> None:
     """Hear ctrl-C, and let the processes that tests start hear it.
@@ -19,17 +17,10 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _shared(part: str) -> Path:
-    path = SHARED / part
-    if not path.is_dir():
-        pytest.skip(f"{part} is not in a folder named shared beside this checkout")
-    return path
-
-
 @pytest.fixture(scope="session")
 def golden_dir() -> Path:
     """Inputs and outputs of the official models."""
-    return _shared("golden")
+    return Path(__file__).parent / "golden"
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ class Golden(NamedTuple):
 
 
 def read_golden(path: Path) -> Golden:
-    """Read one ``.safetensors`` file of ``shared/golden``."""
+    """Read one ``.safetensors`` file of ``tests/golden``."""
     tensors = load_file(path)
     with safe_open(path, "pt") as opened:
         config = json.loads(opened.metadata()["config"])

@@ -23,7 +23,7 @@ def golden(golden_dir):
             num_heads=config["num_heads"],
             drop_path_rate=config["drop_path_rate"],
         )
-        assert sum(p.numel() for p in model.parameters()) == 500_850
+        assert sum(p.numel() for p in model.parameters()) == 132_446
         model.load_state_dict(from_official(weights))
         return in_type(model, read_golden(golden_dir / f"mlla/{file}.safetensors").tensors, dtype)
 

@@ -120,8 +120,8 @@ def register_mixer(name: str) -> Callable[[M], M]:
 
 
 def list_mixers() -> list[str]:
-    """Return the names of all mixers."""
-    return list(_MIXERS)
+    """Return the names of all mixers, by the alphabet."""
+    return sorted(_MIXERS)
 
 
 def headless_mixers() -> list[str]:

@@ -165,6 +165,7 @@ def measure(
     if gpu:
         torch.cuda.reset_peak_memory_stats()
     trainer.fit(module, loader)
+    module.release()
     count = sum(p.numel() for p in module.model.parameters() if p.requires_grad)
     seconds = statistics.median(windows.seconds)
     device = trainer.strategy.root_device  # the module's own is the CPU by now

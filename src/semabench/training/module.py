@@ -129,6 +129,11 @@ class Classifier(L.LightningModule):
         """Go on with the optimiser's state of a checkpoint, if there was one."""
         self.step.restored()
 
+    def release(self) -> None:
+        """Let go of what steps hold on the device besides weights; before processes part."""
+        if isinstance(getattr(self, "step", None), TrainStep):
+            self.step.release()
+
     def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:
         """Take a step and return its loss; nothing here waits for the device."""
         images, labels, samples = batch

@@ -158,6 +158,7 @@ def _fit(
     except SystemExit as interrupted:
         raise KeyboardInterrupt from interrupted
     finally:
+        module.release()
         close_logger(trainer.logger)
 
 

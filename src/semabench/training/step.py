@@ -197,6 +197,12 @@ class TrainStep:
             group["lr"] = rate
             group["capturable"] = cuda and self.scaler is None
             group["fused"] = self._fused
+        self.release()
+
+    def release(self) -> None:
+        """Let the recorded graphs go: while one holds an all-reduce, NCCL does not shut down."""
+        if self._programs and self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
         self._programs.clear()
         self._pool = None
 

@@ -17,7 +17,7 @@ BIN := .venv/bin
 
 help:
 	@echo "make setup   virtual environment .venv, pinned by constraints.txt (FFCV=0: without FFCV)"
-	@echo "make demo    train SEMA, linear attention and VMamba on drawn shapes; table, plots"
+	@echo "make demo    train SEMA, linear attention and VMamba on procedural shapes; table, plots"
 	@echo "make test    all tests that need no GPU"
 	@echo "make lint    ruff and mypy"
 
@@ -33,14 +33,8 @@ $(READY): pyproject.toml constraints.txt
 		-e '.[dev,sweep$(if $(filter 0,$(FFCV)),,$(comma)ffcv)]'
 	@touch $@
 
-# Drawn pictures, packed and rendered like ImageNet; three models, one recipe; one table, two plots.
-SHAPES := data/shapes
 demo: $(READY)
-	$(BIN)/semabench data shapes $(SHAPES)
-	$(BIN)/semabench data pack $(SHAPES) $(SHAPES) --mode raw
-	$(BIN)/semabench data render $(SHAPES) $(SHAPES) --resolution 32 48 64 96 --crop-pct 1.0
-	$(BIN)/python train.py -m experiment=demo model=sema_nano,mila_nano,vmamba_nano
-	$(BIN)/semabench report outputs/demo
+	$(BIN)/semabench demo
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from semabench._version import __version__
 
+_APPS = ("semabench", "-m", "train.py", "eval.py")
 # The command line ("-m": python -m semabench) imports what a command needs: timm alone takes
 # seconds, `report` needs none.
-if Path(sys.argv[0] if sys.argv else "").name not in ("semabench", "-m"):
+if Path(sys.argv[0] if sys.argv else "").name not in _APPS:
     _collects = gc.isenabled()
     gc.disable()  # torch and timm leave no garbage: looking for it is a fifth of their import
     try:

@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,6 +38,9 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command; exit code 0, 2 for a mistake told in one line, 130 for ctrl-C."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    if words and words[0] in _APPS:
+        return _run_hydra(*words)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     parsed, extra = _parser().parse_known_args(argv)
     arguments = vars(parsed)
@@ -51,10 +55,27 @@ def main(argv: Sequence[str] | None = None) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+_APPS = {
+    "train": "train a model, or many (-m): semabench train experiment=demo model=sema_nano",
+    "eval": "measure accuracy, cost, dispersion, study: semabench eval checkpoint=RUN",
+}
+
+
+def _run_hydra(app: str, *words: str) -> None:
+    """Hand over to the Hydra app, as train.py and eval.py do."""
+    from semabench import commands
+
+    sys.argv[1:] = words
+    (commands.train if app == "train" else commands.evaluate)()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="semabench", description=__doc__, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"semabench {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for app, text in _APPS.items():
+        commands.add_parser(app, help=text)
+    _add(commands, "demo", _demo, "train three models on the embedded dataset, evaluate, report")
     data = commands.add_parser("data", help="pack, render, check pictures; make the demo's")
     data_commands = data.add_subparsers(required=True, metavar="COMMAND")
     _add_pack(data_commands)
@@ -245,3 +266,28 @@ def _models(names: list[str], resolution: int, num_classes: int) -> None:
     from semabench.evaluation.catalogue import print_models
 
     print_models(names, resolution, num_classes)
+
+
+def _demo() -> None:
+    """Make the embedded dataset, train three models on it, evaluate each, and report.
+
+    Without FFCV the images are read by Pillow, and nothing is packed or rendered.
+    """
+    from semabench.data.ffcv.loader import missing_ffcv
+    from semabench.data.procedural.shapes_folder import generate_shapes
+    from semabench.results.report import print_report
+
+    shapes = Path("data/shapes")
+    generate_shapes(shapes)
+    if absent := missing_ffcv():
+        print(f"without FFCV ({absent}): images are read by Pillow", flush=True)
+        reading = ["data.loader=folder", f"data.source={shapes}"]
+    else:
+        from semabench.data.ffcv.pack import pack, render
+
+        pack(shapes, shapes, mode="raw")
+        render(shapes, shapes, [32, 48, 64, 96], crop_pct=1.0)
+        reading = []
+    sweep = [*reading, "experiment=demo", "model=sema_nano,mila_nano,vmamba_nano"]
+    subprocess.run([sys.executable, "-m", "semabench", "train", "-m", *sweep], check=True)
+    print_report([Path("outputs/demo")], Path("outputs/demo/report"), _views())

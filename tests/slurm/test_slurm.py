@@ -83,15 +83,35 @@ def variables(root: Path, hold: str) -> dict[str, str]:
     }
 
 
+# train.py, but each job's process, which knows this function by its text, installs `holding` first.
+HELD = """
+import hydra
+from semabench import commands
+from semabench.app import run_app, run_job
+
+
+def held(composed):
+    import holding
+
+    holding.install()
+    return commands.train_job(composed)
+
+
+@hydra.main(version_base="1.3", config_path=commands.CONF, config_name="train")
+def main(composed):
+    return run_job(held, composed)
+
+
+if __name__ == "__main__":
+    run_app(main, lambda: [])
+"""
+
+
 def start_sweep(cluster: Cluster, pictures: Path, root: Path) -> Sweep:
     """Start a sweep of two jobs; their processes wait at steps 12 and 22 of their training."""
     root.mkdir()
-    (root / "conf").symlink_to(REPOSITORY / "conf")
-    text = (REPOSITORY / "train.py").read_text()
-    call = "    run_dir = train(config)"
-    assert call in text
     app = root / "train.py"
-    app.write_text(text.replace(call, f"    import holding\n\n    holding.install()\n{call}"))
+    app.write_text(HELD)
     process = subprocess.Popen(
         [
             *(sys.executable, str(app), "-m", *training(pictures, root), "model=sema_nano,timm"),

@@ -38,7 +38,8 @@ class ProcessLauncher(Launcher):
         from semabench.sweep.processes import ProcessPool, python_command, slots
 
         hydra = self.config.hydra
-        command = [*python_command(), "--config-name", str(hydra.job.config_name)]
+        app = "eval" if "measure" in self.config else "train"
+        command = [*python_command(app), "--config-name", str(hydra.job.config_name)]
         for source in hydra.runtime.config_sources:
             if source.provider == "command-line":
                 command += ["--config-dir", source.path]

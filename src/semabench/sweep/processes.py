@@ -174,6 +174,6 @@ def _reason(log: Path, code: int) -> str:
     return f"{lines[-1] if lines else f'exit code {code}'}; see {log}"
 
 
-def python_command() -> list[str]:
-    """Return how this app is started: the interpreter and the script."""
-    return [sys.executable, str(Path(sys.argv[0]).resolve())]
+def python_command(app: str) -> list[str]:
+    """Return how an app, ``train`` or ``eval``, is started, wherever it is installed."""
+    return [sys.executable, "-m", "semabench", app]

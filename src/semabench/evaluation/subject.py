@@ -106,7 +106,7 @@ def _from_run(config: EvalConfig) -> Subject:
     return Subject(
         model=model,
         fields=fields,
-        data=config.data or _data_of_run(run_dir, told),
+        data=config.data or _data_of_run(run_dir, trained.describe),
         classes=trained.describe["classes"],
         num_classes=len(trained.describe["classes"]),
         mean=tuple(trained.describe["mean"]),
@@ -117,9 +117,12 @@ def _from_run(config: EvalConfig) -> Subject:
     )
 
 
-def _data_of_run(run_dir: Path | None, told: dict[str, Any]) -> DataConfig:
-    """Take the paths from config.yaml beside the checkpoint, which its owner may have mended."""
-    source = told["data"]
+def _data_of_run(run_dir: Path | None, describe: dict[str, Any]) -> DataConfig:
+    """Take the paths from config.yaml beside the checkpoint, which its owner may have mended.
+
+    A relative path that leads nowhere from here is taken from where the run was started.
+    """
+    source = describe["config"]["data"]
     if run_dir is not None and (run_dir / CONFIG).exists():
         try:
             source = OmegaConf.load(run_dir / CONFIG).data
@@ -135,6 +138,11 @@ def _data_of_run(run_dir: Path | None, told: dict[str, Any]) -> DataConfig:
             f"the data config of {run_dir or 'the checkpoint'} is not valid: {first_line(error)}"
         ) from error
     assert isinstance(data, DataConfig)
+    for key in ("packed", "source"):
+        path = getattr(data, key)
+        there = Path(describe.get("directory", ".")) / (path or "")
+        if path and not Path(path).exists() and there.exists():
+            setattr(data, key, str(there))
     return data
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import os
 import sys
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -284,6 +285,7 @@ def create_module(config: TrainConfig, model: nn.Module, data: ImageDataModule) 
         describe={
             "format": 1,
             "config": asdict(config),
+            "directory": os.getcwd(),  # where its relative paths begin
             "classes": data.classes,
             "fingerprint": data.fingerprint,
             "mean": list(mean),

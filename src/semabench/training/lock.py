@@ -47,9 +47,11 @@ def run_lock(run_dir: Path, patience: float = PATIENCE) -> Iterator[None]:
         yield
     finally:
         _held.discard(descriptor)
-        with contextlib.suppress(OSError):
-            (run_dir / NAME).unlink()  # before letting go, so that nobody's file is taken away
-        os.close(descriptor)
+        try:
+            with contextlib.suppress(OSError):
+                (run_dir / NAME).unlink()  # before letting go, so that nobody's file is taken away
+        finally:
+            os.close(descriptor)
         with contextlib.suppress(OSError):
             run_dir.rmdir()  # if nothing was done in it
 

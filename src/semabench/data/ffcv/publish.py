@@ -76,9 +76,11 @@ def exclusive_partial(target: Path) -> Iterator[tuple[Path, BinaryIO]]:
         with open(partial, "r+b", buffering=1 << 20) as stream:
             yield partial, stream
     finally:
-        if partial.exists() and os.path.samestat(os.fstat(file.fileno()), os.stat(partial)):
-            partial.unlink()
-        file.close()
+        try:
+            if partial.exists() and os.path.samestat(os.fstat(file.fileno()), os.stat(partial)):
+                partial.unlink()
+        finally:
+            file.close()  # and let go of the lock, whatever interrupts the removal
 
 
 def replace_pair(partial: Path, target: Path, sidecar: Sidecar) -> None:

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from semabench.config.schema import TrainConfig
-
-# Where and how fast the data are read does not change what a run is.
-_MODEL_TOLD = ("published_recipe", "compiles")
-# Options that came later count where they are used, so that older runs keep their names.
-_RECIPE_LATER = ("layer_decay", "resolution_schedule")
-_DATA_LATER = ("holdout",)
-_DATA_ELSEWHERE = ("packed", "source", "num_workers", "val_resolution")
+from semabench.config.schema import DataConfig, ModelConfig, RecipeConfig, TrainConfig
 
 
 def identity(config: dict[str, Any]) -> dict[str, Any]:
@@ -24,21 +17,20 @@ def identity(config: dict[str, Any]) -> dict[str, Any]:
     Model, data, recipe, precision and seed count; devices, workers, paths and loggers may change
     between two starts of one run.
     """
-    return {
-        "model": {k: v for k, v in config["model"].items() if k not in _MODEL_TOLD},
-        "data": {
-            key: value
-            for key, value in config["data"].items()
-            if key not in _DATA_ELSEWHERE and (value is not None or key not in _DATA_LATER)
-        },
-        "recipe": {
-            key: value
-            for key, value in config["recipe"].items()
-            if value is not None or key not in _RECIPE_LATER
-        },
-        "precision": config["trainer"]["precision"],
-        "seed": config["seed"],
-    }
+    parts = {"model": ModelConfig, "data": DataConfig, "recipe": RecipeConfig}
+    named = {part: _naming(config[part], schema) for part, schema in parts.items()}
+    return named | {"precision": config["trainer"]["precision"], "seed": config["seed"]}
+
+
+def _naming(values: dict[str, Any], schema: type) -> dict[str, Any]:
+    """Return the values that name a run, as their declarations say."""
+    rules = {f.name: (f.metadata.get("names_run"), f.default) for f in fields(schema)}
+    kept = {}
+    for key, value in values.items():
+        rule, default = rules.get(key, (None, None))
+        if rule != "never" and not (rule == "changed" and value == default):
+            kept[key] = value
+    return kept
 
 
 def config_digest(config: dict[str, Any], *, seed: bool) -> str:

@@ -19,6 +19,20 @@ _PAIRS = "recipe.resolution_schedule"  # the only list of lists: OmegaConf does 
 _NO_PAIRS = f"config key '{_PAIRS}' is pairs of epoch and pixels: {_PAIRS}=[[0,128],[100,224]]."
 
 
+def told(default: Any) -> Any:
+    """A key that does not name a run: where, how fast, or what is only said."""
+    return field(default=default, metadata={"names_run": "never"})
+
+
+def later(default: Any) -> Any:
+    """A key that came after the first runs: it names a run only where it is not at its default.
+
+    So runs from before it keep their names. Every new key of a model, of data or of a recipe is
+    one; tests/config/test_run_name.py notices one that is not.
+    """
+    return field(default=default, metadata={"names_run": "changed"})
+
+
 @dataclass
 class ModelConfig:
     """A model by its timm name, ours or timm's own."""
@@ -28,10 +42,8 @@ class ModelConfig:
     drop_path_rate: float | None = None  # null: the model's default
     checkpoint: str | None = None  # an official file, or one of ours, to start from
     pretrained: bool = False  # timm's published weights
-    published_recipe: str | None = (
-        None  # how the published weights were trained; tells, does nothing
-    )
-    compiles: bool = True  # torch.compile makes its training faster, for trainer.compile=null
+    published_recipe: str | None = told(None)  # how the published weights were trained
+    compiles: bool = told(True)  # torch.compile makes its training faster, for trainer.compile=null
     fused_attention: bool | None = None  # PyTorch's, in timm's models; null: as timm chooses
     options: dict[str, Any] = field(default_factory=dict)  # to the model; nulls are left out
 
@@ -41,18 +53,18 @@ class DataConfig:
     """Where the pictures are and how they become batches."""
 
     name: str = MISSING
-    packed: str = MISSING  # directory of train.beton and val-<resolution>.beton
-    source: str | None = None  # directory of train/ and val/ folders, or of the ILSVRC2012 tars
+    packed: str = told(MISSING)  # directory of train.beton and val-<resolution>.beton
+    source: str | None = told(None)  # train/ and val/ folders, or the ILSVRC2012 tars
     loader: str = "ffcv"  # ffcv | folder | drawn: a diagnostic task, on the fly
     resolution: int = 224  # of training, in pixels; with a resolution_schedule, of its end
-    val_resolution: int | None = None  # of validation during training; null: as in training
+    val_resolution: int | None = told(None)  # of validation during training; null: as in training
     crop_pct: float = 0.875
     interpolation: str = "bicubic"
     crop_scale: list[float] = field(default_factory=lambda: [0.08, 1.0])
     crop_ratio: list[float] = field(default_factory=lambda: [3 / 4, 4 / 3])
     hflip: float = 0.5
-    num_workers: int | None = None  # per process; null: the cores this process may use
-    holdout: float | None = None  # share of the training pictures to validate on instead of val
+    num_workers: int | None = told(None)  # per process; null: the cores this process may use
+    holdout: float | None = later(None)  # share of training images to validate on, not val
     augment_on: str = "device"  # device: in batches | cpu: timm's, in the folder loader's workers
 
 
@@ -69,7 +81,7 @@ class RecipeConfig:
     lr_batch_size: int | None = None  # the three rates are for this batch, and scale; null: as is
     min_lr: float = 1e-5
     warmup_lr: float = 1e-6
-    layer_decay: float | None = None  # each group of layers learns by this less than the next one
+    layer_decay: float | None = later(None)  # factor from a group of layers to the one before
     weight_decay: float = 0.05
     decay_state_matrix: bool = False  # weight decay on A_log of state spaces, too
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
@@ -86,7 +98,9 @@ class RecipeConfig:
     mix_switch_prob: float = 0.5  # that cutmix, not mixup, mixes it (where both are on)
     ema_decay: float | None = None  # null: no averaged weights
     ema_batch_size: int | None = None  # the decay is for this batch: decay ** (batch / this)
-    resolution_schedule: list[list[int]] | None = None  # [[0, 128], [100, 224]]: from epoch, pixels
+    resolution_schedule: list[list[int]] | None = later(
+        None
+    )  # [[0, 128], [100, 224]]: from epoch, pixels
     mesa: float = 0.0  # weight of the cross-entropy with the averaged weights' predictions
     mesa_start: float = 0.25  # share of the epochs without it
 

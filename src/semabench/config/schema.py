@@ -98,9 +98,7 @@ class RecipeConfig:
     mix_switch_prob: float = 0.5  # that cutmix, not mixup, mixes it (where both are on)
     ema_decay: float | None = None  # null: no averaged weights
     ema_batch_size: int | None = None  # the decay is for this batch: decay ** (batch / this)
-    resolution_schedule: list[list[int]] | None = later(
-        None
-    )  # [[0, 128], [100, 224]]: from epoch, pixels
+    resolution_schedule: list[list[int]] | None = later(None)  # [[0, 128]]: from epoch, pixels
     mesa: float = 0.0  # weight of the cross-entropy with the averaged weights' predictions
     mesa_start: float = 0.25  # share of the epochs without it
 

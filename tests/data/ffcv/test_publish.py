@@ -1,11 +1,11 @@
 """Whatever stops the writing, nothing is left that looks finished, and the next run succeeds."""
 
+import multiprocessing
 import os
 import resource
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import namedtuple
 
@@ -116,20 +116,24 @@ def test_a_second_packer_is_refused_and_the_first_is_not_disturbed(tree, tmp_pat
     assert (tmp_path / "train.beton").read_bytes() == whole
 
 
+def _report_packing(tree, directory, outcomes):
+    try:
+        outcomes.put(pack(tree, directory, mode="raw", workers=1).fresh)
+    except SemabenchError as error:
+        outcomes.put(str(error))
+
+
 def test_two_packers_at_the_same_moment(tree, tmp_path, whole):
-    outcomes = []
-
-    def run():
-        try:
-            outcomes.append(pack(tree, tmp_path, mode="raw", workers=1).fresh)
-        except SemabenchError as error:
-            outcomes.append(str(error))
-
-    threads = [threading.Thread(target=run) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    packers = [
+        context.Process(target=_report_packing, args=(tree, tmp_path, queue)) for _ in range(2)
+    ]
+    for packer in packers:
+        packer.start()
+    outcomes = [queue.get(timeout=60) for _ in packers]
+    for packer in packers:
+        packer.join()
     assert outcomes.count(True) == 1
     other = next(outcome for outcome in outcomes if outcome is not True)
     assert other is False or "another process is writing" in other

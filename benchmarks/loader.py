@@ -162,7 +162,7 @@ def rate(epoch: Epoch, batch: int, skip: int, seconds: float) -> float:
 
 def serve(pipe: Connection, name: str, folder: Path, batch: int, workers: int) -> None:
     """Make one loader, and time a window of so many seconds whenever asked for it."""
-    from semabench.evaluation.workers.serve import end_with_parent
+    from semabench.processes import end_with_parent
 
     end_with_parent(pipe)
     epoch = LOADERS[name](folder, batch, workers)
@@ -171,7 +171,7 @@ def serve(pipe: Connection, name: str, folder: Path, batch: int, workers: int) -
         pipe.send(rate(epoch, batch, skip, seconds))
 
 
-class Peer:
+class Worker:
     """A loader's process."""
 
     def __init__(self, name: str, options: argparse.Namespace) -> None:
@@ -225,7 +225,7 @@ def main() -> None:
     if options.only_make:
         return
     began = time.perf_counter()
-    peers = [Peer(name, options) for name in options.loaders]
+    peers = [Worker(name, options) for name in options.loaders]
     for peer in peers:  # all compile and start at once
         peer.pipe.send(0.1)
     for peer in peers:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
+from helpers.configs import composed
 from semabench import cli
-from semabench.config.measures import check_measure, schema_of
 from semabench.config.schema import TrainConfig, to_config
+from semabench.measures import measure_of
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 README = (REPOSITORY / "README.md").read_text()
@@ -61,11 +61,10 @@ def test_train_commands_compose(source):
     for words in found:
         if any("GROUP" in word for word in words):
             continue
-        with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-            given = [single(o) for o in overrides(words, "train.py")]
-            if any(o.startswith("model.mixer=maximum") for o in given):
-                continue  # the example's own mixer
-            to_config(compose("train", overrides=given), TrainConfig)
+        given = [single(o) for o in overrides(words, "train.py")]
+        if any(o.startswith("model.mixer=maximum") for o in given):
+            continue  # the example's own mixer
+        to_config(composed("train", given), TrainConfig)
 
 
 @pytest.mark.parametrize("source", EVALUATIONS)
@@ -73,10 +72,9 @@ def test_eval_commands_compose(source):
     found = commands(EVALUATIONS[source], r"eval\.py")
     assert found
     for words in found:
-        with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-            composed = compose("eval", overrides=overrides(words, "eval.py"))
-            config = to_config(composed, schema_of(composed))
-        check_measure(config)
+        asked = composed("eval", overrides(words, "eval.py"))
+        measure = measure_of(asked)
+        measure.check(to_config(asked, measure.schema))
 
 
 @pytest.mark.parametrize("source", TEXTS)

@@ -17,14 +17,14 @@ LADDER = [
     "study",
 ]  # each knows those before it
 ALLOWED = {
-    "config": {"data", "mixers"},
+    "config": set(),
     "results": set(),
     "data": {"config"},
     "sweep": set(),
     **{room: set(LADDER[:k]) for k, room in enumerate(LADDER[:3])},
     **{room: {*LADDER[:k], "config", "data", "results"} for k, room in enumerate(LADDER) if k >= 3},
 }
-MEASURES = ["cost", "dispersion"]  # rooms within evaluation
+MEASURES = ["accuracy", "cost", "dispersion"]  # rooms within evaluation
 
 
 def imported(path: Path) -> set[str]:
@@ -67,3 +67,30 @@ def test_measures_know_nothing_of_each_other(room):
     for path in files:
         others = imported_rooms(path, house) - {room}
         assert others.isdisjoint(MEASURES), path
+
+
+def modules() -> dict[str, Path]:
+    """All modules by their dotted names; a package is named by itself."""
+    found = {}
+    for path in SOURCE.rglob("*.py"):
+        parts = path.relative_to(SOURCE.parent).with_suffix("").parts
+        found[".".join(parts).removesuffix(".__init__")] = path
+    return found
+
+
+def test_there_are_no_circles():
+    """Deferred imports and those for types alone count, too; a package's own parts know it not."""
+    paths = modules()
+    arrows = {
+        name: {
+            known
+            for target in imported(path)
+            for known in (target, target.rpartition(".")[0])
+            if known in paths and known != name and not name.startswith(f"{known}.")
+        }
+        for name, path in paths.items()
+    }
+    while leaves := {name for name, targets in arrows.items() if not targets & arrows.keys()}:
+        for name in leaves:
+            del arrows[name]
+    assert not arrows

@@ -86,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_tables(commands)
     _add_dashboard(commands)
     _add_models(commands)
+    _add_config(commands)
     return parser
 
 
@@ -204,6 +205,13 @@ def _add_models(commands: Any) -> None:
     p.add_argument("--num-classes", type=int, default=1000)
 
 
+def _add_config(commands: Any) -> None:
+    text = "Print every config key: its default, range, meaning, and what it needs."
+    p = _add(commands, "config", _config, text)
+    help = "train, a measure, or a group or key: cost, recipe, recipe.lr (default: all)"
+    p.add_argument("part", nargs="?", default="all", help=help)
+
+
 def _pack(max_resolution: int, **options: Any) -> None:
     from semabench.data.ffcv.pack import pack
 
@@ -248,12 +256,18 @@ def _tables(rows: list[Path], only: list[str]) -> None:
 
 def _views() -> list[View]:
     """Return how each measure is shown, in the report's order."""
-    from semabench.evaluation.accuracy import views as accuracy
-    from semabench.evaluation.cost import views as cost
-    from semabench.evaluation.dispersion import views as dispersion
-    from semabench.study import views as study
+    from semabench.measures import measures
 
-    return [accuracy.VIEW, cost.VIEW, dispersion.VIEW, study.VIEW]
+    return [measure.view for measure in measures().values()]
+
+
+def _config(part: str) -> None:
+    from semabench.config.reference import reference
+    from semabench.config.schema import TrainConfig
+    from semabench.measures import measures
+
+    schemas = {"train": TrainConfig, **{n: m.schema for n, m in measures().items()}}
+    print(reference(part, schemas), end="")
 
 
 def _dashboard(**options: Any) -> None:

@@ -4,20 +4,37 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import hydra
+from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 
 from semabench.app import asked_for, run_app, run_job
-from semabench.config.check import check_values
-from semabench.config.cost import CostConfig
-from semabench.config.dispersion import DispersionConfig
-from semabench.config.measures import check_measure, schema_asked_for, schema_of
-from semabench.config.no_effect import check_asked
-from semabench.config.schema import TrainConfig, known_keys, to_config
-from semabench.config.study import StudyConfig
+from semabench.config.check import check_train
+from semabench.config.key import check_asked, defaults
+from semabench.config.schema import GROUPS, TrainConfig, known_keys, to_config
+from semabench.errors import SemabenchError
+from semabench.measures import measure_asked_for, measure_of, measures
 
 CONF = str(Path(__file__).parent / "conf")
+
+
+def store_defaults() -> None:
+    """Let YAML files state differences only: each group's ``_base`` holds what is declared.
+
+    Plain values, so that what a user mistypes is told by `to_config`, not by Hydra.
+    """
+    store = ConfigStore.instance()
+    store.store("_train", defaults(TrainConfig, without=GROUPS))
+    for group, schema in GROUPS.items():
+        store.store("_base", defaults(schema), group=group)
+    for name, measure in measures().items():
+        own = defaults(measure.schema, without=GROUPS)
+        store.store(f"_{name}", own, group="measure", package="_global_")
+
+
+store_defaults()
 
 
 def train() -> None:
@@ -27,7 +44,7 @@ def train() -> None:
 
 def evaluate() -> None:
     """Run `semabench eval` with the words of the command line."""
-    run_app(_evaluate, lambda: known_keys(schema_asked_for(sys.argv[1:])))
+    run_app(_evaluate, lambda: known_keys(measure_asked_for(sys.argv[1:]).schema))
 
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="train")
@@ -43,9 +60,9 @@ def _evaluate(composed: DictConfig) -> None:
 def train_job(composed: DictConfig) -> float | None:
     """Train, then evaluate at `evaluate_at`; return what a search would maximise."""
     config = to_config(composed, TrainConfig)
-    check_values(config)
-    check_asked(config, asked_for())
-    from semabench.evaluation.run import evaluate_trained
+    check_train(config)
+    require_effect(config, asked_for())
+    from semabench.evaluation.accuracy.run import evaluate_trained
     from semabench.training.run import objective, train
 
     run_dir = train(config)
@@ -55,23 +72,23 @@ def train_job(composed: DictConfig) -> float | None:
 
 
 def evaluate_job(composed: DictConfig) -> None:
-    """Evaluate at each resolution; rows are appended to results.jsonl as they are measured."""
-    config = to_config(composed, schema_of(composed))
-    check_measure(config)
-    check_asked(config, asked_for())
-    if isinstance(config, CostConfig):
-        from semabench.evaluation.cost.run import measure_cost
+    """Measure; rows are appended to results.jsonl as they are measured."""
+    measure = measure_of(composed)
+    config: Any = to_config(composed, measure.schema)
+    measure.check(config)
+    require_effect(config, asked_for())
+    measure.run(config)
 
-        measure_cost(config)
-    elif isinstance(config, DispersionConfig):
-        from semabench.evaluation.dispersion.run import measure_dispersion
 
-        measure_dispersion(config)
-    elif isinstance(config, StudyConfig):
-        from semabench.study.run import measure_study
+def require_effect(config: Any, words: list[str]) -> None:
+    """Raise a SemabenchError that names the first option asked for that has no effect."""
+    check_asked(config, words)
+    heads = "model.options.num_heads"
+    if not any(word.lstrip("+").startswith(f"{heads}=") for word in words):
+        return
+    from semabench.mixers import headless_mixers
 
-        measure_study(config)
-    else:
-        from semabench.evaluation.run import evaluate as evaluate_model
-
-        evaluate_model(config)
+    if (mixer := config.model.mixer) in headless_mixers():
+        raise SemabenchError(
+            f"{heads} has no effect on a mixer without heads ({mixer}): leave it out."
+        )

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
 
+from helpers.configs import composed
 from semabench.config import run_name as naming
-from semabench.config.schema import RecipeConfig, TrainConfig, later, to_config
+from semabench.config.key import key as declare
+from semabench.config.schema import RecipeConfig, TrainConfig, to_config
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 OLD = json.loads(Path(__file__).with_name("run_names.json").read_text())
@@ -19,8 +20,7 @@ OLD = json.loads(Path(__file__).with_name("run_names.json").read_text())
 
 
 def config(overrides: list[str]) -> TrainConfig:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return to_config(compose("train", overrides=overrides), TrainConfig)
+    return to_config(composed("train", overrides), TrainConfig)
 
 
 @pytest.mark.parametrize(("overrides", "name"), OLD, ids=lambda v: v[0] if v else "none")
@@ -39,13 +39,15 @@ def test_they_cover_experiments_models_recipes_and_data():
 def with_a_new_key(default: Any) -> type:
     """RecipeConfig with one key more, as a later version may have it."""
     old = [(f.name, f.type, field(default=None)) for f in fields(RecipeConfig)]
-    return make_dataclass("Later", [*old, ("new_key", float, default)])
+    return make_dataclass(
+        "Later", [*old, ("new_key", float, default)], namespace={"__module__": __name__}
+    )
 
 
 def test_a_later_key_at_its_default_renames_nothing(monkeypatch):
     values = asdict(config(["recipe=demo"]))
     before = naming.config_digest(values, seed=True)
-    monkeypatch.setattr(naming, "RecipeConfig", with_a_new_key(later(0.5)))
+    monkeypatch.setattr(naming, "RecipeConfig", with_a_new_key(declare(0.5, names_run="changed")))
     kept = {"layer_decay", "resolution_schedule"}
     for key in kept:
         del values["recipe"][key]  # at their defaults they named nothing either

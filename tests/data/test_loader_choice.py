@@ -66,7 +66,7 @@ def test_bad_arguments_are_refused_in_one_line(dataset, kind, options, message):
 
 
 def test_unknown_kinds_and_small_resolutions_are_refused(dataset):
-    with pytest.raises(SemabenchError, match=r"unknown loader 'fcv'\. Did you mean 'ffcv'"):
+    with pytest.raises(SemabenchError, match=r"data.loader=fcv is not known\. Did you mean 'ffcv'"):
         train(dataset, "fcv")
     with pytest.raises(SemabenchError, match="resolution must be at least 32, got 31"):
         evaluation(dataset, "folder", resolution=31)

@@ -8,7 +8,7 @@ import pytest
 
 from helpers.apps import run_here
 from semabench.cli import main as semabench
-from semabench.evaluation.workers.peer import Peer
+from semabench.processes import Worker
 from semabench.results.store import read_rows
 
 QUICK = (
@@ -27,7 +27,7 @@ QUICK = (
 TROUBLE = """
 import os, torch
 from semabench.evaluation.cost import worker
-from semabench.evaluation.workers.serve import main
+from semabench.processes import main
 prepare, forward = worker.CostWorker.prepare, worker.Workload.forward
 
 def killed(self, *arguments):
@@ -96,7 +96,7 @@ def test_rows_tables_and_plots_and_nothing_is_measured_twice(tmp_path, monkeypat
 
 
 def test_a_dead_worker_and_short_memory_leave_the_rest_standing(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(Peer, "entry", TROUBLE)
+    monkeypatch.setattr(Worker, "entry", TROUBLE)
     assert run(tmp_path, monkeypatch, "resolutions=[32]", "batch_sizes=[4]") == 2
     told = capfd.readouterr()
     assert "NOT MEASURED" in told.out

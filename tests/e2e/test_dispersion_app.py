@@ -11,7 +11,7 @@ from semabench.cli import main as semabench
 from semabench.results.store import read_rows
 
 RANDOM = ("measure=dispersion", "tokens=[16,49]", "queries=9", "seeds=[0,1]", "accelerator=cpu")
-MODEL = ("measure=dispersion", "pictures=10", "batch_size=8", "queries=20", "accelerator=cpu")
+MODEL = ("measure=dispersion", "images=10", "batch_size=8", "queries=20", "accelerator=cpu")
 
 
 def test_random_inputs_give_rows_tables_and_plots_and_are_measured_once(
@@ -79,8 +79,8 @@ def test_a_trained_run_tells_each_head_of_each_layer(copied, monkeypatch, capfd)
         ((*RANDOM, "kernels=[sofmax]"), "Did you mean 'softmax'"),
         ((*RANDOM, "kernel=[softmax]"), "Did you mean 'kernels'"),
         ((*RANDOM, "measure=dispertion"), "Did you mean 'dispersion'"),
-        ((*RANDOM, "checkpoint=RUN", "resolutions=[32]"), "tokens has no effect beside checkpoint"),
-        ((*RANDOM, "pictures=9"), "pictures has no effect on random inputs"),
+        ((*RANDOM, "checkpoint=RUN", "resolutions=[32]"), "tokens has no effect beside a model"),
+        ((*RANDOM, "images=9"), "images has no effect on random inputs"),
         ((*MODEL, "checkpoint=nowhere", "resolutions=[32]"), "no checkpoint nowhere"),
         ((*MODEL, "model=convnext_tiny", "data=shapes", "resolutions=[32]"), "has no weights"),
         ((*MODEL, "checkpoint=RUN", "data=shapes", "data.hflip=0.1", "resolutions=[32]"),

@@ -57,7 +57,7 @@ def test_the_folder_loader_measures_the_same(copied, monkeypatch):
         ((), "no resolutions"),
         (("resolutions=[32]",), "give checkpoint=RUN or model=NAME"),
         (("checkpoint=nowhere", "resolutions=[32]"), "no checkpoint nowhere"),
-        (("checkpoint=RUN", "resolutions=[24]"), "smallest resolution is 32"),
+        (("checkpoint=RUN", "resolutions=[24]"), "must be at least 32 pixels"),
         (("checkpoint=RUN", "resolutions=[64]"), "semabench data render"),
         (("checkpoint=RUN", "resolutions=[32]", "accelerator=gpu"), "a GPU is asked for"),
         (("checkpoint=RUN", "resolutions=[32]", "model=sema_nano"), "brings its own model"),

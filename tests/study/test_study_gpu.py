@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from semabench.mixers import list_mixers
-from semabench.study.spec import Recipe, Training
+from semabench.study.plan import Recipe, Training
 from semabench.study.training import train
 
 pytestmark = pytest.mark.gpu

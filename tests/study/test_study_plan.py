@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from semabench.config.study import StudyCase, StudyConfig, check_study
 from semabench.errors import SemabenchError
+from semabench.study import MEASURE
 from semabench.study.plan import plan_jobs
+from semabench.study.schema import StudyCase, StudyConfig
 
 CPU = torch.device("cpu")
 STEPS = {"texture": 5, "majority": 5, "needle": 7, "recall": 9}
@@ -22,7 +23,7 @@ def config(**changes):
         "steps": STEPS,
     }
     made = StudyConfig(**(told | changes))
-    check_study(made)
+    MEASURE.check(made)
     return made
 
 
@@ -56,7 +57,7 @@ def test_cases_that_share_a_training_train_once():
 def test_the_pictures_stay_the_same_and_calibration_has_others():
     rows = [job.rows[0] for job in plan_jobs(config(), CPU)]
     assert len({row.fingerprint for row in rows}) == 2  # of two tasks
-    other = plan_jobs(config(pictures="calibration"), CPU)[0].rows[0]
+    other = plan_jobs(config(test_on="calibration"), CPU)[0].rows[0]
     assert (other.tested_on, rows[0].tested_on) == ("calibration", "test")
     assert other.key != rows[0].key
 
@@ -79,11 +80,11 @@ def test_blank_cells_reach_as_far_as_the_convolutions():
         ({"steps": {"needle": 0, "recall": 1}}, r"steps\.needle must be at least 1"),
         ({"steps": {"neddle": 1}}, "Did you mean 'needle'"),
         ({"readout": "query2"}, "Did you mean 'query'"),
-        ({"lr": float("nan")}, "lr must be above 0"),
+        ({"lr": float("nan")}, "lr must be a finite"),
         ({"num_heads": 3}, "embed_dim=64"),
         ({"seeds": [-1]}, "at least 0"),
         ({"precision": "bf16-mixed"}, "leave precision"),
-        ({"pictures": "val"}, "'val' is not known"),
+        ({"test_on": "val"}, "test_on=val is not known"),
     ],
 )
 def test_mistakes(changes, message):

@@ -7,9 +7,9 @@ import torch
 
 from semabench.data.procedural.draw import TEST_EPOCH, draw
 from semabench.errors import SemabenchError
-from semabench.study.spec import Recipe, Training
-from semabench.study.testing import count_correct
+from semabench.study.plan import Recipe, Training
 from semabench.study.training import train
+from semabench.study.worker import count_correct
 
 CPU = torch.device("cpu")
 TRAINING = Training(
@@ -33,7 +33,7 @@ def correct(trained, samples=128):
         TRAINING.drawn(),
         10,
         seed=0,
-        pictures="test",
+        test_on="test",
         samples=samples,
         device=CPU,
     )

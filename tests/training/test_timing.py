@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semabench.training.timing import mark, median_and_spread, seconds_between
+from semabench.training.device import mark, median_and_spread, seconds_between
 
 SECONDS = st.floats(1e-6, 1e6)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from semabench.config.key import declared
 from semabench.config.schema import DataConfig, ModelConfig, RecipeConfig, TrainConfig
 
 
@@ -24,12 +25,12 @@ def identity(config: dict[str, Any]) -> dict[str, Any]:
 
 def _naming(values: dict[str, Any], schema: type) -> dict[str, Any]:
     """Return the values that name a run, as their declarations say."""
-    rules = {f.name: (f.metadata.get("names_run"), f.default) for f in fields(schema)}
+    rules = {one.name: one for one in declared(schema)}
     kept = {}
-    for key, value in values.items():
-        rule, default = rules.get(key, (None, None))
-        if rule != "never" and not (rule == "changed" and value == default):
-            kept[key] = value
+    for name, value in values.items():
+        rule = rules[name].key.names_run if name in rules else "always"
+        if rule == "always" or (rule == "changed" and value != rules[name].default):
+            kept[name] = value
     return kept
 
 

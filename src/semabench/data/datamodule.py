@@ -11,8 +11,8 @@ from semabench.config.schema import DataConfig
 from semabench.data.augment.batch import PixelAugment
 from semabench.data.epoch import EpochLoader, Schedule, resolution_at
 from semabench.data.loader import create_eval_loader, create_train_loader, open_dataset
-from semabench.data.workers import worker_count
 from semabench.errors import SemabenchError
+from semabench.processes import worker_count
 
 
 class ImageDataModule(L.LightningDataModule):

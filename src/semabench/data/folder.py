@@ -31,8 +31,8 @@ from semabench.data.epoch import Batch, Dataset, EpochLoader, TrainingSet
 from semabench.data.image import EvalTransform, UnreadableImageError, allow_large_images, decode
 from semabench.data.sources import find_images
 from semabench.data.sources.types import ImageList
-from semabench.data.workers import worker_count
 from semabench.errors import SemabenchError, nearest
+from semabench.processes import worker_count
 from semabench.signals import STOP, postponed
 
 INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}

@@ -5,9 +5,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from semabench.config.schema import DataConfig
+from semabench.config.schema import NO_FILES, DataConfig, RecipeConfig
 from semabench.data.augment.batch import PixelAugment
+from semabench.data.augment.plan import parse_rand_augment
 from semabench.data.epoch import Dataset, EpochLoader
+from semabench.data.procedural.tasks import check_procedural
 from semabench.errors import SemabenchError, nearest
 
 #: Module and what makes its ``Dataset`` of a config; imported when it is asked for.
@@ -29,13 +31,33 @@ def open_dataset(config: DataConfig) -> Dataset:
     is one. "folder" reads the images themselves. "procedural" draws a task on the fly.
 
     Raises:
-        SemabenchError: an unknown loader, or nothing that it could read.
+        SemabenchError: an unknown loader, what it cannot do, or nothing that it could read.
     """
-    if config.loader not in LOADERS:
-        raise SemabenchError(f"unknown loader '{config.loader}'.{nearest(config.loader, LOADERS)}")
+    check_data(config)
     module, name = LOADERS[config.loader]
     dataset: Dataset = getattr(import_module(module), name)(config)
     return dataset
+
+
+def check_data(config: DataConfig, recipe: RecipeConfig | None = None) -> None:
+    """Check what needs no file: the loader's name, and what it, and RandAugment, can do.
+
+    Raises:
+        SemabenchError: it names the first key whose value cannot be used.
+    """
+    if config.loader not in LOADERS:
+        raise SemabenchError(
+            f"data.loader={config.loader} is not known.{nearest(config.loader, LOADERS)}"
+        )
+    if config.augment_on == "cpu" and config.loader != "folder":
+        raise SemabenchError(
+            "data.augment_on=cpu is the folder loader's: set data.loader=folder, or augment on "
+            "the device."
+        )
+    if config.loader in NO_FILES:
+        check_procedural(config)
+    if recipe is not None and recipe.rand_augment is not None:
+        parse_rand_augment(recipe.rand_augment)
 
 
 def create_train_loader(

@@ -1,116 +1,47 @@
-"""Accuracy and inference speed of a model on one loader, in one pass."""
+"""What a measure is: its config and checks, what measures, and how its rows are shown."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable
+import pkgutil
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import torch
-from rich.progress import track
-from torch import Tensor, nn
+from semabench.config.key import check_declared
 
-from semabench.data.normalize import Normalize
-from semabench.evaluation.on_device import autocast, peak_memory_mib, reset_peak_memory
-from semabench.training.counts import Counts
-from semabench.training.timing import Mark, mark, median_and_spread, seconds_between
-
-WARMUP = 2  # batches not timed: they allocate, compile and fill caches
+if TYPE_CHECKING:
+    from semabench.results.view import View
 
 
 @dataclass(frozen=True)
-class Measurement:
-    """What one pass over a loader found.
+class Measure:
+    """One kind of measurement; a package's ``MEASURE`` declares it.
 
     Attributes:
-        n, top1, top5: samples, and how many of them are right at the first, the first five.
-        images_per_second: batch size over the median time of a forward pass, normalisation
-            included, loading excluded; None for an empty data set.
-        spread: half the distance between the quartiles of images_per_second, over the batches.
-        peak_memory_mib: of the device's allocations; on a CPU of the process's resident set.
-            None where the system does not tell.
+        name: that of ``measure=NAME``, and of the field ``measure`` of its rows.
+        schema: the dataclass of its config.
+        checks: raises a SemabenchError if keys do not fit together.
+        runner, views: ``module:name`` of what measures, and of its description of tables and
+            figures: imported when they are needed, as torch takes seconds.
     """
 
-    n: int
-    top1: int
-    top5: int
-    images_per_second: float | None
-    spread: float | None
-    peak_memory_mib: float | None
+    name: str
+    schema: type
+    checks: Callable[[Any], None]
+    runner: str
+    views: str
 
+    def check(self, config: Any) -> None:
+        """Raise a SemabenchError that names the first key whose value cannot be used."""
+        check_declared(config)
+        self.checks(config)
 
-@torch.inference_mode()
-def measure(
-    model: nn.Module,
-    loader: Iterable[tuple[Tensor, Tensor]],
-    *,
-    normalize: Normalize,
-    device: torch.device,
-    precision: str,
-    batch_size: int,
-    batches: int,
-    title: str,
-) -> Measurement:
-    """Run ``model`` over ``loader`` once.
+    def run(self, config: Any) -> None:
+        """Measure what is asked for and is not stored yet."""
+        pkgutil.resolve_name(self.runner)(config)
 
-    Args:
-        model: in eval mode, on ``device``.
-        loader: batches as of the data room; full ones, padding labelled -1.
-        normalize: on ``device``.
-        device: where to compute.
-        precision: Lightning's name of it, see `training.devices`.
-        batch_size: images a batch.
-        batches: of the loader, for the progress bar.
-        title: of the progress bar.
-    """
-    counts = Counts()
-    clock = _Clock(device)
-    reset_peak_memory(device)
-    bar = track(
-        loader,
-        description=title,
-        total=batches,
-        transient=True,
-        disable=not sys.stdout.isatty(),
-    )
-    for images, labels in bar:
-        images = images.to(device, non_blocking=True)
-        labels = labels.to(device, non_blocking=True)
-        with clock, autocast(device, precision):
-            logits = model(_prepare(images, normalize, precision))
-        counts.add(logits, labels)
-    # A small data set: the last batch again, for speed alone, until there is something to time.
-    while len(clock.marks) < WARMUP + 3 and batches:
-        with clock, autocast(device, precision):
-            model(_prepare(images, normalize, precision))
-    n, top1, top5 = counts.correct()
-    speed, spread = clock.images_per_second(batch_size)
-    return Measurement(n, top1, top5, speed, spread, peak_memory_mib(device))
-
-
-def _prepare(images: Tensor, normalize: Normalize, precision: str) -> Tensor:
-    images = normalize(images)
-    return images.double() if precision == "64-true" else images
-
-
-class _Clock:
-    """Times forward passes; the times are read at the end."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.marks: list[tuple[Mark, Mark]] = []
-
-    def __enter__(self) -> None:
-        self.start = mark(self.device)
-
-    def __exit__(self, *_: object) -> None:
-        self.marks.append((self.start, mark(self.device)))
-
-    def images_per_second(self, batch_size: int) -> tuple[float | None, float | None]:
-        """Return the median and half the interquartile range, or None twice."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-        speeds = [batch_size / seconds_between(*marks) for marks in self.marks[WARMUP:]]
-        if len(speeds) < 3:
-            return None, None
-        return median_and_spread(speeds)
+    @property
+    def view(self) -> View:
+        """How its rows are shown."""
+        view: View = pkgutil.resolve_name(self.views)
+        return view

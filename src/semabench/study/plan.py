@@ -2,22 +2,95 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
+from torch import nn
 
-from semabench.config.study import StudyCase, StudyConfig, clear_of, study_cases
-from semabench.data.procedural.tasks import CELL, CLASSES
-from semabench.evaluation.labels import device_label
-from semabench.models import backend_name
+from semabench.data.procedural.tasks import CELL, CLASSES, Task, task_named
+from semabench.models import backend_name, build_model
 from semabench.models.flops import count_parameters
 from semabench.results.provenance import git_commit, software_versions
 from semabench.results.record import Record
-from semabench.study.probe import MODEL, build_probe
-from semabench.study.spec import Recipe, Training
+from semabench.study.schema import StudyCase, StudyConfig, clear_of, study_cases
+from semabench.training.device import device_label
 
 TEST_SEED = 0  # of the pictures tested on: the same for all mixers and seeds
+
+
+MODEL = "probe_nano"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How long and how a training learns."""
+
+    steps: int
+    batch_size: int
+    lr: float
+    warmup_steps: int
+    weight_decay: float
+    clip_grad: float
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training, and all that its weights depend on but for device and versions."""
+
+    task: str
+    clear: int
+    pairs: tuple[int, ...]
+    mixer: str
+    seed: int
+    train_resolutions: tuple[int, ...]
+    readout: str
+    depth: int
+    embed_dim: int
+    num_heads: int
+    recipe: Recipe
+
+    @property
+    def config(self) -> str:
+        """Six hex digits that name its settings but for task, mixer and seed."""
+        told = asdict(self)
+        for name in ("task", "mixer", "seed", "clear"):
+            del told[name]
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:6]
+
+    @property
+    def title(self) -> str:
+        """Name it on a screen."""
+        sizes = ",".join(map(str, self.train_resolutions))
+        extra = "" if self.readout == "query" else f", {self.readout}"
+        extra += "" if self.depth == 1 else f", {self.depth} blocks"
+        return f"{self.task} {self.mixer}, {sizes} px{extra}, seed {self.seed}"
+
+    def drawn(self, pairs: int | None = None) -> Task:
+        """Return its task, of recall with one m alone if that is given."""
+        if self.task != "recall":
+            return task_named(self.task, clear=self.clear)
+        choices = self.pairs if pairs is None else (pairs,)
+        return task_named(self.task, clear=self.clear, pairs=choices)
+
+
+def build_probe(training: Training) -> nn.Module:
+    """Build the model of a training, its weights drawn from the seed, on the CPU."""
+    torch.manual_seed(training.seed)
+    return build_model(
+        MODEL,
+        num_classes=CLASSES,
+        resolution=training.train_resolutions[0],
+        mixer=training.mixer,
+        options={
+            "global_pool": training.readout,
+            "depth": training.depth,
+            "embed_dim": training.embed_dim,
+            "num_heads": training.num_heads,
+        },
+    )
 
 
 @dataclass(frozen=True)
@@ -25,12 +98,12 @@ class Job:
     """One training and the rows that are asked of it, without their numbers.
 
     Attributes:
-        pictures: to test on, "test" or "calibration".
+        test_on: images to test on, "test" or "calibration".
     """
 
     training: Training
     rows: tuple[Record, ...]
-    pictures: str
+    test_on: str
 
     def without(self, stored: set[tuple[object, ...]]) -> Job:
         """Return what is left of it once the rows of these keys are stored."""
@@ -60,7 +133,7 @@ def plan_jobs(config: StudyConfig, device: torch.device) -> list[Job]:
                     for row in _rows(config, case, training):
                         known = replace(row, device=device_label(device), **probes[kind])
                         rows.setdefault(known.key, known)
-    return [Job(training, tuple(rows.values()), config.pictures) for training, rows in jobs.items()]
+    return [Job(training, tuple(rows.values()), config.test_on) for training, rows in jobs.items()]
 
 
 def _training(config: StudyConfig, case: StudyCase, task: str, mixer: str, seed: int) -> Training:
@@ -109,7 +182,7 @@ def _rows(config: StudyConfig, case: StudyCase, training: Training) -> list[Reco
             train_batch_size=training.recipe.batch_size,
             dataset=training.task,
             fingerprint=training.drawn(m).fingerprint,
-            tested_on=config.pictures,
+            tested_on=config.test_on,
             test_seed=TEST_SEED,
             classes=CLASSES,
             pairs=m,

@@ -11,18 +11,18 @@ from pathlib import Path
 
 import torch
 
-from semabench.config.study import StudyConfig
 from semabench.errors import SemabenchError
-from semabench.evaluation.screen import Screen
-from semabench.evaluation.workers.peer import Peer, PeerError, stopped_at_the_end
 from semabench.files import make_directory
+from semabench.processes import Worker, WorkerError, stopped_at_the_end
+from semabench.progress import Screen
 from semabench.results.record import Record
 from semabench.results.report import print_report
 from semabench.results.store import RESULTS_NAME, append_record, read_rows
 from semabench.study.plan import Job, plan_jobs
+from semabench.study.schema import StudyConfig
 from semabench.study.views import VIEW
 from semabench.study.worker import StudyWorker
-from semabench.training.devices import choose_accelerator
+from semabench.training.device import choose_accelerator
 
 LOGS = "logs"
 
@@ -82,8 +82,8 @@ class Crew:
         self._interrupted = False
         self._lock = threading.Lock()
         logs = path.parent / LOGS
-        self.peers = [
-            Peer(StudyWorker, device, log=logs / f"worker-{number}.log", patience=config.patience)
+        self.workers = [
+            Worker(StudyWorker, device, log=logs / f"worker-{number}.log", patience=config.patience)
             for number in range(config.workers or (4 if device == "cuda" else 1))
         ]
 
@@ -91,28 +91,28 @@ class Crew:
         """Do all jobs, in their order, as workers become free; one that fails stops no other."""
         for job in jobs:
             self.todo.put(job)
-        peers = self.peers[: max(1, len(jobs))]
-        with stopped_at_the_end(peers), ThreadPoolExecutor(len(peers)) as threads:
+        workers = self.workers[: max(1, len(jobs))]
+        with stopped_at_the_end(workers), ThreadPoolExecutor(len(workers)) as threads:
             try:
-                for future in [threads.submit(self._serve, peer) for peer in peers]:
+                for future in [threads.submit(self._serve, worker) for worker in workers]:
                     future.result()
             except BaseException:  # ctrl-C: the threads wait for answers that nobody needs now
                 self._interrupted = True
                 self._drain()
-                for peer in peers:
-                    peer.stop()
+                for worker in workers:
+                    worker.stop()
                 raise
         self.left = self._drain()
 
-    def _serve(self, peer: Peer) -> None:
+    def _serve(self, worker: Worker) -> None:
         while not self._late():
             try:
                 job = self.todo.get_nowait()
             except queue.Empty:
                 return
             try:
-                rows = peer.ask("do", job)
-            except PeerError as error:
+                rows = worker.ask("do", job)
+            except WorkerError as error:
                 if self._interrupted:
                     return
                 with self._lock:

@@ -16,8 +16,7 @@ from semabench.data.normalize import Normalize
 from semabench.data.procedural.draw import draw
 from semabench.data.procedural.tasks import CELL, Task
 from semabench.errors import SemabenchError
-from semabench.study.probe import build_probe
-from semabench.study.spec import Training
+from semabench.study.plan import Training, build_probe
 from semabench.training.optim import create_optimizer, learning_rate
 from semabench.training.step import Objective, TrainStep
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from torch import nn
 
-from semabench.data.procedural.tasks import CELL
+from semabench.data.procedural.draw import CALIBRATION_EPOCH, TEST_EPOCH, draw
+from semabench.data.procedural.tasks import CELL, Task
 from semabench.models.flops import count_gmacs
 from semabench.results.record import Record, accuracy
 from semabench.study.plan import TEST_SEED, Job
-from semabench.study.probe import build_probe
-from semabench.study.testing import count_correct
-from semabench.study.training import Trained, train
+from semabench.study.training import Trained, build_probe, train
+from semabench.training.device import free_memory
 
 
 class StudyWorker:
@@ -21,6 +22,8 @@ class StudyWorker:
     Args:
         device: "cuda" or "cpu".
     """
+
+    rest = staticmethod(free_memory)
 
     def __init__(self, device: str) -> None:
         self.device = torch.device(device)
@@ -42,7 +45,7 @@ class StudyWorker:
             job.training.drawn(row.pairs),
             row.resolution // CELL,
             seed=TEST_SEED,
-            pictures=job.pictures,
+            test_on=job.test_on,
             samples=row.n,
             device=self.device,
         )
@@ -54,3 +57,38 @@ class StudyWorker:
             train_loss=trained.loss,
             train_seconds=trained.seconds,
         )
+
+
+TOKENS = 2**18  # of a batch, at most, if it has more than one picture
+EPOCHS = {"test": TEST_EPOCH, "calibration": CALIBRATION_EPOCH}
+
+
+@torch.no_grad()
+def count_correct(
+    model: nn.Module,
+    task: Task,
+    size: int,
+    *,
+    seed: int,
+    test_on: str,
+    samples: int,
+    device: torch.device,
+) -> int:
+    """Return how many of the first ``samples`` test pictures a model gets right, in float32.
+
+    Args:
+        model: uint8 images to logits.
+        task: what to draw.
+        size: cells of a side.
+        seed: of the pictures.
+        test_on: "test" or "calibration".
+        samples: how many.
+        device: where to draw and to compute.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    batch = max(1, TOKENS // size**2)
+    correct = torch.zeros((), dtype=torch.int64, device=device)
+    for index in torch.arange(samples, device=device).split(batch):
+        images, labels = draw(task, size, seed=seed, epoch=EPOCHS[test_on], index=index)
+        correct += (model(images).argmax(dim=1) == labels).sum()
+    return int(correct)

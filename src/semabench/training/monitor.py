@@ -14,10 +14,10 @@ from rich.console import Console
 
 from semabench.errors import SemabenchError
 from semabench.models.flops import count_gmacs
+from semabench.training.device import Mark, mark, seconds_between
 from semabench.training.lightning_compat import log_values
 from semabench.training.module import Classifier
 from semabench.training.optim import learning_rate
-from semabench.training.timing import Mark, mark, seconds_between
 
 log = logging.getLogger(__name__)
 

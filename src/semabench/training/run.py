@@ -22,6 +22,7 @@ from semabench.config.run_name import run_dir as run_dir_of
 from semabench.config.schema import TrainConfig
 from semabench.data.augment.batch import PixelAugment, pixel_augment
 from semabench.data.datamodule import ImageDataModule
+from semabench.data.loader import check_data
 from semabench.errors import SemabenchError, first_line
 from semabench.files import atomic_write
 from semabench.models import build_model, model_names, set_resolution
@@ -39,7 +40,7 @@ from semabench.training.checkpoint import (
     set_aside,
 )
 from semabench.training.compiling import Compile
-from semabench.training.devices import (
+from semabench.training.device import (
     check_processes,
     choose_accelerator,
     choose_precision,
@@ -65,6 +66,7 @@ def train(config: TrainConfig) -> Path:
     Raises:
         SemabenchError: what the user can mend, before anything is written where possible.
     """
+    check_data(config.data, config.recipe)
     accelerator = choose_accelerator(config.trainer.accelerator)
     precision = choose_precision(config.trainer.precision, accelerator)
     config.trainer.precision = precision  # part of the run's name: resolved, not as asked for

@@ -13,8 +13,8 @@ import torch
 from semabench.data.draws import draw_crop
 from semabench.data.ffcv import loader as ffcv_loader
 from semabench.data.ffcv.loader import FFCVEvalLoader, FFCVTrainLoader, missing_ffcv
-from semabench.data.workers import worker_count
 from semabench.errors import SemabenchError
+from semabench.processes import worker_count
 
 pytestmark = pytest.mark.skipif(missing_ffcv() is not None, reason="FFCV is not installed")
 

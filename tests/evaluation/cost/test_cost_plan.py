@@ -1,14 +1,11 @@
 """What is measured, in which order; what is refused before anything is."""
 
-from pathlib import Path
-
 import pytest
-from hydra import compose, initialize_config_dir
 
-from semabench.config.cost import CostConfig, CostModel, check_cost, cost_models
-from semabench.config.measures import schema_of
+from helpers.configs import composed
 from semabench.config.schema import to_config
 from semabench.errors import SemabenchError
+from semabench.evaluation.cost import MEASURE
 from semabench.evaluation.cost.plan import (
     Condition,
     by_condition,
@@ -18,18 +15,15 @@ from semabench.evaluation.cost.plan import (
     plan_jobs,
     waves,
 )
+from semabench.evaluation.cost.schema import CostConfig, CostModel, cost_models
 from semabench.evaluation.cost.workload import Setting
 
-CONF = Path(__file__).resolve().parents[3] / "conf"
 CPU = Setting("cpu", "32-true", True, 5, 0.3)
 
 
 def config(*overrides, measure="cost"):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        composed = compose("eval", overrides=[f"measure={measure}", *overrides])
-    made = to_config(composed, schema_of(composed))
-    assert isinstance(made, CostConfig)
-    check_cost(made)
+    made = to_config(composed("eval", [f"measure={measure}", *overrides]), CostConfig)
+    MEASURE.check(made)
     return made
 
 
@@ -37,9 +31,7 @@ BASE = ("models=[sema_nano,mila_nano]", "resolutions=[32,48]")
 
 
 def test_every_yaml_key_is_in_the_schema_and_written_out():
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        composed = compose("eval", overrides=["measure=cost"])
-    assert set(composed) == set(vars(CostConfig()))
+    assert set(composed("eval", ["measure=cost"])) == set(vars(CostConfig()))
 
 
 def test_conditions_are_the_product_eager_ones_first():

@@ -3,13 +3,12 @@
 import pytest
 import torch
 
-from semabench.config.cost import CostModel
 from semabench.errors import SemabenchError
-from semabench.evaluation.cost.bare import backend_label, build_bare
 from semabench.evaluation.cost.energy import PowerMeter
-from semabench.evaluation.cost.worker import CostWorker
-from semabench.evaluation.cost.workload import Setting, Workload
-from semabench.evaluation.on_device import free_memory
+from semabench.evaluation.cost.schema import CostModel
+from semabench.evaluation.cost.worker import CostWorker, halve_until_it_fits, ran_out_of_memory
+from semabench.evaluation.cost.workload import Setting, Workload, backend_label, build_bare
+from semabench.training.device import free_memory
 
 META = torch.device("meta")
 
@@ -147,3 +146,47 @@ def test_on_a_gpu_compiled_shapes_do_not_disturb_each_other():
     assert all(worker.compile(*shape) for shape in shapes)
     for resolution, size in shapes:
         assert worker.prepare(resolution, "compiled", size).batch_size == size
+
+
+def limited(limit, error, tried):
+    def attempt(size):
+        tried.append(size)
+        if size > limit:
+            raise error
+        return f"done with {size}"
+
+    return attempt
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("could not create a primitive"),
+        MemoryError(),
+    ],
+)
+def test_the_batch_is_halved_until_it_fits(error):
+    tried = []
+    assert ran_out_of_memory(error)
+    assert halve_until_it_fits(limited(40, error, tried), 256) == (32, "done with 32")
+    assert tried == [256, 128, 64, 32]
+
+
+def test_odd_sizes_halve_too_and_one_picture_is_the_end():
+    tried = []
+    with pytest.raises(SemabenchError, match=r"batch size 1$"):
+        halve_until_it_fits(limited(0, MemoryError(), tried), 7)
+    assert tried == [7, 3, 1]
+    with pytest.raises(SemabenchError, match=r"batch size 1 \(could not create a primitive\)"):
+        halve_until_it_fits(limited(0, RuntimeError("could not create a primitive\n"), tried), 1)
+
+
+def test_other_errors_are_not_answered_by_a_smaller_batch():
+    tried = []
+    error = RuntimeError("triton: out of resource: shared memory")
+    with pytest.raises(RuntimeError, match="shared memory"):
+        halve_until_it_fits(limited(8, error, tried), 16)
+    assert tried == [16]

@@ -5,17 +5,18 @@ import math
 import pytest
 import torch
 
-from semabench.config.dispersion import DispersionConfig, check_dispersion
 from semabench.errors import SemabenchError
+from semabench.evaluation.dispersion import MEASURE
 from semabench.evaluation.dispersion.random_inputs import measure_job, plan_jobs, random_inputs
-from semabench.evaluation.dispersion.tally import sample_queries
+from semabench.evaluation.dispersion.schema import DispersionConfig
+from semabench.evaluation.dispersion.statistics import sample_queries
 
 CPU = torch.device("cpu")
 
 
 def measured(**changes):
     config = DispersionConfig(**{"tokens": [64, 1024], "seeds": [0], "queries": 64, **changes})
-    check_dispersion(config)
+    MEASURE.check(config)
     jobs = plan_jobs(config, CPU)
     assert len({job.row.key for job in jobs}) == len(jobs)
     rows = [measure_job(job, config, CPU) for job in jobs]
@@ -88,10 +89,10 @@ def test_a_sample_of_queries_has_no_repetition():
         ({"tokens": [50]}, "squares of at least 4, not 50: 49 is near"),
         ({"tokens": [-3]}, "squares"),
         ({"kernels": ["softmx"]}, "Did you mean 'softmax'"),
-        ({"kernels": ["mean"]}, "'mean' is not known"),
+        ({"kernels": ["mean"]}, "kernels=mean is not known"),
         ({"values": "key"}, "Did you mean 'keys'"),
         ({"bound": 0.0}, "bound must be above 0"),
-        ({"bound": math.inf}, "bound must be above 0"),
+        ({"bound": math.inf}, "bound must be a finite"),
         ({"dim": 6}, "multiple of 4"),
         ({"queries": 0}, "queries must be at least 1"),
         ({"seeds": []}, "no seeds"),
@@ -101,10 +102,10 @@ def test_a_sample_of_queries_has_no_repetition():
         ({"checkpoint": "RUN"}, "no resolutions"),
         ({"checkpoint": "RUN", "resolutions": [16]}, "at least 32 pixels"),
         ({"checkpoint": "RUN", "resolutions": [64], "weights": "emma"}, "Did you mean 'ema'"),
-        ({"checkpoint": "RUN", "resolutions": [64], "pictures": 0}, "pictures must be"),
+        ({"checkpoint": "RUN", "resolutions": [64], "images": 0}, "images must be"),
     ],
 )
 def test_wrong_values_are_one_line(changes, message):
     with pytest.raises(SemabenchError, match=message) as error:
-        check_dispersion(DispersionConfig(**{"tokens": [49], **changes}))
+        MEASURE.check(DispersionConfig(**{"tokens": [49], **changes}))
     assert "\n" not in str(error.value)

@@ -12,10 +12,10 @@ import numpy as np
 from semabench.data.ffcv.format import Beton, Sidecar, read_beton, read_sidecar, write_stamp
 from semabench.data.ffcv.publish import checksum, in_chunks, is_intact
 from semabench.data.image import JPG, UnreadableImageError, allow_large_images, open_image
-from semabench.data.progress import item_bar, note
 from semabench.data.sources import find_images
-from semabench.data.workers import Workers, worker_count
 from semabench.errors import SemabenchError
+from semabench.processes import WorkerPool, worker_count
+from semabench.progress import item_bar, note
 
 _CHUNK = 64
 _LISTED = 20
@@ -142,7 +142,7 @@ class _DecodeChunk:
 def _decode_all(beton: Beton, workers: int) -> dict[int, str]:
     chunks = in_chunks(len(beton), _CHUNK)
     damaged: dict[int, str] = {}
-    with Workers(_DecodeChunk(beton), workers) as pool, item_bar() as bar:
+    with WorkerPool(_DecodeChunk(beton), workers) as pool, item_bar() as bar:
         task = bar.add_task(f"decoding {beton.path.name}", total=len(beton))
         for chunk, faults in zip(chunks, pool.map(chunks), strict=True):
             damaged.update(faults)

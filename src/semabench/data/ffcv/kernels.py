@@ -36,7 +36,7 @@ from semabench.data import draws
 from semabench.data.ffcv import resample
 from semabench.data.ffcv.resample import resize
 from semabench.data.image import JPG
-from semabench.data.workers import worker_count
+from semabench.processes import worker_count
 
 
 class _LabelledFiles(IndexDataCacheFile):

@@ -29,8 +29,8 @@ from semabench.data.image import (
     shrink,
 )
 from semabench.data.sources import find_images
-from semabench.data.workers import worker_count
 from semabench.errors import SemabenchError, nearest
+from semabench.processes import worker_count
 
 MODES = ("jpg", "raw", "proportion")
 #: What to do at an unreadable image.

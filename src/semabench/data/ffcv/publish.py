@@ -30,11 +30,11 @@ from semabench.data.ffcv.format import (
     write_stamp,
 )
 from semabench.data.image import Encoded, UnreadableImageError, allow_large_images
-from semabench.data.progress import byte_bar, item_bar, note
 from semabench.data.sources.types import ImageList
-from semabench.data.workers import Workers
 from semabench.errors import SemabenchError
 from semabench.files import PARTIAL_SUFFIX, atomic_path, sha256_file
+from semabench.processes import WorkerPool
+from semabench.progress import byte_bar, item_bar, note
 
 
 def free_bytes(directory: Path) -> int:
@@ -191,7 +191,7 @@ def publish(job: Job) -> Published:
         job.target.parent.mkdir(parents=True, exist_ok=True)
         # The workers come first: what is opened later is not inherited, so neither is the lock.
         with (
-            Workers(_Chunk(job.images, job.encode), job.workers) as workers,
+            WorkerPool(_Chunk(job.images, job.encode), job.workers) as workers,
             exclusive_partial(job.target) as (partial, file),
         ):
             if done := finished(job):
@@ -256,7 +256,7 @@ class _Chunk:
 
 
 def _write(
-    job: Job, workers: Workers[range, list[Encoded | Exception]], file: BinaryIO
+    job: Job, workers: WorkerPool[range, list[Encoded | Exception]], file: BinaryIO
 ) -> dict[str, Any]:
     """Write the file; return what its sidecar says of it."""
     images = job.images

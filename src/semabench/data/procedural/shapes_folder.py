@@ -14,10 +14,10 @@ import numpy as np
 from PIL import Image
 
 from semabench.data.procedural.shapes import CLASSES, FREQUENCIES, draw_scene, render_scene
-from semabench.data.progress import item_bar, note
-from semabench.data.workers import Workers, worker_count
 from semabench.errors import SemabenchError
 from semabench.files import PARTIAL_SUFFIX, atomic_write
+from semabench.processes import WorkerPool, worker_count
+from semabench.progress import item_bar, note
 
 SETTINGS_NAME = "shapes.json"
 VERSION = 2
@@ -123,7 +123,7 @@ def _write_tree(folder: Path, settings: dict[str, int], workers: int) -> None:
             (folder / split / name).mkdir(parents=True)
     chunks = [places[i : i + _CHUNK] for i in range(0, len(places), _CHUNK)]
     draw = _Draw(folder, settings["size"], settings["seed"])
-    with Workers(draw, min(workers, len(chunks))) as pool, item_bar() as bar:
+    with WorkerPool(draw, min(workers, len(chunks))) as pool, item_bar() as bar:
         task = bar.add_task("drawing shapes", total=len(places))
         for chunk, failure in zip(chunks, pool.map(chunks), strict=True):
             if failure:

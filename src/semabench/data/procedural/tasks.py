@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from semabench.config.schema import DataConfig
 from semabench.errors import SemabenchError, nearest
 
 TASKS = ("texture", "majority", "needle", "recall")
@@ -66,6 +67,24 @@ def task_named(name: str, *, clear: int | None = None, pairs: tuple[int, ...] = 
         raise SemabenchError(f"pairs must be numbers from 1 to {KINDS}, not {list(pairs)}.")
     clear = 0 if name == "texture" else CLEAR if clear is None else clear
     return Task(name, clear, tuple(pairs) if name == "recall" else ())
+
+
+def check_procedural(config: DataConfig) -> None:
+    """Raise a SemabenchError that names what a procedural task cannot be given."""
+    task_named(config.name)
+    if config.num_workers is not None:
+        raise SemabenchError("data.num_workers: images are made without workers; leave it out.")
+    if config.holdout is not None:
+        raise SemabenchError(
+            "data.holdout: procedural test images are never those of training; leave it out."
+        )
+    whole = {"crop_pct": 1.0, "crop_scale": [1.0, 1.0], "crop_ratio": [1.0, 1.0], "hflip": 0.0}
+    for key, value in whole.items():
+        if getattr(config, key) != value:
+            raise SemabenchError(
+                f"data.{key}={getattr(config, key)}: procedural images are shown whole, as they "
+                f"are; leave it at {value}."
+            )
 
 
 def smallest_size(task: Task) -> int:

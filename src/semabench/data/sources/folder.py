@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from semabench.data.progress import item_bar
 from semabench.data.sources.types import ImageList, class_names, same_classes
 from semabench.errors import SemabenchError
+from semabench.progress import item_bar
 
 #: File names that count as images (compared in lower case); the list is torchvision's.
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")

@@ -16,9 +16,9 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-from semabench.data.progress import item_bar
 from semabench.data.sources.types import ImageList, class_names, same_classes
 from semabench.errors import SemabenchError
+from semabench.progress import item_bar
 
 IMAGES = {"train": "ILSVRC2012_img_train.tar", "val": "ILSVRC2012_img_val.tar"}
 DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"

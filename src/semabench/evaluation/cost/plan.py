@@ -9,14 +9,13 @@ from typing import Any
 
 import torch
 
-from semabench.config.cost import CostConfig, CostModel, cost_models, products
-from semabench.data.workers import worker_count
-from semabench.evaluation.cost.bare import backend_label, build_bare
-from semabench.evaluation.cost.workload import Setting
-from semabench.evaluation.labels import device_label, layout_label, options_label
+from semabench.evaluation.cost.schema import CostConfig, CostModel, cost_models, products
+from semabench.evaluation.cost.workload import Setting, backend_label, build_bare
 from semabench.models import mixer_name
+from semabench.processes import worker_count
 from semabench.results.provenance import git_commit, software_versions
 from semabench.results.record import Record
+from semabench.training.device import device_label, layout_label, options_label
 
 # Rough, for the estimate alone: seconds of a process's start, of one compilation, of what a window
 # takes beyond its timed part (allocation, warm-up), and of a model's warm-up.

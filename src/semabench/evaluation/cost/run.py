@@ -6,19 +6,18 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from semabench.config.cost import CostConfig
 from semabench.errors import SemabenchError
-from semabench.evaluation.cost.lines import minutes
 from semabench.evaluation.cost.plan import Job, estimate_seconds, in_turn, plan_jobs
-from semabench.evaluation.cost.session import Session
+from semabench.evaluation.cost.schema import CostConfig
+from semabench.evaluation.cost.session import Session, minutes
 from semabench.evaluation.cost.views import VIEW
 from semabench.evaluation.cost.workload import Setting
-from semabench.evaluation.screen import Screen
 from semabench.files import make_directory
+from semabench.progress import Screen
 from semabench.results.record import Record
 from semabench.results.report import print_report
 from semabench.results.store import RESULTS_NAME, read_rows
-from semabench.training.devices import choose_accelerator, choose_precision
+from semabench.training.device import choose_accelerator, choose_precision
 
 
 def measure_cost(config: CostConfig) -> list[Record]:

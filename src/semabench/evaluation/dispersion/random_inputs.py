@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from semabench.config.dispersion import DispersionConfig
-from semabench.evaluation.dispersion.tally import Tally, add_weights, sample_queries
+from semabench.evaluation.dispersion.schema import DispersionConfig
+from semabench.evaluation.dispersion.statistics import Tally, add_weights, sample_queries
 from semabench.mixers import Mixer, create_mixer
 from semabench.ops.generalized_attention import Kernel
 from semabench.results.provenance import git_commit, software_versions

@@ -10,17 +10,20 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from semabench.config.dispersion import DispersionConfig, as_evaluation
-from semabench.data.loader import require_eval_files
-from semabench.evaluation.dispersion.capture import attention_layers
 from semabench.evaluation.dispersion.random_inputs import measure_job, plan_jobs
-from semabench.evaluation.dispersion.trained import measure_rows, open_pictures, plan_rows
+from semabench.evaluation.dispersion.schema import DispersionConfig
+from semabench.evaluation.dispersion.trained import (
+    attention_layers,
+    measure_rows,
+    open_images,
+    plan_rows,
+)
 from semabench.evaluation.dispersion.views import VIEW
-from semabench.evaluation.subject import load_subject
+from semabench.evaluation.target import load_target
 from semabench.results.record import Record
 from semabench.results.report import print_report
 from semabench.results.store import RESULTS_NAME, append_record, read_rows
-from semabench.training.devices import choose_accelerator, choose_precision
+from semabench.training.device import choose_accelerator, choose_precision
 
 DIRECTORY = "dispersion"  # in a run's directory: accuracy's rows stay apart
 
@@ -65,32 +68,26 @@ def _measure_random(config: DispersionConfig, device: torch.device) -> tuple[Pat
 def _measure_model(
     config: DispersionConfig, precision: str, device: torch.device
 ) -> tuple[Path, list[Record]]:
-    subject = load_subject(as_evaluation(config))
-    attention_layers(subject.model, subject.fields["model"])  # raises before anything is read
-    subject.model.to(device)
-    if precision == "64-true":
-        subject.model.double()
-    if config.channels_last:
-        subject.model.to(memory_format=torch.channels_last)
-    require_eval_files(subject.data, config.resolutions)
-    directory = subject.run_dir / DIRECTORY if subject.run_dir else _beside(subject.fields["model"])
+    target = load_target(config, device, precision)
+    attention_layers(target.model, target.fields["model"])  # raises before anything is read
+    directory = target.run_dir / DIRECTORY if target.run_dir else _beside(target.fields["model"])
     path = Path(config.output_dir or directory) / RESULTS_NAME
     stored = {} if config.redo else {row.key: row for row in read_rows(path)}
-    _say(f"dispersion of {subject.fields['model']} on {subject.data.name}: {path}")
+    _say(f"dispersion of {target.fields['model']} on {target.data.name}: {path}")
     rows: list[Record] = []
     for resolution in dict.fromkeys(config.resolutions):
-        loader = open_pictures(config, subject, resolution)
-        planned = plan_rows(config, subject, loader, resolution, precision, device)
+        loader = open_images(config, target, resolution)
+        planned = plan_rows(config, target, loader, resolution, precision, device)
         before = all(row.key in stored for row in planned)
         if before:
             found: Sequence[Record] = [stored[row.key] for row in planned]
         else:
-            found = measure_rows(planned, subject, loader, device)
+            found = measure_rows(planned, target, loader, device)
             for row in found:
                 append_record(path, row)
         rows += found
         _say(
-            f"{resolution:>5} px  {len(found)} heads on {found[0].n} pictures"
+            f"{resolution:>5} px  {len(found)} heads on {found[0].n} images"
             + ("  (measured before)" if before else "")
         )
     return path, rows

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semabench.evaluation.dispersion.stream import NAMES, disperse
+from semabench.evaluation.dispersion.statistics import NAMES, disperse
 from semabench.mixers import create_mixer
 from semabench.ops.generalized_attention import (
     Kernel,

@@ -5,7 +5,7 @@ import timm
 import torch
 
 from semabench.errors import SemabenchError
-from semabench.evaluation.dispersion.capture import attention_layers, listening
+from semabench.evaluation.dispersion.trained import attention_layers, listening
 from semabench.mixers import Mixer
 from semabench.models import build_model
 from semabench.ops.generalized_attention import generalized_attention

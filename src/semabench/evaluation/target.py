@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -14,20 +15,22 @@ from torch import nn
 from yaml import YAMLError
 
 from semabench.config.run_name import config_digest
-from semabench.config.schema import DataConfig, EvalConfig, ModelConfig
+from semabench.config.schema import DataConfig, ModelConfig
+from semabench.data.loader import require_eval_files
 from semabench.errors import SemabenchError, first_line
-from semabench.evaluation.labels import options_label
+from semabench.evaluation.schema import TargetConfig
 from semabench.files import sha256_file
 from semabench.models import build_model, mixer_name, set_window_size
 from semabench.training.checkpoint import CONFIG, DIRECTORY, TrainedModel, load_trained
+from semabench.training.device import options_label
 
 
 @dataclass(frozen=True)
-class Subject:
+class EvalTarget:
     """A model with its weights, and all that its rows say of it.
 
     Attributes:
-        model: in eval mode, on the CPU.
+        model: in eval mode, on its device.
         fields: those of `Record` that describe the model, its weights and its training.
         data: what to evaluate on.
         classes: those it was trained on, in order; None where its weights do not say.
@@ -50,12 +53,13 @@ class Subject:
     train_config: dict[str, Any] = field(default_factory=dict)
 
 
-def load_subject(config: EvalConfig) -> Subject:
-    """Build the model that ``config`` names and load its weights.
+def load_target(config: TargetConfig, device: torch.device, precision: str) -> EvalTarget:
+    """Build the model that ``config`` names, load its weights, and bring it to the device.
 
     Raises:
         SemabenchError: neither or both of checkpoint and model given, a missing or damaged file,
-            a checkpoint of another model, no data set.
+            a checkpoint of another model, no dataset,
+            or no images rendered for a resolution.
     """
     if config.checkpoint is None and config.model is None:
         raise SemabenchError("nothing to evaluate: give checkpoint=RUN or model=NAME.")
@@ -64,18 +68,23 @@ def load_subject(config: EvalConfig) -> Subject:
             "checkpoint=... brings its own model: leave model=... out, or give official weights "
             "as model.checkpoint=PATH."
         )
-    subject = _from_run(config) if config.checkpoint is not None else _from_name(config)
+    target = _from_run(config) if config.checkpoint is not None else _from_name(config)
     if config.window_size is not None:
-        set_window_size(subject.model, config.window_size)
-        trained = [o for o in subject.fields["options"].split(",") if o]
+        set_window_size(target.model, config.window_size)
+        trained = [o for o in target.fields["options"].split(",") if o]
         kept = [o for o in trained if not o.startswith("window_size=")]
         changed = [*kept, f"window_size={config.window_size}"]
-        subject.fields["options"] = ",".join(sorted(changed))
-    subject.model.eval()
-    return subject
+        target.fields["options"] = ",".join(sorted(changed))
+    target.model.eval().to(device)
+    if precision == "64-true":
+        target.model.double()
+    if config.channels_last:
+        target.model.to(memory_format=torch.channels_last)
+    require_eval_files(target.data, config.resolutions)
+    return target
 
 
-def _from_run(config: EvalConfig) -> Subject:
+def _from_run(config: TargetConfig) -> EvalTarget:
     assert config.checkpoint is not None
     trained = load_trained(Path(config.checkpoint))
     told = trained.describe["config"]
@@ -103,7 +112,7 @@ def _from_run(config: EvalConfig) -> Subject:
         "train_resolution": told["data"]["resolution"],
         "run": run_dir.name if run_dir else "",
     }
-    return Subject(
+    return EvalTarget(
         model=model,
         fields=fields,
         data=config.data or _data_of_run(run_dir, trained.describe),
@@ -166,7 +175,7 @@ def _load_weights(model: nn.Module, trained: TrainedModel, wanted: str) -> str:
     return which
 
 
-def _from_name(config: EvalConfig) -> Subject:
+def _from_name(config: TargetConfig) -> EvalTarget:
     model_config = config.model
     assert model_config is not None
     if config.data is None:
@@ -183,7 +192,7 @@ def _from_name(config: EvalConfig) -> Subject:
         options=model_config.options,
     )
     told: dict[str, Any] = getattr(model, "pretrained_cfg", {})
-    return Subject(
+    return EvalTarget(
         model=model,
         fields={
             "model": model_config.name,

@@ -2,12 +2,12 @@
 
 import pytest
 
-from semabench.config.cost import CostModel
 from semabench.evaluation.cost.plan import Condition, Job
-from semabench.evaluation.cost.turns import complete, interleave, measure_group
+from semabench.evaluation.cost.schema import CostModel
+from semabench.evaluation.cost.session import complete, interleave, measure_group
 from semabench.evaluation.cost.worker import Prepared
 from semabench.evaluation.cost.workload import Window
-from semabench.evaluation.workers.peer import PeerError
+from semabench.processes import WorkerError
 from semabench.results.record import Record
 
 
@@ -28,7 +28,7 @@ class Fakes:
         name = job.row.model
         self.calls.append((method, name))
         if (name, method, self.calls.count((method, name))) in self.fail:
-            raise PeerError("its process died (killed by SIGKILL)")
+            raise WorkerError("its process died (killed by SIGKILL)")
         if method == "prepare":
             return Prepared(self.batch_size, 5)
         return Window(0.01 * self.calls.count((method, name)), 0.5, 100.0)

@@ -2,7 +2,7 @@
 
 import torch
 
-from semabench.evaluation.labels import device_label, layout_label, options_label
+from semabench.training.device import device_label, layout_label, options_label
 
 
 def test_options_are_sorted_and_those_not_given_left_out():

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import hashlib
+import logging
+import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
-from semabench.config.schema import EvalConfig, TrainConfig
-from semabench.data.loader import EvalLoader, create_eval_loader, require_eval_files
+from semabench.config.schema import TrainConfig
+from semabench.data.loader import EvalLoader, create_eval_loader
 from semabench.data.normalize import Normalize
 from semabench.errors import SemabenchError
-from semabench.evaluation.labels import device_label, layout_label
-from semabench.evaluation.log import log_rows
-from semabench.evaluation.measure import Measurement, measure
-from semabench.evaluation.subject import Subject, load_subject
+from semabench.evaluation.accuracy.one_pass import Measurement, measure
+from semabench.evaluation.accuracy.schema import EvalConfig
+from semabench.evaluation.target import EvalTarget, load_target
+from semabench.files import atomic_write
 from semabench.models import backend_name, set_resolution
 from semabench.models.flops import count_gmacs, count_parameters
 from semabench.results.provenance import git_commit, software_versions
 from semabench.results.record import Record, accuracy
 from semabench.results.store import RESULTS_NAME, append_record, read_rows
-from semabench.training.devices import choose_accelerator, choose_precision, global_rank
+from semabench.results.wandb_log import log_evaluation, run_id, start_run, wandb_mode
+from semabench.training.device import (
+    choose_accelerator,
+    choose_precision,
+    device_label,
+    global_rank,
+    layout_label,
+)
 
 
 def evaluate(config: EvalConfig) -> list[Record]:
@@ -38,95 +48,89 @@ def evaluate(config: EvalConfig) -> list[Record]:
     accelerator = choose_accelerator(config.accelerator)
     precision = choose_precision(config.precision, accelerator)
     device = torch.device("cuda" if accelerator == "gpu" else "cpu")
-    subject = load_subject(config)
-    subject.model.to(device)
-    if precision == "64-true":
-        subject.model.double()
+    target = load_target(config, device, precision)
     torch.backends.cudnn.benchmark = True  # whatever training, in this process, left it at
-    if config.channels_last:
-        subject.model.to(memory_format=torch.channels_last)
-    require_eval_files(subject.data, config.resolutions)
-    path = subject.output_dir / RESULTS_NAME
+    path = target.output_dir / RESULTS_NAME
     stored = {} if config.redo else {row.key: row for row in read_rows(path)}
     console = Console(highlight=False, soft_wrap=True)
-    console.print(f"evaluating {subject.fields['model']} on {subject.data.name}: {path}")
+    console.print(f"evaluating {target.fields['model']} on {target.data.name}: {path}")
     rows = []
     for resolution in config.resolutions:
-        loader = _loader(config, subject, resolution)
-        row = _plan(config, subject, loader, resolution, precision, device)
+        loader = _loader(config, target, resolution)
+        row = _plan(config, target, loader, resolution, precision, device)
         before = stored.get(row.key)
         if before is None:
-            row = _complete(row, _measure(config, subject, row, loader, device))
+            row = _complete(row, _measure(config, target, row, loader, device))
             append_record(path, row)
         else:
             row = before
         console.print(_line(row) + ("  (measured before)" if before else ""))
         rows.append(row)
-    log_rows(read_rows(path), config, subject)
+    log_rows(read_rows(path), config, target)
     return rows
 
 
-def _loader(config: EvalConfig, subject: Subject, resolution: int) -> EvalLoader:
-    data = subject.data
+def _loader(config: EvalConfig, target: EvalTarget, resolution: int) -> EvalLoader:
+    data = target.data
     loader = create_eval_loader(
         data, resolution, batch_size=config.batch_size, num_workers=data.num_workers
     )
-    if len(loader.classes) != subject.num_classes:
+    if len(loader.classes) != target.num_classes:
         raise SemabenchError(
-            f"{subject.fields['model']} has {subject.num_classes} classes but {data.name} has "
+            f"{target.fields['model']} has {target.num_classes} classes but {data.name} has "
             f"{len(loader.classes)}: evaluate on the data set it was trained on."
         )
-    if subject.classes is not None and subject.classes != loader.classes:
+    if target.classes is not None and target.classes != loader.classes:
         raise SemabenchError(
-            f"{subject.fields['model']} was trained on other classes than {data.name}'s "
-            f"({subject.classes[0]}, ... against {loader.classes[0]}, ...)."
+            f"{target.fields['model']} was trained on other classes than {data.name}'s "
+            f"({target.classes[0]}, ... against {loader.classes[0]}, ...)."
         )
     return loader
 
 
 def _plan(
     config: EvalConfig,
-    subject: Subject,
+    target: EvalTarget,
     loader: EvalLoader,
     resolution: int,
     precision: str,
     device: torch.device,
 ) -> Record:
     """Return the row as known before it is measured."""
-    set_resolution(subject.model, resolution)
+    set_resolution(target.model, resolution)
     return Record(
-        **subject.fields,
-        dataset=subject.data.name,
+        **target.fields,
+        dataset=target.data.name,
         fingerprint=loader.fingerprint,
         classes=len(loader.classes),
         n=loader.num_samples,
         resolution=resolution,
-        crop_pct=subject.data.crop_pct,
-        interpolation=subject.data.interpolation,
+        crop_pct=target.data.crop_pct,
+        interpolation=target.data.interpolation,
         precision=precision,
-        backend=backend_name(subject.model, device),
+        backend=backend_name(target.model, device),
         device=device_label(device),
         execution="compiled" if config.compile else "eager",
         layout=layout_label(config.channels_last),
         batch_size=config.batch_size,
-        params=count_parameters(subject.model),
-        gmacs=count_gmacs(subject.model, resolution),
+        params=count_parameters(target.model),
+        gmacs=count_gmacs(target.model, resolution),
         versions=software_versions(),
         commit=git_commit(),
     )
 
 
 def _measure(
-    config: EvalConfig, subject: Subject, row: Record, loader: EvalLoader, device: torch.device
+    config: EvalConfig, target: EvalTarget, row: Record, loader: EvalLoader, device: torch.device
 ) -> Measurement:
     # Each resolution is compiled by itself, in the first batches, which are not timed.
     if config.compile:
         torch.compiler.reset()
-    run = torch.compile(subject.model, dynamic=False) if config.compile else subject.model
+    run = torch.compile(target.model, dynamic=False) if config.compile else target.model
     return measure(
         run,  # type: ignore[arg-type]
         loader,
-        normalize=Normalize(subject.mean, subject.std).to(device),
+        normalize=Normalize(target.mean, target.std).to(device),
         device=device,
         precision=row.precision,
         batch_size=config.batch_size,
@@ -187,3 +191,57 @@ def evaluate_trained(run_dir: Path, config: TrainConfig) -> list[Record]:
             channels_last=config.trainer.channels_last,
         )
     )
+
+
+log = logging.getLogger(__name__)
+
+LOGGED = "wandb_logged"  # names the rows that were logged last
+
+
+def log_rows(rows: list[Record], config: EvalConfig, target: EvalTarget) -> None:
+    """Log all rows of a results file to the run that trained the model, or to one of their own.
+
+    Rows that were logged before, all of them and no others, are not logged again. With
+    ``logger=csv`` there is nothing to do: results.jsonl holds the rows.
+    """
+    if config.logger.name != "wandb":
+        return
+    mode = wandb_mode(config.logger.mode)
+    directory = target.run_dir or target.output_dir
+    marker, digest = directory / LOGGED, _digest(rows)
+    if mode == "disabled" or _read(marker) == digest:
+        return
+    try:
+        _log(rows, config, target, directory, mode)
+    except OSError as error:  # the rows are safe in results.jsonl
+        log.warning("W&B cannot log the evaluation: %s", error)
+        return
+    atomic_write(marker, digest)
+
+
+def _log(
+    rows: list[Record], config: EvalConfig, target: EvalTarget, directory: Path, mode: str
+) -> None:
+    run = start_run(
+        directory,
+        run_id=run_id(directory),
+        project=config.logger.project,
+        name=directory.name,
+        group=directory.parent.name,
+        tags=[target.fields["model"], target.fields["recipe"], target.data.name],
+        config=target.train_config or asdict(config),
+        mode=mode,
+        job_type="train" if target.run_dir else "eval",
+    )
+    # Offline nobody knows the steps that training has used, and used ones would be dropped on
+    # upload; seconds since 1970 are beyond them. The axis of the plots is eval/resolution.
+    log_evaluation(run, rows, first_step=int(time.time()) if mode == "offline" else None)
+    run.finish()
+
+
+def _digest(rows: list[Record]) -> str:
+    return hashlib.sha256(repr([(row.key, row.time) for row in rows]).encode()).hexdigest()
+
+
+def _read(path: Path) -> str:
+    return path.read_text() if path.exists() else ""

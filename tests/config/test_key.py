@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 
-from semabench.config.measures import SCHEMAS, schema_of
-from semabench.config.no_effect import check_asked, idle_options
-from semabench.config.schema import TrainConfig, known_keys, to_config
+from helpers import configs
+from semabench.commands import require_effect
+from semabench.config.key import declared
+from semabench.config.schema import TrainConfig, to_config
 from semabench.errors import SemabenchError
+from semabench.measures import measure_of, measures
 
-CONF = str(Path(__file__).resolve().parents[2] / "conf")
 RUN = "measure=dispersion checkpoint=RUN"
 EACH = "measure=cost cases=[{resolutions:[32]},{resolutions:[64],batch_sizes:[2]}]"
 
 
 def composed(app: str, words: list[str]):
-    with initialize_config_dir(CONF, version_base="1.3"):
-        config = compose(app, overrides=words)
-    return to_config(config, TrainConfig if app == "train" else schema_of(config))
+    config = configs.composed(app, words)
+    return to_config(config, TrainConfig if app == "train" else measure_of(config).schema)
 
 
 def ask(line: str) -> None:
     app, *words = line.split()
-    check_asked(composed(app, words), words)
+    require_effect(composed(app, words), words)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +54,7 @@ def ask(line: str) -> None:
         ("eval logger.name=csv logger.project=mine", "~logger.name"),
         (f"eval {RUN} tokens=[49]", "~checkpoint"),
         ("eval measure=dispersion model=deit_small bound=2", "~model"),
-        ("eval measure=dispersion pictures=4", "checkpoint=RUN"),
+        ("eval measure=dispersion images=4", "checkpoint=RUN"),
         ("eval measure=dispersion channels_last=false", "checkpoint=RUN"),
         ("eval measure=dispersion data=shapes", "checkpoint=RUN"),
         ("eval measure=dispersion kernels=[softmax] window_size=9", "kernels=[window]"),
@@ -91,34 +89,37 @@ def _without(line: str, needed: str) -> str:
         "train model=mila_tiny model.options.num_heads=[1,1,1,1]",
         "eval checkpoint=RUN data=shapes data.packed=elsewhere weights=ema",
         "eval model=deit_small data=imagenet data.resolution=384",  # it is built for that size
-        f"eval {RUN} data=shapes pictures=4 queries=9 window_size=5",
+        f"eval {RUN} data=shapes images=4 queries=9 window_size=5",
         "eval measure=dispersion tokens=[49] queries=9 window_size=5",
         f"eval {EACH} batch_sizes=[1]",  # of the first case
-        "eval measure=study_each mixers=[sema] pictures=calibration",
+        "eval measure=study_each mixers=[sema] test_on=calibration",
     ],
 )
 def test_what_has_an_effect_or_asks_for_nothing_is_let_be(line):
     ask(line)
 
 
-@pytest.mark.parametrize(
-    ("app", "words"),
-    [
-        ("train", "recipe=demo data=needle logger=csv trainer.compile=true model.mixer=none"),
-        ("train", "recipe=finetune30 recipe.mixup=0 recipe.ema_decay=null data.loader=folder"),
-        ("eval", "checkpoint=RUN data=shapes data.loader=folder model=sema_nano model.mixer=mean"),
-        ("eval", "measure=dispersion kernels=[softmax]"),
-        ("eval", "measure=cost_baselines"),
-        ("eval", "measure=study_readouts mixers=[none]"),
-    ],
-)
-def test_only_options_that_there_are_can_be_without_effect(app, words):
-    config = composed(app, words.split())
-    schema = TrainConfig if app == "train" else SCHEMAS[config.measure]
-    found = {option.key for option in idle_options(config)}
-    beyond = {
-        "model.options.num_heads",
-        *(f"steps.{task}" for task in getattr(config, "steps", ())),
-    }
-    assert found
-    assert found <= set(known_keys(schema)) | beyond
+def schemas():
+    return [TrainConfig, *(measure.schema for measure in measures().values())]
+
+
+@pytest.mark.parametrize("schema", schemas())
+def test_every_need_can_be_asked_of_every_config_that_has_the_key(schema):
+    config = schema()
+    for declaration in declared(schema):
+        for need in declaration.key.needs:
+            assert need.met(config) in (True, False)
+            assert need.when
+
+
+@pytest.mark.parametrize("schema", schemas())
+def test_every_key_is_declared_with_a_default_within_its_own_bounds(schema):
+    for declaration in declared(schema):
+        told, default = declaration.key, declaration.default
+        values = default if isinstance(default, list) else [default]
+        for value in values:
+            if told.choices and value is not None:
+                assert value in told.choices, declaration.name
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                assert told.low is None or value >= told.low, declaration.name
+                assert told.high is None or value <= told.high, declaration.name

@@ -1,0 +1,23 @@
+"""The keys of `measure=accuracy`, and those that name a model for any measure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from semabench.config.check import check_model
+from semabench.config.key import key
+from semabench.config.schema import LoggerConfig
+from semabench.evaluation.schema import TargetConfig
+
+
+@dataclass
+class EvalConfig(TargetConfig):
+    """`semabench eval`: top-1, top-5 and inference speed on real images."""
+
+    logger: LoggerConfig = key(LoggerConfig)
+    compile: bool = key(False)
+
+
+def check_accuracy(config: EvalConfig) -> None:
+    """Raise a SemabenchError if two keys say which weights to take."""
+    check_model(config.model)

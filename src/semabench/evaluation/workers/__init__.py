@@ -1,1 +1,0 @@
-"""Worker processes: a model or a training in each, told by one parent what to do."""

@@ -16,7 +16,7 @@ from yaml import YAMLError
 
 from semabench.config.run_name import config_digest
 from semabench.config.schema import DataConfig, ModelConfig
-from semabench.data.loader import require_eval_files
+from semabench.data.loader import check_data, require_eval_files
 from semabench.errors import SemabenchError, first_line
 from semabench.evaluation.schema import TargetConfig
 from semabench.files import sha256_file
@@ -68,6 +68,8 @@ def load_target(config: TargetConfig, device: torch.device, precision: str) -> E
             "checkpoint=... brings its own model: leave model=... out, or give official weights "
             "as model.checkpoint=PATH."
         )
+    if config.data is not None:
+        check_data(config.data)
     target = _from_run(config) if config.checkpoint is not None else _from_name(config)
     if config.window_size is not None:
         set_window_size(target.model, config.window_size)

@@ -7,7 +7,7 @@ import gc
 import sys
 from pathlib import Path
 
-from semabench._version import __version__
+__version__ = "0.1.0"
 
 _APPS = ("semabench", "-m", "train.py", "eval.py")
 # The command line ("-m": python -m semabench) imports what a command needs: timm alone takes

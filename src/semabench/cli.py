@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from semabench._version import __version__
+from semabench import __version__
 from semabench.app import fail, one_line_errors
 from semabench.errors import nearest
 

@@ -16,6 +16,7 @@ from semabench.config.key import check_asked, defaults
 from semabench.config.schema import GROUPS, TrainConfig, known_keys, to_config
 from semabench.errors import SemabenchError
 from semabench.measures import measure_asked_for, measure_of, measures
+from semabench.processes import global_rank
 
 CONF = str(Path(__file__).parent / "conf")
 
@@ -62,6 +63,9 @@ def train_job(composed: DictConfig) -> float | None:
     config = to_config(composed, TrainConfig)
     check_train(config)
     require_effect(config, asked_for())
+    mixer = f" with {config.model.mixer}" if config.model.mixer else ""
+    recipe = f"recipe {config.recipe.name}, seed {config.seed}"
+    say(f"{config.model.name}{mixer} on {config.data.name}, {recipe}")
     from semabench.evaluation.accuracy.run import evaluate_trained
     from semabench.training.run import objective, train
 
@@ -77,7 +81,14 @@ def evaluate_job(composed: DictConfig) -> None:
     config: Any = to_config(composed, measure.schema)
     measure.check(config)
     require_effect(config, asked_for())
+    say(f"measuring {measure.name}")
     measure.run(config)
+
+
+def say(line: str) -> None:
+    """Print a line, of many processes once, before seconds go into importing torch and the rest."""
+    if global_rank() == 0:
+        print(line, flush=True)
 
 
 def require_effect(config: Any, words: list[str]) -> None:

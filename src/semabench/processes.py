@@ -29,6 +29,9 @@ from semabench.errors import SemabenchError, first_line
 Chunk = TypeVar("Chunk")
 Result = TypeVar("Result")
 
+STOP = (signal.SIGTERM, signal.SIGUSR1)
+"""Signals that ask a run to stop, preempted or short of time; Slurm sends them to every process."""
+
 #: Chunks under way for each process of a pool: one being worked on, one waiting.
 WINDOW = 2
 
@@ -45,6 +48,24 @@ def worker_count(workers: int | None) -> int:
     if workers < 1:
         raise SemabenchError(f"workers must be at least 1, got {workers}.")
     return workers
+
+
+@contextlib.contextmanager
+def postponed() -> Iterator[None]:
+    """Let `STOP` come when the block is over; processes started within never get them by default.
+
+    A process, and each of its threads, starts with the signals blocked that its parent blocks.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def global_rank() -> int:
+    """Return this process's rank as torchrun or srun gave it; 0 where neither started it."""
+    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
 
 
 def describe_exit(code: int | None) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from semabench.signals import STOP
+from semabench.processes import STOP
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TINY = ("experiment=stress", "evaluate_at=[32,48]")

@@ -32,8 +32,7 @@ from semabench.data.image import EvalTransform, UnreadableImageError, allow_larg
 from semabench.data.sources import find_images
 from semabench.data.sources.types import ImageList
 from semabench.errors import SemabenchError, nearest
-from semabench.processes import worker_count
-from semabench.signals import STOP, postponed
+from semabench.processes import STOP, postponed, worker_count
 
 INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 

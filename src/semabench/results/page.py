@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from semabench._version import __version__
+from semabench import __version__
 from semabench.errors import SemabenchError
 from semabench.files import atomic_write
 from semabench.results.figures import Chart, Curve, charts

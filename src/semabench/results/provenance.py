@@ -7,7 +7,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-from semabench._version import __version__
+from semabench import __version__
 
 
 @cache

@@ -48,11 +48,6 @@ def choose_precision(requested: str | None, accelerator: str) -> str:
     return requested
 
 
-def global_rank() -> int:
-    """Return this process's rank as torchrun or srun gave it; 0 where neither started it."""
-    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
-
-
 def check_processes(devices: int, num_nodes: int, accelerator: str) -> None:
     """Check that one process a device has been started, and that the devices exist.
 

@@ -13,8 +13,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from semabench.config.schema import TrainConfig
 from semabench.errors import first_line
+from semabench.processes import global_rank
 from semabench.results.wandb_log import run_id, start_run, wandb_mode
-from semabench.training.device import global_rank
 
 log = logging.getLogger(__name__)
 

@@ -27,6 +27,7 @@ from semabench.errors import SemabenchError, first_line
 from semabench.files import atomic_write
 from semabench.models import build_model, model_names, set_resolution
 from semabench.models.resolution import takes_any_size
+from semabench.processes import global_rank
 from semabench.results.wandb_log import forget_run_id
 from semabench.training.checkpoint import (
     CONFIG,
@@ -44,7 +45,6 @@ from semabench.training.device import (
     check_processes,
     choose_accelerator,
     choose_precision,
-    global_rank,
 )
 from semabench.training.lock import run_lock
 from semabench.training.loggers import close_logger

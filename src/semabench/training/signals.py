@@ -15,7 +15,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from semabench.signals import STOP
+from semabench.processes import STOP
 
 
 class Stopped(BaseException):

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import PIL
 
-from semabench._version import __version__
+from semabench import __version__
 from semabench.data.ffcv.format import (
     BetonWriter,
     Sidecar,

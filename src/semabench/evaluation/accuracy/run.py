@@ -21,6 +21,7 @@ from semabench.evaluation.target import EvalTarget, load_target
 from semabench.files import atomic_write
 from semabench.models import backend_name, set_resolution
 from semabench.models.flops import count_gmacs, count_parameters
+from semabench.processes import global_rank
 from semabench.results.provenance import git_commit, software_versions
 from semabench.results.record import Record, accuracy
 from semabench.results.store import RESULTS_NAME, append_record, read_rows
@@ -29,7 +30,6 @@ from semabench.training.device import (
     choose_accelerator,
     choose_precision,
     device_label,
-    global_rank,
     layout_label,
 )
 

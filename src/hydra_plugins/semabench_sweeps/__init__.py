@@ -1,1 +1,0 @@
-"""Where Hydra looks for plugins: thin classes; what they do is in `semabench.sweep`."""

@@ -22,6 +22,7 @@ from hydra.core.utils import JobReturn, JobStatus
 
 from semabench.app import RESULT_FILE, JobFailed
 from semabench.files import make_directory
+from semabench.processes import describe_exit, start
 from semabench.sweep.keep_going import failure, job_texts
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -105,10 +106,10 @@ class ProcessPool:
         try:
             if self.stopped_by:
                 return failure(JobFailed("not started"))
-            start = time.monotonic()
+            began = time.monotonic()
             self._tell(f"{number} {text}: running")
             returned = self._start(self.log_dir / f"{number[1:]}.log", overrides, slot)
-            minutes, seconds = divmod(round(time.monotonic() - start), 60)
+            minutes, seconds = divmod(round(time.monotonic() - began), 60)
             done = returned.status == JobStatus.COMPLETED
             what = "finished" if done else f"failed ({returned._return_value})"
             self._tell(f"{number} {text}: {what} after {minutes}:{seconds:02d}")
@@ -120,14 +121,8 @@ class ProcessPool:
         variables = {} if slot.gpu is None else {"CUDA_VISIBLE_DEVICES": slot.gpu}
         with log.open("wb") as output, tempfile.TemporaryDirectory() as directory:
             result = Path(directory) / "result"
-            process = subprocess.Popen(
-                [*self.command, *overrides],
-                env={**os.environ, **variables, RESULT_FILE: str(result)},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # ctrl-C comes from us, once
-            )
+            variables[RESULT_FILE] = str(result)
+            process = start([*self.command, *overrides], output, variables)
             with contextlib.suppress(OSError):
                 os.sched_setaffinity(process.pid, slot.cores)
             with self._lock:
@@ -165,13 +160,11 @@ class ProcessPool:
 
 def _reason(log: Path, code: int) -> str:
     """Return why a job ended with this code, as far as its output tells."""
-    if code < 0:
-        return f"killed by {signal.Signals(-code).name}; see {log}"
-    lines = log.read_text(errors="replace").splitlines()
+    lines = log.read_text(errors="replace").splitlines() if code >= 0 else []
     for line in reversed(lines):
         if line.startswith("error: "):
             return line.removeprefix("error: ")
-    return f"{lines[-1] if lines else f'exit code {code}'}; see {log}"
+    return f"{lines[-1] if lines else describe_exit(code)}; see {log}"
 
 
 def python_command(app: str) -> list[str]:

@@ -57,6 +57,7 @@ def test_a_job_alone_is_called_by_all_its_overrides():
 
 def test_the_app_lists_what_failed_and_does_not_end_well(monkeypatch, capsys):
     monkeypatch.setattr(app, "failed_jobs", ["seed=1: no memory"])
+    monkeypatch.setattr("sys.argv", ["train.py"])
     with pytest.raises(SystemExit) as ended:
         app.run_app(lambda: None, list)
     assert ended.value.code == 1

@@ -120,6 +120,45 @@ def test_the_example_mixer_works_in_a_model():
 
 def test_no_placeholder_is_left_and_every_link_leads_somewhere():
     assert not re.findall(r"\bDEMO_\w+", README)
-    links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
+    links = re.findall(r"\]\((?!http)([^)#]+)[^)]*\)", README)
     assert len(links) > 5
     assert [link for link in links if not (REPOSITORY / link).exists()] == []
+
+
+DOCS = sorted((REPOSITORY / "docs").glob("*.md"))
+
+
+@pytest.mark.parametrize("page", [*DOCS, REPOSITORY / "slurm/README.md"], ids=lambda p: p.name)
+def test_every_link_of_the_docs_leads_somewhere(page):
+    links = re.findall(r"\]\((?!http)([^)#]*)(#[^)]*)?\)", page.read_text())
+    for path, anchor in links:
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), path
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
+            assert anchor[1:] in [
+                re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings
+            ]
+
+
+def test_the_docs_are_short():
+    """For someone in a hurry; keys.md is generated."""
+    assert len(README.split()) <= 1500
+    assert sum(len(p.read_text().split()) for p in DOCS if p.name != "keys.md") <= 8000
+
+
+def test_the_page_of_keys_is_what_the_command_prints(capsys):
+    cli.main(["config"])
+    printed = capsys.readouterr().out
+    assert (REPOSITORY / "docs/keys.md").read_text().endswith(printed)
+
+
+@pytest.mark.parametrize(
+    "page", [p for p in DOCS if "<!-- tables results/" in p.read_text()], ids=lambda p: p.name
+)
+def test_tables_of_committed_rows_are_what_the_command_prints(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    copied = tmp_path / page.name
+    copied.write_text(page.read_text())
+    cli.main(["tables", str(copied)])
+    assert copied.read_text() == page.read_text()

@@ -153,7 +153,7 @@ def _add_check(commands: Any) -> None:
 
 
 def _add_shapes(commands: Any) -> None:
-    p = _add(commands, "shapes", _shapes, "Draw the embedded dataset (see docs/shapes.md).")
+    p = _add(commands, "shapes", _shapes, "Draw the embedded dataset (see docs/data.md).")
     p.add_argument("out_dir", type=Path, metavar="out")
     p.add_argument("--train", type=int, default=5400, help="pictures (default: 5400)")
     p.add_argument("--val", type=int, default=720, help="pictures (default: 720)")

@@ -23,7 +23,11 @@ def reference(part: str, schemas: Mapping[str, type]) -> str:
         SemabenchError: there is no such part.
     """
     if part == "all":
-        parts = [f"## {name}\n\n{_table(list(declared(s)))}" for name, s in schemas.items()]
+        parts, seen = [], set[str]()
+        for name, schema in schemas.items():  # groups are the same wherever they are
+            keys = [d for d in declared(schema) if "." not in d.name or d.name not in seen]
+            seen |= {d.name for d in keys}
+            parts.append(f"## {name}\n\n{_table(keys)}")
         return "\n".join(parts)
     if part in schemas:
         return _table(list(declared(schemas[part])))

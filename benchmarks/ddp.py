@@ -33,17 +33,18 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from semabench.commands import CONF
 from semabench.config.schema import DataConfig, RecipeConfig
 from semabench.data.augment.batch import pixel_augment
 from semabench.data.draws import Samples
 from semabench.data.loader import create_train_loader
 from semabench.models import build_model
+from semabench.processes import global_rank
 from semabench.results.provenance import git_commit
-from semabench.training.device import choose_accelerator, choose_precision, global_rank
+from semabench.training.device import choose_accelerator, choose_precision
 from semabench.training.module import Classifier
 from semabench.training.trainer import bare_trainer
 
-CONF = Path(__file__).resolve().parents[1] / "conf"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLASSES = 1000
 EXECUTIONS = ("eager", "compiled", "graph", "compiled-graph")
@@ -98,9 +99,9 @@ class Windows(L.Callback):
 
 def recipe_for(global_batch: int) -> RecipeConfig:
     """Return the recipe `common` at this global batch."""
-    with initialize_config_dir(str(CONF / "recipe"), version_base="1.3"):
-        told = compose("common")
-    recipe = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RecipeConfig), told))
+    with initialize_config_dir(CONF, version_base="1.3"):
+        told = compose("train", overrides=["recipe=common"])
+    recipe = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RecipeConfig), told.recipe))
     assert isinstance(recipe, RecipeConfig)
     recipe.batch_size = global_batch
     return recipe

@@ -15,6 +15,7 @@ ALONE = """
 import importlib, sys, types
 package = types.ModuleType("semabench")  # without what the package itself imports
 package.__path__ = [sys.argv[1]]
+package.__version__ = "0"
 sys.modules["semabench"] = package
 importlib.import_module(sys.argv[2])
 print(*sorted(sys.modules.keys() & set(sys.argv[3:])))

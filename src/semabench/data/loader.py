@@ -31,9 +31,9 @@ def open_dataset(config: DataConfig) -> Dataset:
     is one. "folder" reads the images themselves. "procedural" draws a task on the fly.
 
     Raises:
-        SemabenchError: an unknown loader, what it cannot do, or nothing that it could read.
+        SemabenchError: an unknown loader, or nothing that it could read.
     """
-    check_data(config)
+    _check_loader(config)
     module, name = LOADERS[config.loader]
     dataset: Dataset = getattr(import_module(module), name)(config)
     return dataset
@@ -45,10 +45,7 @@ def check_data(config: DataConfig, recipe: RecipeConfig | None = None) -> None:
     Raises:
         SemabenchError: it names the first key whose value cannot be used.
     """
-    if config.loader not in LOADERS:
-        raise SemabenchError(
-            f"data.loader={config.loader} is not known.{nearest(config.loader, LOADERS)}"
-        )
+    _check_loader(config)
     if config.augment_on == "cpu" and config.loader != "folder":
         raise SemabenchError(
             "data.augment_on=cpu is the folder loader's: set data.loader=folder, or augment on "
@@ -109,6 +106,13 @@ def require_eval_files(config: DataConfig, resolutions: list[int]) -> None:
         SemabenchError: it has not, and the message holds the command that does; or it cannot.
     """
     open_dataset(config).require_eval(resolutions)
+
+
+def _check_loader(config: DataConfig) -> None:
+    if config.loader not in LOADERS:
+        raise SemabenchError(
+            f"data.loader={config.loader} is not known.{nearest(config.loader, LOADERS)}"
+        )
 
 
 def _check_resolution(resolution: int) -> None:

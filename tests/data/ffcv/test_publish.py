@@ -100,7 +100,7 @@ def test_a_killed_worker_is_one_line_and_no_hang(tree, tmp_path):
         os.kill(int(children.read().split()[0]), signal.SIGKILL)
     _, errors = process.communicate()
     assert process.returncode == 1
-    assert "error: a worker process died (SIGKILL" in errors.decode()
+    assert "error: a worker process died (killed by SIGKILL" in errors.decode()
     assert "Traceback" not in errors.decode()
     assert list(tmp_path.iterdir()) == []
 

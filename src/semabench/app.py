@@ -168,6 +168,7 @@ def _hydra_message(error: Exception, keys: list[str]) -> str:
         group, _, option = match[1].rpartition("/")
         if group == "hydra/launcher" and option == "joblib":
             return f"{match[1]} needs a plugin of Hydra's: pip install 'semabench[sweep]'."
-        options = re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE)
+        found = re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE)
+        options = [name for name in found if not name.startswith("_")]
         return f"there is no {group}={option}.{nearest(option, options)}"
     return text

@@ -77,3 +77,42 @@ def test_a_key_of_a_group_of_which_nothing_is_chosen_asks_for_a_choice():
 def test_an_unknown_key_is_told_with_the_nearest(key, message):
     keys = ["data", "data.name", "model", "recipe", "recipe.lr", "recipe.weight_decay"]
     assert message in unknown_key(key, keys)
+
+
+def broken() -> None:
+    raise ZeroDivisionError("by nothing\nat all")
+
+
+def test_a_fault_of_ours_is_one_line_with_the_place_of_its_traceback(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["train.py", "seed=1"])
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(SystemExit) as ended:
+        run_app(broken, list)
+    assert ended.value.code == 70
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ZeroDivisionError: by nothing (unexpected; the traceback is in")
+    (log,) = tmp_path.iterdir()
+    assert str(log) in line
+    assert "in broken" in log.read_text()
+    assert "seed=1" in log.read_text()
+
+
+def test_a_developer_sees_the_traceback(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    monkeypatch.setenv("SEMABENCH_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        run_app(broken, list)
+
+
+def test_a_full_gpu_is_told_with_what_helps(monkeypatch, capsys):
+    class OutOfMemoryError(RuntimeError):
+        pass
+
+    def full() -> None:
+        raise OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB. GPU 0 has ...")
+
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    with pytest.raises(SystemExit) as ended:
+        run_app(full, list)
+    assert ended.value.code == 2
+    assert "trainer.accumulate" in capsys.readouterr().err

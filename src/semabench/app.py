@@ -7,16 +7,19 @@ import json
 import os
 import re
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 from semabench.config.schema import unknown_key
-from semabench.errors import SemabenchError, nearest
+from semabench.errors import SemabenchError, first_line, nearest
 from semabench.files import atomic_write
 
 INTERRUPTED = 130  # the shell's code for ctrl-C
+UNEXPECTED = 70  # sysexits' "software": a fault of ours, or of a library
+DEBUG = "SEMABENCH_DEBUG"
 RESULT_FILE = "SEMABENCH_RESULT_FILE"  # where a job of a sweep in a process of its own leaves it
 
 failed_jobs: list[str] = []  # of a sweep: "<overrides>: <reason>"; the sweeper fills it
@@ -99,8 +102,10 @@ def run_job(job: Callable[[Any], float | None], composed: Any) -> float | None:
         reason = " ".join(str(error).split())
         print(f"error: {reason}", file=sys.stderr)
     except Exception as error:
-        traceback.print_exc()
-        reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        if os.environ.get(DEBUG):
+            traceback.print_exc()
+        reason = unexpected(error)
+        print(f"error: {reason}", file=sys.stderr)
     raise JobFailed(reason)
 
 
@@ -143,6 +148,28 @@ def one_line_errors() -> Iterator[None]:
         fail(str(error))
     except KeyboardInterrupt:
         fail("interrupted.", INTERRUPTED)
+    except Exception as error:
+        if os.environ.get(DEBUG):
+            raise
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported for this
+            fail(
+                f"{first_line(error).split('. ')[0]}: take a smaller batch, or go through it in "
+                "more micro-batches (trainer.accumulate)."
+            )
+        fail(unexpected(error), UNEXPECTED)
+
+
+def unexpected(error: Exception) -> str:
+    """Keep the traceback of a fault in a file; return one line with its place."""
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="semabench-", suffix=".log", delete=False, encoding="utf-8"
+    ) as log:
+        log.write(f"{sys.argv}\n")
+        traceback.print_exception(error, file=log)
+    return (
+        f"{type(error).__name__}: {first_line(error)[:300]} (unexpected; the traceback is in "
+        f"{log.name}, {DEBUG}=1 shows it)"
+    )
 
 
 def fail(message: str, code: int = 2) -> NoReturn:

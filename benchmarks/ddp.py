@@ -38,7 +38,7 @@ from semabench.data.augment.batch import pixel_augment
 from semabench.data.draws import Samples
 from semabench.data.loader import create_train_loader
 from semabench.models import build_model
-from semabench.results.provenance import git_commit
+from semabench.results.record import git_commit
 from semabench.training.devices import choose_accelerator, choose_precision, global_rank
 from semabench.training.module import Classifier
 from semabench.training.trainer import bare_trainer

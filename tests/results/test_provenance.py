@@ -1,6 +1,6 @@
 import re
 
-from semabench.results.provenance import git_commit, software_versions
+from semabench.results.record import git_commit, software_versions
 
 
 def test_versions_are_short_and_whole():

@@ -18,8 +18,7 @@ from semabench.evaluation.measure import Measurement, measure
 from semabench.evaluation.subject import Subject, load_subject
 from semabench.models import backend_name, set_resolution
 from semabench.models.flops import count_gmacs, count_parameters
-from semabench.results.provenance import git_commit, software_versions
-from semabench.results.record import Record, accuracy
+from semabench.results.record import Record, accuracy, git_commit, software_versions
 from semabench.results.store import RESULTS_NAME, append_record, read_rows
 from semabench.training.devices import choose_accelerator, choose_precision, global_rank
 

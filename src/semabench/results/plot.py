@@ -9,8 +9,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from semabench.files import atomic_path
-from semabench.results.figures import Chart, Curve, charts
-from semabench.results.style import styles
+from semabench.results.figures import Chart, Curve, charts, styles
 from semabench.results.summary import Line
 from semabench.results.view import QUANTITIES, Figure, Quantity, Rule
 

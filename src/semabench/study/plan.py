@@ -12,8 +12,7 @@ from semabench.data.procedural.tasks import CELL, CLASSES
 from semabench.evaluation.labels import device_label
 from semabench.models import backend_name
 from semabench.models.flops import count_parameters
-from semabench.results.provenance import git_commit, software_versions
-from semabench.results.record import Record
+from semabench.results.record import Record, git_commit, software_versions
 from semabench.study.probe import MODEL, build_probe
 from semabench.study.spec import Recipe, Training
 

@@ -15,8 +15,7 @@ from semabench.evaluation.cost.bare import backend_label, build_bare
 from semabench.evaluation.cost.workload import Setting
 from semabench.evaluation.labels import device_label, layout_label, options_label
 from semabench.models import mixer_name
-from semabench.results.provenance import git_commit, software_versions
-from semabench.results.record import Record
+from semabench.results.record import Record, git_commit, software_versions
 
 # Rough, for the estimate alone: seconds of a process's start, of one compilation, of what a window
 # takes beyond its timed part (allocation, warm-up), and of a model's warm-up.

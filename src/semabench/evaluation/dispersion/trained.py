@@ -21,8 +21,7 @@ from semabench.evaluation.on_device import autocast
 from semabench.evaluation.subject import Subject
 from semabench.models import backend_name, set_resolution
 from semabench.models.flops import count_parameters
-from semabench.results.provenance import git_commit, software_versions
-from semabench.results.record import Record
+from semabench.results.record import Record, git_commit, software_versions
 
 QUERY_SEED = 0  # of the sample of queries: the same positions in every model
 

@@ -1,9 +1,13 @@
-"""The charts that a view's figures describe, made of its lines: what plots and the page draw."""
+"""What plots and the page draw: the charts that a view's figures describe, and styles of lines.
+
+A mixer has one colour in every figure. No two lines of a figure differ by colour alone: who tells
+colours badly has markers and dashes.
+"""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,14 +26,14 @@ class Point:
 
 @dataclass(frozen=True)
 class Curve:
-    """What is drawn of a line; ``band`` tells that errors are an area, not bars."""
+    """What is drawn of a line."""
 
     line: Line
     points: list[Point]
 
     @property
     def band(self) -> bool:
-        """Whether errors are over seeds everywhere, and make an area."""
+        """Whether errors are over seeds everywhere, and make an area; else they are bars."""
         return len(self.points) > 1 and all(point.y.of == "seeds" for point in self.points)
 
 
@@ -65,14 +69,10 @@ class Chart:
     @property
     def errors(self) -> str:
         """What bands and bars are, in one sentence."""
-        several = [curve.band for curve in self.curves if any(_over_seeds(curve))]
-        marks = "Bands:" if all(several) else "Bands and bars:" if any(several) else "Bars:"
         points = [point.y for curve in self.curves for point in curve.points]
+        several = [c.band for c in self.curves if any(point.y.of == "seeds" for point in c.points)]
+        marks = "Bands:" if all(several) else "Bands and bars:" if any(several) else "Bars:"
         return describe_errors(points, marks, "Bars:")
-
-
-def _over_seeds(curve: Curve) -> Iterator[bool]:
-    return (point.y.of == "seeds" for point in curve.points)
 
 
 def charts(figure: Figure, lines: Sequence[Line], plot: bool = False) -> list[Chart]:
@@ -88,29 +88,28 @@ def charts(figure: Figure, lines: Sequence[Line], plot: bool = False) -> list[Ch
         drawn = figure.room(drawn)
     found = []
     for sheet in dict.fromkeys(line.sheet for line in drawn):
+        of_sheet = [line for line in drawn if line.sheet == sheet]
         for panel in figure.panels:
             if plot and not panel.plot:
                 continue
-            of_sheet = [line for line in drawn if line.sheet == sheet]
             for name in dict.fromkeys(line.panel for line in of_sheet):
                 of_panel = [line for line in of_sheet if line.panel == name]
-                curves = [
-                    curve for line in of_panel if (curve := _curve(line, figure, panel)).points
-                ]
+                curves = [Curve(line, _points(line, figure.x, panel.y)) for line in of_panel]
+                curves = [curve for curve in curves if curve.points]
                 places = {point.x for curve in curves for point in curve.points}
                 if len(places) > 1 and panel.shown(of_panel):
                     found.append(Chart(figure, panel, sheet, name, curves))
     return found
 
 
-def _curve(line: Line, figure: Figure, panel: Panel) -> Curve:
+def _points(line: Line, x_name: str, y_name: str) -> list[Point]:
     points = []
     for place in line.points:
-        x, y = estimate(line, place, figure.x), estimate(line, place, panel.y)
+        x, y = estimate(line, place, x_name), estimate(line, place, y_name)
         # What is zero up to rounding is no point of a logarithmic axis.
-        if x and y and (y.mean > 1e-6 or not QUANTITIES[panel.y].log):
+        if x and y and (y.mean > 1e-6 or not QUANTITIES[y_name].log):
             points.append(Point(place, x.mean, y))
-    return Curve(line, points)
+    return points
 
 
 #: On white and on the dark page. Okabe and Ito's palette without yellow, which is too faint on
@@ -198,12 +197,9 @@ def styles(lines: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Style]:
     # Our mixers first: a model that happens to get their colour gives way.
     for line in sorted(asked, key=lambda line: line[0] not in _MIXERS):
         home = style_of(line[0])
-        ways = [
-            Style(
-                home.colour, (home.marker + step) % len(MARKERS), (home.dash + step) % len(DASHES)
-            )
-            for step in range(len(MARKERS) * len(DASHES))
-        ]
+        steps = range(len(MARKERS) * len(DASHES))
+        looks = [((home.marker + k) % len(MARKERS), (home.dash + k) % len(DASHES)) for k in steps]
+        ways = [Style(home.colour, marker, dash) for marker, dash in looks]
         taken = set(found.values())
         found[line] = next((way for way in ways if way not in taken), home)
     return {line: found[line] for line in asked}
@@ -211,8 +207,5 @@ def styles(lines: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Style]:
 
 def style_sheet() -> str:
     """Return the colours for the page: ``.c0`` and so on know theirs in light and in dark."""
-    rules = (
-        f".c{place} {{ --light: {light}; --dark: {dark}; }}"
-        for place, (light, dark) in enumerate(COLOURS)
-    )
-    return "\n".join(rules) + "\n"
+    pairs = enumerate(COLOURS)
+    return "".join(f".c{k} {{ --light: {light}; --dark: {dark}; }}\n" for k, (light, dark) in pairs)

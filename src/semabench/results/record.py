@@ -7,10 +7,12 @@ import re
 import subprocess
 import types
 import typing
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Self
 
@@ -188,6 +190,7 @@ class Record:
         return cls(**{**row, "schema": SCHEMA, "train_resolutions": sizes})
 
 
+Take = Callable[[Record], Any]
 KEY_FIELDS = tuple(f.name for f in fields(Record) if f.metadata.get("key"))
 """What makes two rows the same measurement: which weights, on which pixels, computed how."""
 
@@ -202,6 +205,17 @@ def accuracy(correct: int, n: int) -> tuple[float, float]:
         raise ValueError(f"{correct} correct of {n}")
     p = correct / n
     return 100 * p, 100 * math.sqrt(p * (1 - p) / n)
+
+
+def newest_of_equals(records: Iterable[Record], equal: Sequence[str | Take]) -> list[Record]:
+    """Return of rows that agree in these fields the newest, at the place of the first."""
+    takes = [attrgetter(name) if isinstance(name, str) else name for name in equal]
+    newest: dict[Hashable, Record] = {}
+    for row in records:
+        key = tuple(take(row) for take in takes)
+        if key not in newest or row.time >= newest[key].time:
+            newest[key] = row
+    return list(newest.values())
 
 
 def _converted(row: dict[str, Any]) -> dict[str, Any]:
@@ -264,17 +278,17 @@ def software_versions() -> str:
 @cache
 def git_commit() -> str:
     """Return the commit of this source tree, with ``+`` if it has changes; empty outside git."""
-    here = Path(__file__).resolve().parent
+    here = str(Path(__file__).resolve().parent)
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", here, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        return done.stdout.strip()
+
     try:
-        commit = _git(here, "rev-parse", "--short=12", "HEAD")
+        commit = git("rev-parse", "--short=12", "HEAD")
         makers = ":/src", ":/conf", ":/benchmarks"  # of numbers
-        changed = _git(here, "status", "--porcelain", "--untracked-files=no", "--", *makers)
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", *makers)
     except (OSError, subprocess.SubprocessError):
         return ""
     return commit + ("+" if changed else "")
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(folder), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    return done.stdout.strip()

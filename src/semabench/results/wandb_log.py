@@ -31,15 +31,8 @@ STEP_METRIC = "eval/resolution"
 SERIES = "series"  # the config key that runs share which differ by their seed alone
 
 METRICS = (
-    "resolution",
-    "top1",
-    "top1_stderr",
-    "top5",
-    "top5_stderr",
-    "images_per_second",
-    "peak_memory_mib",
-    "gmacs",
-    "n",
+    *("resolution", "top1", "top1_stderr", "top5", "top5_stderr"),
+    *("images_per_second", "peak_memory_mib", "gmacs", "n"),
 )
 _SERVER = "https://api.wandb.ai"
 _PATIENCE = 5.0
@@ -173,7 +166,10 @@ def log_evaluation(
     run.define_metric("eval/*", step_metric=STEP_METRIC)
     if records:
         first = records[0]
-        told = {"mixer": first.mixer or first.model, SERIES: _series(first)}
+        # As ``sema, sema_nano, 7ba704``: the mixer, the model, the training config's hash.
+        names = (first.mixer_or_model, first.model, first.config[:6])
+        series = ", ".join(dict.fromkeys(filter(None, names)))
+        told = {"mixer": first.mixer_or_model, SERIES: series}
         run.config.update(told, allow_val_change=True)
     for offset, record in enumerate(records):
         row = record.to_dict()
@@ -184,12 +180,6 @@ def log_evaluation(
         table = wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])
         step = None if first_step is None else first_step + len(records)
         run.log({"eval/results": table}, step=step)
-
-
-def _series(record: Record) -> str:
-    """Return ``sema, sema_nano, 7ba704``: the mixer, the model, the training config's hash."""
-    names = (record.mixer or record.model, record.model, record.config[:6])
-    return ", ".join(dict.fromkeys(filter(None, names)))
 
 
 def _settings(silent: bool) -> wandb.Settings:

@@ -209,8 +209,8 @@ def _provenance(lines: Sequence[Line]) -> tuple[list[tuple[str, str]], Grid | No
     told: dict[str, list[str]] = {}
     for name, tell in _TOLD.items():
         for same in merged.values():
-            texts = {tell(row) for line in same for row in line.records} - {""}
-            ordered = sorted(texts, key=lambda text: (len(text), text))
+            said = {tell(row) for line in same for row in line.records} - {""}
+            ordered = sorted(said, key=lambda text: (len(text), text))
             told.setdefault(name, []).append(", ".join(ordered))
     shared = [(name, t[0]) for name, t in told.items() if len(set(t)) == 1 and t[0]]
     varied = {name: texts for name, texts in told.items() if len(set(texts)) > 1}

@@ -249,13 +249,9 @@ _RANDOM_INPUTS = r"q, k in ±([\d.e+-]+)(?:, d (\d+))?(?:, v (\w+))?, seed \d+"
 def field_types() -> dict[str, tuple[type, ...]]:
     """Return the types that each field may have; ``tuple`` is one of integers."""
     hints = typing.get_type_hints(Record)
-    return {f.name: _alternatives(hints[f.name]) for f in fields(Record)}
-
-
-def _alternatives(hint: Any) -> tuple[type, ...]:
-    if typing.get_origin(hint) is tuple:
-        return (tuple,)
-    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    origins = {name: typing.get_origin(hint) or hint for name, hint in hints.items()}
+    unions = {name for name, origin in origins.items() if origin is types.UnionType}
+    return {f: typing.get_args(hints[f]) if f in unions else (origins[f],) for f in origins}
 
 
 def _fits(value: Any, allowed: tuple[type, ...]) -> bool:

@@ -158,10 +158,9 @@ class Line:
             error = statistics.stdev(values) / math.sqrt(len(values))
             return Estimate.around(mean, error, "seeds", len(values))
         for suffix, of in (("_stderr", "samples"), ("_spread", self.series.own)):
-            own = getattr(known[0][1], f"{quantity}{suffix}", None)
-            if own is not None:
+            if (own := getattr(known[0][1], f"{quantity}{suffix}", None)) is not None:
                 return Estimate.around(values[0], own, of)
-        return Estimate(values[0], values[0], values[0])
+        return Estimate(values[0], values[0], values[0])  # an integer stays one
 
 
 def group(records: Iterable[Record], series: Series) -> list[Line]:
@@ -175,7 +174,7 @@ def group(records: Iterable[Record], series: Series) -> list[Line]:
     lines = []
     for (key, rows), label in zip(groups.items(), labels, strict=True):
         points: dict[Place, list[Record]] = {}
-        equal = (*series.place, *series.averaged)
+        equal: list[str | Take] = [*series.place, *series.averaged]
         for row in newest_of_equals(_latest(rows, series.newest), equal):
             points.setdefault(tuple(take(row) for take in series.place), []).append(row)
         ordered = {place: tuple(points[place]) for place in sorted(points)}

@@ -128,20 +128,15 @@ def start_run(
         "reinit": "finish_previous",
     }
     if mode == "online":
+        settings = _settings(silent=False)
         try:
-            return wandb.init(
-                **arguments, mode="online", resume="allow", settings=_settings(silent=False)
-            )
+            return wandb.init(**arguments, mode="online", resume="allow", settings=settings)
         except wandb.errors.Error as error:
             log.warning("W&B: %s: logging offline.", first_line(error))
             wandb.teardown()  # its process keeps the id for the run that did not start
             mode = "offline"
     try:
-        return wandb.init(
-            **arguments,
-            mode="disabled" if mode == "disabled" else "offline",
-            settings=_settings(silent=True),
-        )
+        return wandb.init(**arguments | {"mode": mode}, settings=_settings(silent=True))
     except wandb.errors.Error as error:
         raise SemabenchError(f"W&B cannot start in {run_dir}: {error}") from error
 

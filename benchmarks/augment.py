@@ -24,11 +24,10 @@ import torch
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from semabench.data.augment.batch import BatchAugment, PixelAugment
+from semabench.data.augment.batch import BatchAugment, Normalize, PixelAugment
 from semabench.data.augment.plan import parse_rand_augment
 from semabench.data.draws import Samples
 from semabench.data.mixup import Mix
-from semabench.data.normalize import Normalize
 
 BYTES_PER_MS = 4.25e9  # a large copy on an H200
 EXECUTIONS = ("eager", "compiled", "graphs")  # the last: compiled, replayed as CUDA graphs

@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from semabench.app import _hydra_message, run_app
-from semabench.config.schema import TrainConfig, known_keys, unknown_key
+from semabench.config.key import unknown_key
+from semabench.config.schema import TrainConfig, known_keys
 
 
 def told(words: list[str], patch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:

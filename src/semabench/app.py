@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from semabench.config.schema import unknown_key
+from semabench.config.key import unknown_key
 from semabench.errors import SemabenchError, first_line, nearest
 from semabench.files import atomic_write
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from semabench import __version__
 from semabench.app import fail, one_line_errors
-from semabench.errors import nearest
+from semabench.config.schema import MIN_RESOLUTION
+from semabench.errors import SemabenchError, nearest
 
 if TYPE_CHECKING:
     from semabench.results.view import View
@@ -262,7 +263,7 @@ def _views() -> list[View]:
 
 
 def _config(part: str) -> None:
-    from semabench.config.reference import reference
+    from semabench.config.key import reference
     from semabench.config.schema import TrainConfig
     from semabench.measures import measures
 
@@ -277,9 +278,44 @@ def _dashboard(**options: Any) -> None:
 
 
 def _models(names: list[str], resolution: int, num_classes: int) -> None:
-    from semabench.evaluation.catalogue import print_models
+    """Print one row a model: parameters in millions, and GMACs for one image of this resolution.
 
-    print_models(names, resolution, num_classes)
+    Published top-1 accuracies (ImageNet-1k, 224 px) stand beside them with the recipe that gave
+    them, where it is one of ``conf/recipe``.
+    """
+    if resolution < MIN_RESOLUTION:
+        raise SemabenchError(
+            f"--resolution {resolution} is too small: the smallest is {MIN_RESOLUTION} pixels."
+        )
+    if num_classes < 1:
+        raise SemabenchError(f"--num-classes must be at least 1, not {num_classes}.")
+    import torch
+    from rich.console import Console
+    from rich.progress import track
+
+    from semabench.models import build_model, mixer_name, model_names
+    from semabench.models.build import PUBLISHED
+    from semabench.models.flops import count_gmacs, count_parameters
+    from semabench.results.text_table import TextTable, print_table
+
+    rows = []
+    for name in track(list(names) or model_names(), description="counting", transient=True):
+        with torch.device("meta"):
+            model = build_model(name, num_classes=num_classes, resolution=resolution, options={})
+        told = PUBLISHED.get(name.split(".")[0])
+        rows.append(
+            [
+                name,
+                mixer_name(model) or "-",
+                f"{count_parameters(model) / 1e6:.2f}",
+                f"{count_gmacs(model, resolution):.3f}",
+                f"{told.top1:.1f}" if told else "",
+                (told.recipe or "its own") if told else "",
+            ]
+        )
+    header = ["model", "mixer", "params (M)", "GMACs", "published top-1", "by recipe"]
+    title = f"{resolution} px, {num_classes} classes"
+    print_table(TextTable(title, header, rows, words=2), Console())
 
 
 def _demo() -> None:

@@ -8,8 +8,7 @@ import torch
 from semabench.data.procedural.draw import TEST_EPOCH, draw
 from semabench.errors import SemabenchError
 from semabench.study.plan import Recipe, Training
-from semabench.study.training import train
-from semabench.study.worker import count_correct
+from semabench.study.training import count_correct, train
 
 CPU = torch.device("cpu")
 TRAINING = Training(

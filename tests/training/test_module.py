@@ -11,9 +11,8 @@ from torch import nn
 
 from helpers.small_run import fit, small_batches, small_module
 from semabench.config.schema import RecipeConfig
-from semabench.data.augment.batch import PixelAugment
+from semabench.data.augment.batch import Normalize, PixelAugment
 from semabench.data.draws import Samples
-from semabench.data.normalize import Normalize
 from semabench.training.module import Classifier
 from semabench.training.optim import create_optimizer
 from semabench.training.step import TrainStep, step_seed

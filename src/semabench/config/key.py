@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, get_args, get_type_hints
+
+from omegaconf import MISSING
 
 from semabench.errors import SemabenchError, nearest
 
@@ -190,3 +192,79 @@ def _needs(name: str, known: dict[str, Key]) -> Iterator[Need]:
         yield from told.needs
         if told.each and count < len(parts):
             yield told.each(parts[count])
+
+
+def reference(part: str, schemas: Mapping[str, type]) -> str:
+    """Return a table of the keys of an app or a measure, or of those of a group, or one key.
+
+    Args:
+        part: "all", a name of ``schemas``, or a dotted key of any of them.
+        schemas: configs by the names of what takes them.
+
+    Raises:
+        SemabenchError: there is no such part.
+    """
+    if part == "all":
+        parts, seen = [], set[str]()
+        for name, schema in schemas.items():  # groups are the same wherever they are
+            keys = [d for d in declared(schema) if "." not in d.name or d.name not in seen]
+            seen |= {d.name for d in keys}
+            parts.append(f"## {name}\n\n{_table(keys)}")
+        return "\n".join(parts)
+    if part in schemas:
+        return _table(list(declared(schemas[part])))
+    for schema in schemas.values():
+        keys = [d for d in declared(schema) if f"{d.name}.".startswith(f"{part}.")]
+        if keys:
+            return _table(keys)
+    names = [*schemas, *dict.fromkeys(d.name for s in schemas.values() for d in declared(s))]
+    raise SemabenchError(unknown_key(part, names))
+
+
+def _table(keys: list[Declared]) -> str:
+    groups = {d.name for d in keys if any(e.name.startswith(f"{d.name}.") for e in keys)}
+    lines = ["| key | default | meaning |", "|---|---|---|"]
+    for d in keys:
+        if d.name not in groups:
+            lines.append(f"| `{d.name}` | {_shown(d.default)} | {_meaning(d)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _shown(default: Any) -> str:
+    if default == MISSING:
+        return "to be given"
+    if isinstance(default, list):
+        return f"[{', '.join(map(_shown, default))}]"
+    if default is None or isinstance(default, bool):
+        return {None: "null", True: "true", False: "false"}[default]
+    return f"{default:g}" if isinstance(default, float) else str(default) or '""'
+
+
+def _meaning(d: Declared) -> str:
+    told = d.key
+    choices = "" if not told.choices or "|" in told.help else " | ".join(told.choices)
+    needs = "; ".join(f"no effect {need.when}" for need in told.needs)
+    named = {"always": "", "changed": "names a run where changed", "never": ""}[told.names_run]
+    parts = [told.help, choices, bounds(told), needs, named]
+    return "; ".join(filter(None, parts)).replace("|", "\\|")
+
+
+def unknown_key(name: str, names: list[str]) -> str:
+    """Name the nearest valid key, or those that could stand in its place.
+
+    >>> unknown_key("lr", ["recipe", "recipe.lr", "seed"])
+    "unknown config key 'lr'. Did you mean 'recipe.lr'?"
+    """
+    told = f"unknown config key '{name}'."
+    if name.startswith("model.options."):
+        return f"{told} An option that conf/model does not list is added: +{name}=..."
+    parent = name.rpartition(".")[0]
+    beside = [known for known in names if known.rpartition(".")[0] == parent]
+    elsewhere = [known for known in names if known.endswith(f".{name}")]
+    for choices in (beside, elsewhere, names):
+        hint = nearest(name, choices)
+        if hint.startswith(" Did you mean"):
+            return told + hint
+        if choices is elsewhere and len(elsewhere) == 1:
+            return f"{told} Did you mean '{elsewhere[0]}'?"
+    return told + nearest(name, elsewhere or beside or names)

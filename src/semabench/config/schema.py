@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from semabench.config.key import ABOVE_0, Need, declared, key
-from semabench.errors import SemabenchError, nearest
+from semabench.config.key import ABOVE_0, Need, declared, key, unknown_key
+from semabench.errors import SemabenchError
 
 MIN_RESOLUTION = 32
 ACCELERATORS = ("auto", "cpu", "gpu")
@@ -384,27 +384,6 @@ def describe(error: OmegaConfBaseException, schema: type) -> str:
     if "missing mandatory value" in reason.lower():
         return f"config key '{name}' has no value: set {name}=..."
     return f"config key '{name}': {reason}"
-
-
-def unknown_key(name: str, names: list[str]) -> str:
-    """Name the nearest valid key, or those that could stand in its place.
-
-    >>> unknown_key("lr", ["recipe", "recipe.lr", "seed"])
-    "unknown config key 'lr'. Did you mean 'recipe.lr'?"
-    """
-    told = f"unknown config key '{name}'."
-    if name.startswith("model.options."):
-        return f"{told} An option that conf/model does not list is added: +{name}=..."
-    parent = name.rpartition(".")[0]
-    beside = [known for known in names if known.rpartition(".")[0] == parent]
-    elsewhere = [known for known in names if known.endswith(f".{name}")]
-    for choices in (beside, elsewhere, names):
-        hint = nearest(name, choices)
-        if hint.startswith(" Did you mean"):
-            return told + hint
-        if choices is elsewhere and len(elsewhere) == 1:
-            return f"{told} Did you mean '{elsewhere[0]}'?"
-    return told + nearest(name, elsewhere or beside or names)
 
 
 def known_keys(schema: type) -> list[str]:

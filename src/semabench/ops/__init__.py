@@ -1,7 +1,6 @@
 """Numerical kernels: one op a file, a plain reference first, then faster backends."""
 
-from semabench.ops.linear_attention import linear_attention, linear_attention_backend
-from semabench.ops.rotary import rotary
+from semabench.ops.linear_attention import linear_attention, linear_attention_backend, rotary
 from semabench.ops.selective_scan import selective_scan, selective_scan_backend
 from semabench.ops.window_mean import grid_mean, window_mean, window_mean_backend
 

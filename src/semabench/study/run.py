@@ -20,8 +20,8 @@ from semabench.results.report import print_report
 from semabench.results.store import RESULTS_NAME, append_record, read_rows
 from semabench.study.plan import Job, plan_jobs
 from semabench.study.schema import StudyConfig
+from semabench.study.training import StudyWorker
 from semabench.study.views import VIEW
-from semabench.study.worker import StudyWorker
 from semabench.training.device import choose_accelerator
 
 LOGS = "logs"

@@ -26,7 +26,7 @@ from submitit.core.utils import pickle_load
 
 from semabench.app import JobFailed
 from semabench.errors import SemabenchError
-from semabench.sweep.keep_going import failure, job_texts
+from semabench.sweep.processes import failure, job_texts
 
 _GONE = 3  # polls without a trace in the queue, after which a job without result has failed
 

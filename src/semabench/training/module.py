@@ -10,10 +10,9 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from semabench.config.schema import RecipeConfig
-from semabench.data.augment.batch import BatchAugment, PixelAugment
+from semabench.data.augment.batch import BatchAugment, Normalize, PixelAugment
 from semabench.data.epoch import TrainBatch
 from semabench.data.mixup import Mix
-from semabench.data.normalize import Normalize
 from semabench.training.counts import Counts
 from semabench.training.lightning_compat import bring_up_to_date, count_step
 from semabench.training.optim import create_optimizer, ema_decay, rate_factor

@@ -18,9 +18,8 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from semabench.data.augment.batch import BatchAugment
+from semabench.data.augment.batch import BatchAugment, Normalize
 from semabench.data.mixup import Mix
-from semabench.data.normalize import Normalize
 from semabench.errors import first_line
 from semabench.training.reduce import GradientReducer
 

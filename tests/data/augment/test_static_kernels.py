@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from semabench.data.augment.batch import BatchAugment, PixelAugment, noise
+from semabench.data.augment.batch import BatchAugment, Normalize, PixelAugment, noise
 from semabench.data.augment.batch import apply_layer as apply_in_groups
 from semabench.data.augment.plan import OPS, Layer, arguments, parse_rand_augment
 from semabench.data.draws import Samples
 from semabench.data.mixup import Mix
-from semabench.data.normalize import Normalize
 
 pytest.importorskip("triton")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from semabench.data.ffcv.watchdog import prefetch
+from semabench.data.ffcv.loader import prefetch
 from semabench.errors import SemabenchError
 
 
@@ -99,7 +99,7 @@ def test_a_thread_that_is_killed_is_noticed():
 
 
 def test_a_thread_that_ends_without_a_word_is_noticed(monkeypatch):
-    monkeypatch.setattr("semabench.data.ffcv.watchdog._Producer.run", lambda self: None)
+    monkeypatch.setattr("semabench.data.ffcv.loader._Producer.run", lambda self: None)
     with pytest.raises(SemabenchError, match="died without a word"):
         next(items(lambda step: step))
 

@@ -4,10 +4,15 @@ import pytest
 import torch
 
 from semabench.errors import SemabenchError
-from semabench.evaluation.cost.energy import PowerMeter
 from semabench.evaluation.cost.schema import CostModel
 from semabench.evaluation.cost.worker import CostWorker, halve_until_it_fits, ran_out_of_memory
-from semabench.evaluation.cost.workload import Setting, Workload, backend_label, build_bare
+from semabench.evaluation.cost.workload import (
+    PowerMeter,
+    Setting,
+    Workload,
+    backend_label,
+    build_bare,
+)
 from semabench.training.device import free_memory
 
 META = torch.device("meta")

@@ -1,4 +1,4 @@
-"""A recipe's augmentation of whole batches: pixels before normalisation, erasing after it.
+"""A recipe's augmentation of whole batches: pixels, normalisation, erasing.
 
 Samples with like operations are worked on together, picked by indices that the CPU knows, so that
 nothing waits for the device. Launches cost more than bytes (`benchmarks/augment.py`): the samples
@@ -254,3 +254,21 @@ class BatchAugment(nn.Module):
             return images
         place = self.seed, samples.epoch, samples.keys
         return erase(images, plan_erasing(self.random_erase, images.shape[-1], *place))
+
+
+class Normalize(nn.Module):
+    """``(x / 255 - mean) / std`` per channel: (B, 3, R, R) uint8 to float32, layout kept."""
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        shift = 255 * torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1)
+        scale = 1 / (255 * torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
+        self.register_buffer("shift", shift, persistent=False)
+        self.register_buffer("scale", scale, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalise a batch; the result is a new tensor."""
+        return (images - self.shift).mul_(self.scale)

@@ -14,13 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from semabench.data.augment.batch import BatchAugment
+from semabench.data.augment.batch import BatchAugment, Normalize
 from semabench.data.augment.kernels import apply_layer, finish
 from semabench.data.augment.operations import ALONG_X, ALONG_Y, line_terms, rotation_terms
 from semabench.data.augment.plan import OPS, Layer, plan_erasing
 from semabench.data.draws import Samples
 from semabench.data.mixup import Mix
-from semabench.data.normalize import Normalize
 
 _X = [OPS.index(name) for name in ALONG_X]
 _Y = [OPS.index(name) for name in ALONG_Y]

@@ -1,21 +1,24 @@
-"""Evaluate one model at several resolutions; each row is stored as soon as it is measured."""
+"""Evaluate one model at several resolutions, in one pass each; rows are stored as they come."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import sys
 import time
-from dataclasses import asdict, replace
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from rich.console import Console
+from rich.progress import track
+from torch import Tensor, nn
 
 from semabench.config.schema import TrainConfig
+from semabench.data.augment.batch import Normalize
 from semabench.data.loader import EvalLoader, create_eval_loader
-from semabench.data.normalize import Normalize
 from semabench.errors import SemabenchError
-from semabench.evaluation.accuracy.one_pass import Measurement, measure
 from semabench.evaluation.accuracy.schema import EvalConfig
 from semabench.evaluation.target import EvalTarget, load_target
 from semabench.files import atomic_write
@@ -25,11 +28,19 @@ from semabench.processes import global_rank
 from semabench.results.record import Record, accuracy, git_commit, software_versions
 from semabench.results.store import RESULTS_NAME, append_record, read_rows
 from semabench.results.wandb_log import log_evaluation, run_id, start_run, wandb_mode
+from semabench.training.counts import Counts
 from semabench.training.device import (
+    Mark,
+    autocast,
     choose_accelerator,
     choose_precision,
     device_label,
     layout_label,
+    mark,
+    median_and_spread,
+    peak_memory_mib,
+    reset_peak_memory,
+    seconds_between,
 )
 
 
@@ -244,3 +255,104 @@ def _digest(rows: list[Record]) -> str:
 
 def _read(path: Path) -> str:
     return path.read_text() if path.exists() else ""
+
+
+WARMUP = 2  # batches not timed: they allocate, compile and fill caches
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one pass over a loader found.
+
+    Attributes:
+        n, top1, top5: samples, and how many of them are right at the first, the first five.
+        images_per_second: batch size over the median time of a forward pass, normalisation
+            included, loading excluded; None for an empty data set.
+        spread: half the distance between the quartiles of images_per_second, over the batches.
+        peak_memory_mib: of the device's allocations; on a CPU of the process's resident set.
+            None where the system does not tell.
+    """
+
+    n: int
+    top1: int
+    top5: int
+    images_per_second: float | None
+    spread: float | None
+    peak_memory_mib: float | None
+
+
+@torch.inference_mode()
+def measure(
+    model: nn.Module,
+    loader: Iterable[tuple[Tensor, Tensor]],
+    *,
+    normalize: Normalize,
+    device: torch.device,
+    precision: str,
+    batch_size: int,
+    batches: int,
+    title: str,
+) -> Measurement:
+    """Run ``model`` over ``loader`` once.
+
+    Args:
+        model: in eval mode, on ``device``.
+        loader: batches as of the data room; full ones, padding labelled -1.
+        normalize: on ``device``.
+        device: where to compute.
+        precision: Lightning's name of it, see `training.devices`.
+        batch_size: images a batch.
+        batches: of the loader, for the progress bar.
+        title: of the progress bar.
+    """
+    counts = Counts()
+    clock = _Clock(device)
+    reset_peak_memory(device)
+    bar = track(
+        loader,
+        description=title,
+        total=batches,
+        transient=True,
+        disable=not sys.stdout.isatty(),
+    )
+    for images, labels in bar:
+        images = images.to(device, non_blocking=True)
+        labels = labels.to(device, non_blocking=True)
+        with clock, autocast(device, precision):
+            logits = model(_prepare(images, normalize, precision))
+        counts.add(logits, labels)
+    # A small data set: the last batch again, for speed alone, until there is something to time.
+    while len(clock.marks) < WARMUP + 3 and batches:
+        with clock, autocast(device, precision):
+            model(_prepare(images, normalize, precision))
+    n, top1, top5 = counts.correct()
+    speed, spread = clock.images_per_second(batch_size)
+    return Measurement(n, top1, top5, speed, spread, peak_memory_mib(device))
+
+
+def _prepare(images: Tensor, normalize: Normalize, precision: str) -> Tensor:
+    images = normalize(images)
+    return images.double() if precision == "64-true" else images
+
+
+class _Clock:
+    """Times forward passes; the times are read at the end."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.marks: list[tuple[Mark, Mark]] = []
+
+    def __enter__(self) -> None:
+        self.start = mark(self.device)
+
+    def __exit__(self, *_: object) -> None:
+        self.marks.append((self.start, mark(self.device)))
+
+    def images_per_second(self, batch_size: int) -> tuple[float | None, float | None]:
+        """Return the median and half the interquartile range, or None twice."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        speeds = [batch_size / seconds_between(*marks) for marks in self.marks[WARMUP:]]
+        if len(speeds) < 3:
+            return None, None
+        return median_and_spread(speeds)

@@ -14,8 +14,8 @@ from rich.progress import track
 from timm.models.vision_transformer import Attention as TimmAttention
 from torch import Tensor, nn
 
+from semabench.data.augment.batch import Normalize
 from semabench.data.loader import EvalLoader, create_eval_loader
-from semabench.data.normalize import Normalize
 from semabench.errors import SemabenchError
 from semabench.evaluation.dispersion.schema import DispersionConfig
 from semabench.evaluation.dispersion.statistics import Tally, add_weights, sample_queries

@@ -6,8 +6,8 @@ import time
 import pytest
 import torch
 
-from semabench.evaluation.cost import energy
-from semabench.evaluation.cost.energy import PowerMeter, mean_watts
+from semabench.evaluation.cost import workload as energy
+from semabench.evaluation.cost.workload import PowerMeter, mean_watts
 
 CUDA = torch.device("cuda", 0)
 

@@ -40,7 +40,7 @@ from semabench.data.draws import Samples
 from semabench.data.loader import create_train_loader
 from semabench.models import build_model
 from semabench.processes import global_rank
-from semabench.results.provenance import git_commit
+from semabench.results.record import git_commit
 from semabench.training.device import choose_accelerator, choose_precision
 from semabench.training.module import Classifier
 from semabench.training.trainer import bare_trainer

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from semabench.ops import selective_scan
 from semabench.ops.selective_scan import triton_backend as selective_scan_triton
-from semabench.ops.selective_scan.plan import RUN_LENGTH, Config
+from semabench.ops.selective_scan.triton_backend import RUN_LENGTH, Config
 
 BYTES_PER_MS = 4.25e9  # a large copy on an H200
 MIXED = (False, False, True, True)

@@ -94,7 +94,7 @@ def main() -> None:
     options.packed = options.packed.resolve()
     import torch
 
-    from semabench.results.provenance import git_commit
+    from semabench.results.record import git_commit
 
     gpu = torch.cuda.is_available()
     about = {

@@ -8,8 +8,8 @@ import torch
 from omegaconf import OmegaConf
 
 from semabench.models import build_model
+from semabench.models.build import PUBLISHED
 from semabench.models.flops import count_gmacs, count_parameters
-from semabench.models.published import PUBLISHED
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONF = REPOSITORY / "conf"

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,14 @@ from hypothesis import strategies as st
 from helpers.rows import row
 from semabench.errors import SemabenchError
 from semabench.results.csv_file import compact_csv
-from semabench.results.record import KEY_FIELDS, SCHEMA, Record, accuracy
+from semabench.results.record import (
+    KEY_FIELDS,
+    SCHEMA,
+    Record,
+    accuracy,
+    git_commit,
+    software_versions,
+)
 from semabench.results.store import read_rows
 
 floats = st.floats(0, 100)
@@ -150,3 +158,11 @@ def test_accuracy_has_the_binomial_standard_error():
     assert accuracy(900, 900) == (100.0, 0.0)
     with pytest.raises(ValueError, match="3 correct of 2"):
         accuracy(3, 2)
+
+
+def test_versions_are_short_and_whole():
+    assert re.fullmatch(r"torch \S+, timm \S+, semabench \d+\.\d+\.\d+", software_versions())
+
+
+def test_commit_is_a_hash_or_nothing():
+    assert re.fullmatch(r"([0-9a-f]{12}\+?)?", git_commit())

@@ -14,9 +14,9 @@ from helpers.page_rows import VIEWS, study_row
 from semabench.errors import SemabenchError
 from semabench.results import append_record, read_rows
 from semabench.results.csv_file import compact_csv
+from semabench.results.figures import style_of
 from semabench.results.plot import plot_figure
 from semabench.results.report import print_section, write_report
-from semabench.results.style import style_of
 from semabench.results.tables import build_tables
 from semabench.results.view import chance
 from semabench.study.views import VIEW, lines

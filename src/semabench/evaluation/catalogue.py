@@ -11,8 +11,8 @@ from rich.progress import track
 from semabench.config.schema import MIN_RESOLUTION
 from semabench.errors import SemabenchError
 from semabench.models import build_model, mixer_name, model_names
+from semabench.models.build import PUBLISHED
 from semabench.models.flops import count_gmacs, count_parameters
-from semabench.models.published import PUBLISHED
 from semabench.results.text_table import TextTable, print_table
 
 

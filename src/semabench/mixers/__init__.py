@@ -9,9 +9,8 @@ from semabench.mixers.base import (
     register_mixer,
 )
 from semabench.mixers.focused import Focused
-from semabench.mixers.linear import Linear
+from semabench.mixers.linear import Linear, Mila
 from semabench.mixers.mean import Mean
-from semabench.mixers.mila import Mila
 from semabench.mixers.none import NoMixing
 from semabench.mixers.sema import SEMA
 from semabench.mixers.softmax import Softmax

@@ -1,8 +1,12 @@
 """Macro-architectures, known to timm once this package is imported."""
 
 from semabench.models.build import build_model, model_names
-from semabench.models.mixing import backend_name, mixer_name, set_window_size
-from semabench.models.resolution import set_resolution
+from semabench.models.resolution import (
+    backend_name,
+    mixer_name,
+    set_resolution,
+    set_window_size,
+)
 
 __all__ = [
     "backend_name",

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from semabench.mixers.scan import Scan
+from semabench.mixers.ssm import Scan
 
 
 def count_parameters(model: nn.Module) -> int:

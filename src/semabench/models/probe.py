@@ -11,13 +11,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from timm.layers.weight_init import trunc_normal_
-from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from semabench.errors import SemabenchError, nearest
 from semabench.mixers import Mixer, NoMixing, WindowedMixer, mixer_options
 from semabench.models.mila import Block, check_options, create_stage
-from semabench.models.staged import StagedModel, create, default_cfg
+from semabench.models.staged import StagedModel, register_variants
+from semabench.ops.window_mean import window_labels
 
 POOLS = ("query", "attention", "avg")
 
@@ -195,21 +195,12 @@ def _through(mixer: Mixer, region: Tensor) -> Tensor:
         return local
     if not isinstance(mixer, WindowedMixer):
         return torch.ones_like(region)
-    from semabench.ops.window_mean import window_labels
-
     height, width = region.shape[-2:]
     labels = window_labels(height, width, mixer.window_size, mixer.border_shift, region.device)
     seen = torch.isin(labels, labels[region[0, 0] > 0])
     return torch.maximum(local, seen.float()[None, None])
 
 
-VARIANTS = ["probe_nano"]
-default_cfgs = generate_default_cfgs(
-    {name: default_cfg(first_conv="stem.conv", crop_pct=1.0) for name in VARIANTS}
-)
-
-
-@register_model
-def probe_nano(pretrained: bool = False, **kwargs: Any) -> Probe:
-    """One block of 64 channels, for the diagnostics."""
-    return create(Probe, "probe_nano", pretrained, kwargs, official="probe", stages=1)
+# One block of 64 channels, for the procedural tasks.
+VARIANTS: dict[str, dict[str, Any]] = {"probe_nano": {}}
+register_variants(Probe, VARIANTS, official="probe", stages=1, first_conv="stem.conv", crop_pct=1.0)

@@ -1,4 +1,4 @@
-"""Bring a built model to another resolution."""
+"""Look at the token mixers of a built model; bring it to another window or resolution."""
 
 from __future__ import annotations
 
@@ -12,8 +12,46 @@ import torch
 from torch import Tensor, nn
 
 from semabench.errors import SemabenchError, first_line
+from semabench.mixers import Mixer, WindowedMixer
+from semabench.mixers.ssm import Scan
 from semabench.models.staged import StagedModel
 from semabench.models.vim import Vim
+
+
+def mixer_name(model: nn.Module) -> str | None:
+    """Return the name of a model's mixer; None for models whose mixer is not ours."""
+    return next((mixer.name for mixer in model.modules() if isinstance(mixer, Mixer)), None)
+
+
+def backend_name(model: nn.Module, device: torch.device | None = None) -> str:
+    """Return the op backend that a model's mixers run on ``device``.
+
+    For models of timm's, whose attention has a switch, "sdpa" (PyTorch's fused attention) or
+    "unfused"; "torch" for a model without any choice.
+    """
+    names = {
+        module.resolved_backend(device)
+        for module in model.modules()
+        if isinstance(module, Mixer | Scan)
+    }
+    if not names:
+        fused = {module.fused_attn for module in model.modules() if hasattr(module, "fused_attn")}
+        names = {"sdpa" if value else "unfused" for value in fused}
+    return "+".join(sorted(names)) or "torch"
+
+
+def set_window_size(model: nn.Module, window_size: int | tuple[int, int]) -> None:
+    """Give all windows of a built model another size; no weight depends on it.
+
+    Raises:
+        SemabenchError: the model has no windows, or the size is not positive.
+    """
+    windowed = [mixer for mixer in model.modules() if isinstance(mixer, WindowedMixer)]
+    if not windowed:
+        kind = f"its mixer is {mixer_name(model)}" if mixer_name(model) else type(model).__name__
+        raise SemabenchError(f"The model has no windows ({kind}): leave window_size out.")
+    for mixer in windowed:
+        mixer.window_size = window_size
 
 
 def set_resolution(model: nn.Module, resolution: int) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, TypeVar
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers.classifier import ClassifierHead
-from timm.models import build_model_with_cfg, checkpoint_seq
+from timm.models import (
+    build_model_with_cfg,
+    checkpoint_seq,
+    generate_default_cfgs,
+    register_model,
+)
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from semabench.errors import SemabenchError
-from semabench.models.mixing import undecayed
 
 
 class Stage(nn.Module):
@@ -173,53 +178,68 @@ class StagedModel(nn.Module):
         return self.forward_head(self.forward_features(x))
 
 
-ModelT = TypeVar("ModelT", bound=nn.Module)
-
-
-def default_cfg(**differences: Any) -> dict[str, Any]:
-    """Return timm's description of a model: published at 224 px, any size allowed."""
+def undecayed(model: nn.Module) -> set[str]:
+    """Return the parameters of a model's state spaces that weight decay must spare, by name."""
     return {
-        "url": "",
-        "num_classes": 1000,
-        "input_size": (3, 224, 224),
-        "pool_size": (7, 7),
-        "crop_pct": 0.875,
-        "interpolation": "bicubic",
-        "fixed_input_size": False,
-        "mean": IMAGENET_DEFAULT_MEAN,
-        "std": IMAGENET_DEFAULT_STD,
-        "first_conv": "stem.conv1.conv",
-        "classifier": "head.fc",
-        "license": "apache-2.0",
-        **differences,
+        f"{path}.{parameter}" if path else parameter
+        for path, module in model.named_modules()
+        for parameter in getattr(module, "undecayed", ())
     }
 
 
-def create(
-    model_class: type[ModelT],
-    name: str,
-    pretrained: bool,
-    arguments: dict[str, Any],
+_CFG = {
+    "url": "",
+    "num_classes": 1000,
+    "input_size": (3, 224, 224),
+    "pool_size": (7, 7),
+    "crop_pct": 0.875,
+    "interpolation": "bicubic",
+    "fixed_input_size": False,
+    "mean": IMAGENET_DEFAULT_MEAN,
+    "std": IMAGENET_DEFAULT_STD,
+    "first_conv": "stem.conv1",
+    "classifier": "head.fc",
+    "license": "apache-2.0",
+}
+"""timm's description of a model: published at 224 px, any size allowed."""
+
+
+def register_variants(
+    model_class: type[nn.Module],
+    variants: Mapping[str, dict[str, Any]],
     *,
     official: str,
     stages: int = 0,
-) -> ModelT:
-    """Build a named model in timm's way; one with stages may also be built for its features.
+    **cfg: Any,
+) -> None:
+    """Make named models known to timm, each as a function of the class's module.
 
-    Raises:
-        SemabenchError: ``pretrained`` is asked for; no weights are hosted here for any model.
+    No weights are hosted here for any: ``pretrained=True`` is a SemabenchError.
+
+    Args:
+        model_class: of all of them.
+        variants: arguments of the class by the model's name; a caller's come before them.
+        official: whose checkpoints fit, for the message.
+        stages: how many there are to take features from; 0: the model is not built for features.
+        **cfg: where timm's description differs from the usual one.
     """
-    if pretrained:
-        raise SemabenchError(
-            f"No pretrained weights of {name} are known; for an official {official} checkpoint "
-            "name its file (checkpoint=...)."
-        )
-    features = {"out_indices": tuple(range(stages)), "feature_cls": "getter"}
-    model: ModelT = build_model_with_cfg(
-        model_class,
-        name,
-        pretrained=False,
-        feature_cfg=features if stages else None,
-        **arguments,
-    )
-    return model
+    module: Any = sys.modules[model_class.__module__]
+    module.default_cfgs = generate_default_cfgs(dict.fromkeys(variants, _CFG | cfg))
+
+    def entry(name: str) -> Callable[..., nn.Module]:
+        def build(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+            if pretrained:
+                raise SemabenchError(
+                    f"No pretrained weights of {name} are known; for an official {official} "
+                    "checkpoint name its file (checkpoint=...)."
+                )
+            features = {"out_indices": tuple(range(stages)), "feature_cls": "getter"}
+            arguments = {"feature_cfg": features if stages else None} | variants[name] | kwargs
+            model: nn.Module = build_model_with_cfg(model_class, name, False, **arguments)
+            return model
+
+        build.__name__, build.__module__ = name, module.__name__
+        return build
+
+    for name in variants:
+        setattr(module, name, register_model(entry(name)))

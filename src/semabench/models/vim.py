@@ -15,13 +15,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from timm.layers import DropPath, lecun_normal_, resample_abs_pos_embed, to_2tuple, trunc_normal_
-from timm.models import checkpoint_seq, generate_default_cfgs, register_model
+from timm.models import checkpoint_seq
 from torch import Tensor, nn
 
 from semabench.errors import SemabenchError, nearest
-from semabench.mixers.scan import Scan, decay_logarithm, step_bias, step_weight
-from semabench.models.mixing import undecayed
-from semabench.models.staged import create, default_cfg
+from semabench.mixers.ssm import Scan, decay_logarithm, step_bias, step_weight
+from semabench.models.staged import register_variants, undecayed
 
 Grid = tuple[int, int]
 
@@ -349,63 +348,17 @@ class Vim(nn.Module):
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
+    # For demos and tests, under 1 M parameters.
     "vim_nano": {"patch_size": 8, "embed_dim": 96, "depth": 4, "d_state": 4},
+    # Published; "plus" has patches every 8 px, to fine-tune at a finer grain (top-1 78.3 and 81.6).
     "vim_tiny": {"embed_dim": 192},
     "vim_small": {"embed_dim": 384, "drop_path_rate": 0.05},
     "vim_base": {"embed_dim": 768, "drop_path_rate": 0.1},
     "vim_tiny_plus": {"embed_dim": 192, "stride": 8},
     "vim_small_plus": {"embed_dim": 384, "stride": 8},
 }
-
-default_cfgs = generate_default_cfgs(
-    {
-        name: default_cfg(first_conv="patch_embed.proj", classifier="head", pool_size=None)
-        for name in VARIANTS
-    }
-)
-
-
-def _create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> Vim:
-    return create(Vim, name, pretrained, {**VARIANTS[name], **kwargs}, official="Vim")
-
-
-@register_model
-def vim_nano(pretrained: bool = False, **kwargs: Any) -> Vim:
-    """Vim for demos and tests, under 1 M parameters; patches of 8 px, states of 4."""
-    return _create("vim_nano", pretrained, kwargs)
-
-
-@register_model
-def vim_tiny(pretrained: bool = False, **kwargs: Any) -> Vim:
-    """Vim-Ti: 7.15 M parameters, published top-1 76.1 at 224 px."""
-    return _create("vim_tiny", pretrained, kwargs)
-
-
-@register_model
-def vim_small(pretrained: bool = False, **kwargs: Any) -> Vim:
-    """Vim-S: 25.80 M parameters, published top-1 80.5 at 224 px."""
-    return _create("vim_small", pretrained, kwargs)
-
-
-@register_model
-def vim_base(pretrained: bool = False, **kwargs: Any) -> Vim:
-    """Vim-B: 97.60 M parameters, published top-1 81.9 at 224 px."""
-    return _create("vim_base", pretrained, kwargs)
-
-
-@register_model
-def vim_tiny_plus(pretrained: bool = False, **kwargs: Any) -> Vim:
-    """Vim-Ti with patches every 8 px, to fine-tune at a finer grain: published top-1 78.3."""
-    return _create("vim_tiny_plus", pretrained, kwargs)
-
-
-@register_model
-def vim_small_plus(pretrained: bool = False, **kwargs: Any) -> Vim:
-    """Vim-S with patches every 8 px, to fine-tune at a finer grain: published top-1 81.6."""
-    return _create("vim_small_plus", pretrained, kwargs)
-
-
-_TABLE = "pos_embed"
+_CFG: dict[str, Any] = {"first_conv": "patch_embed.proj", "classifier": "head", "pool_size": None}
+register_variants(Vim, VARIANTS, official="Vim", **_CFG)
 
 
 def fit_positions(state_dict: Mapping[str, Tensor], model: Vim) -> dict[str, Tensor]:
@@ -416,10 +369,10 @@ def fit_positions(state_dict: Mapping[str, Tensor], model: Vim) -> dict[str, Ten
     left alone, for the loader to refuse by its shape.
     """
     fitted = dict(state_dict)
-    table = fitted.get(_TABLE)
+    table = fitted.get("pos_embed")
     if table is None or table.ndim != 3 or table.shape == model.pos_embed.shape:
         return fitted
     side = math.isqrt(table.shape[1] - 1)
     if side * side == table.shape[1] - 1:
-        fitted[_TABLE] = resample_positions(table, (side, side), model.grid_size)
+        fitted["pos_embed"] = resample_positions(table, (side, side), model.grid_size)
     return fitted

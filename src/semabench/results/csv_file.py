@@ -12,31 +12,15 @@ from semabench.errors import SemabenchError
 from semabench.results.record import Record, field_types
 
 TIMM_COLUMNS = (
-    "model",
-    "img_size",
-    "top1",
-    "top1_err",
-    "top5",
-    "top5_err",
-    "param_count",
-    "crop_pct",
-    "interpolation",
+    *("model", "img_size", "top1", "top1_err", "top5", "top5_err"),
+    *("param_count", "crop_pct", "interpolation"),
 )
 """The columns of timm's results/results-imagenet.csv; ``_err`` is 100 - accuracy there."""
 
 TIMM_BENCHMARK_COLUMNS = (
-    "model",
-    "infer_samples_per_sec",
-    "infer_step_time",
-    "infer_batch_size",
-    "infer_img_size",
-    "infer_gmacs",
-    "infer_macts",
-    "train_samples_per_sec",
-    "train_step_time",
-    "train_batch_size",
-    "train_img_size",
-    "param_count",
+    *("model", "infer_samples_per_sec", "infer_step_time", "infer_batch_size", "infer_img_size"),
+    *("infer_gmacs", "infer_macts", "train_samples_per_sec", "train_step_time"),
+    *("train_batch_size", "train_img_size", "param_count"),
 )
 """What timm's benchmark.py writes; step times in ms, gmacs of one image, parameters in millions.
 ``infer_macts`` (activations) is not counted here and stays empty."""

@@ -1,7 +1,7 @@
 """A W&B report of a project's runs: accuracy, throughput and memory against resolution, and cost.
 
-Its lines are grouped by :data:`GROUP`, which begins with the mixer and holds all that training was
-told but the seed: so a band is over seeds and over nothing else.
+Its lines are grouped by `wandb_log.SERIES`, which begins with the mixer and holds all that training
+was told but the seed: so a band is over seeds and over nothing else.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from semabench.files import atomic_write
 from semabench.results.wandb_log import METRICS, SERIES, STEP_METRIC, wandb_mode
 
 TITLE = "semabench: accuracy and cost against resolution"
-GROUP = SERIES
 NEEDS = "wandb-workspaces==0.4.13"
 
 _INTRO = (
@@ -26,37 +25,29 @@ _INTRO = (
     "line, named by mixer, model and training config: the mean over seeds, with the standard error "
     "of the mean as a band. A single seed has no band; its binomial error is `eval/top1_stderr`."
 )
-_PANELS: tuple[tuple[str, str, str, str, bool], ...] = (
-    # title, x, y, how to read it, y logarithmic
+_PANELS: tuple[tuple[str, str, str, bool, str], ...] = (
+    # title, x, y, whether y is logarithmic, how to read it
     (
         "Top-1 accuracy against resolution",
-        "resolution",
-        "top1",
+        *("resolution", "top1", False),
         "Higher is better; a mixer that holds up as images grow keeps its line from falling to "
         "the right of the training size.",
-        False,
     ),
     (
         "Throughput against resolution",
-        "resolution",
-        "images_per_second",
+        *("resolution", "images_per_second", True),
         "Higher is better. On these axes a power law is a straight line; runs on different devices "
         "do not compare.",
-        True,
     ),
     (
         "Peak memory against resolution",
-        "resolution",
-        "peak_memory_mib",
+        *("resolution", "peak_memory_mib", True),
         "Lower is better, at equal batch sizes; on a CPU it is the whole process.",
-        True,
     ),
     (
         "Top-1 accuracy against multiply-adds",
-        "gmacs",
-        "top1",
+        *("gmacs", "top1", False),
         "Up and to the left is better; each line follows one model through its resolutions.",
-        False,
     ),
 )
 _SCATTER = (
@@ -87,7 +78,12 @@ def dashboard(project: str, entity: str | None, out: Path) -> str:
             raise SemabenchError(
                 f"W&B has no {what} '{name}': 1 to 128 characters, none of them of / \\ # ? % :"
             )
-    _check_package()
+    try:
+        import wandb_workspaces  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise SemabenchError(
+            f"the dashboard needs wandb-workspaces: pip install {NEEDS} (or make setup again)."
+        ) from error
     if wandb_mode("auto") == "online":
         try:
             return f"published: {_publish(project, entity)}"
@@ -113,7 +109,7 @@ def build(project: str, entity: str, online: bool) -> Any:
     from wandb_workspaces.reports import v2
 
     panels: list[Any] = []
-    for place, (title, x, y, _, log_y) in enumerate(_PANELS):
+    for place, (title, x, y, log_y, _) in enumerate(_PANELS):
         panels.append(
             v2.LinePlot(
                 title=title,
@@ -121,7 +117,7 @@ def build(project: str, entity: str, online: bool) -> Any:
                 y=[v2.Metric(_metric(y))],
                 log_x=True,
                 log_y=log_y,
-                groupby=v2.Config(GROUP),
+                groupby=v2.Config(SERIES),
                 groupby_aggfunc="mean",
                 groupby_rangefunc="stderr",
                 smoothing_type="none",
@@ -140,7 +136,7 @@ def build(project: str, entity: str, online: bool) -> Any:
     )
     # With both names given, wandb-workspaces asks the server for the project at once.
     runs = v2.Runset(entity=entity if online else "", project=project, name="evaluated runs")
-    read = [f"**{title}.** {how}" for title, _, _, how, _ in _PANELS]
+    read = [f"**{title}.** {how}" for title, *_, how in _PANELS]
     read.append(f"**{_SCATTER[0]}.** {_SCATTER[1]}")
     blocks: list[Any] = [
         v2.MarkdownBlock(_INTRO),
@@ -170,12 +166,3 @@ def _metric(name: str) -> str:
     metric = f"eval/{name}"
     assert metric == STEP_METRIC or name in METRICS
     return metric
-
-
-def _check_package() -> None:
-    try:
-        import wandb_workspaces  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise SemabenchError(
-            f"the dashboard needs wandb-workspaces: pip install {NEEDS} (or make setup again)."
-        ) from error

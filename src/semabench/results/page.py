@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
@@ -14,11 +14,10 @@ from typing import Any
 from semabench import __version__
 from semabench.errors import SemabenchError
 from semabench.files import atomic_write
-from semabench.results.figures import Chart, Curve, charts
+from semabench.results.figures import Chart, Curve, Style, charts, style_sheet, styles
 from semabench.results.record import Record
-from semabench.results.style import Style, style_sheet, styles
 from semabench.results.summary import Line
-from semabench.results.tables import build_tables
+from semabench.results.tables import Section, sections_of
 from semabench.results.text_table import Cell, Grid, Row
 from semabench.results.view import QUANTITIES, Quantity, View, estimate, facts
 
@@ -40,45 +39,41 @@ def write_page(records: Sequence[Record], path: Path, views: Sequence[View]) -> 
     Raises:
         SemabenchError: no row that a view shows, or the file cannot be written.
     """
-    grouped = [(view, [r for r in records if r.measure == view.measure]) for view in views]
-    shown = [(view, rows, view.lines(rows)) for view, rows in grouped if rows]
-    if not shown:
+    sections = sections_of(records, views)
+    if not sections:
         raise SemabenchError("no rows that the page can show: evaluate a run first.")
-    known = {view.measure for view, *_ in shown}
-    left_out = Counter(record.measure for record in records if record.measure not in known)
-    atomic_write(path, _render(records, shown, left_out))
+    atomic_write(path, _render(records, sections))
     return path
 
 
-def _render(
-    records: Sequence[Record],
-    shown: Sequence[tuple[View, Sequence[Record], Sequence[Line]]],
-    left_out: Counter[str],
-) -> str:
+def _render(records: Sequence[Record], shown: Sequence[Section]) -> str:
     import jinja2
 
-    every = [line for _, _, lines in shown for line in lines]
+    every = [line for section in shown for line in section.lines]
     look = styles((line.mixer, line.name) for line in every)
     sections: list[dict[str, Any]] = []
-    for view, rows, lines in shown:
-        shared, differing = _provenance(lines)
-        drawn = [chart for figure in view.figures for chart in charts(figure, lines)]
+    for section in shown:
+        view = section.view
+        shared, differing = _provenance(section.lines)
+        drawn = [chart for figure in view.figures for chart in charts(figure, section.lines)]
+        figures = [
+            {"id": f"{view.measure}-{chart.panel.y}-{chart.figure.x}-{number}"}
+            | _figure(chart, look)
+            for number, chart in enumerate(drawn)
+        ]
         sections.append(
             {
                 "id": view.measure,
                 "title": view.title,
                 "about": view.about,
-                "figures": [
-                    {"id": f"{view.measure}-{chart.panel.y}-{chart.figure.x}-{number}"}
-                    | _figure(chart, look)
-                    for number, chart in enumerate(drawn)
-                ],
-                "tables": build_tables(view, lines),
+                "figures": figures,
+                "tables": section.tables,
                 "shared": shared,
                 "differing": differing,
-                "rows": len(rows),
+                "rows": len(section.records),
             }
         )
+    known = {section["id"] for section in sections}
     style = style_sheet() + _asset("page.css")
     script = "\n".join(_asset(f"js/{name}") for name in _SCRIPTS)
     script = f'"use strict";\n(() => {{\n{script}\n}})();\n'
@@ -95,7 +90,7 @@ def _render(
         sections=sections,
         mixers=list(dict.fromkeys(line.mixer for line in every)),
         models=list(dict.fromkeys(line.first.model for line in every)),
-        left_out=left_out,
+        left_out=Counter(row.measure for row in records if row.measure not in known),
         data={figure["id"]: figure for section in sections for figure in section["figures"]},
         style=style,
         script=script,
@@ -115,9 +110,7 @@ def _figure(chart: Chart, look: Styles) -> dict[str, Any]:
         "x": _axis(QUANTITIES[chart.figure.x]),
         "y": _axis(QUANTITIES[chart.panel.y]) | {"either": positive},
         "rules": [
-            {"label": rule.label, "y": rule.y}
-            if rule.x is None
-            else {"label": rule.label, "x": rule.x}
+            {"label": rule.label} | ({"y": rule.y} if rule.x is None else {"x": rule.x})
             for rule in chart.rules
             if rule.label
         ],
@@ -126,12 +119,8 @@ def _figure(chart: Chart, look: Styles) -> dict[str, Any]:
 
 
 def _axis(quantity: Quantity) -> dict[str, Any]:
-    return {
-        "label": quantity.title,
-        "log": quantity.log,
-        "discrete": quantity.discrete,
-        "limits": quantity.limits,
-    }
+    told = ("log", "discrete", "limits")
+    return {"label": quantity.title} | {name: getattr(quantity, name) for name in told}
 
 
 def _line(chart: Chart, curve: Curve, look: Styles) -> dict[str, Any]:
@@ -174,10 +163,6 @@ def _one(field: str, form: str = "{}", most: int | None = None) -> Callable[[Rec
     return tell
 
 
-def _dataset(row: Record) -> str:
-    return f"{row.dataset}, {row.n:,} samples" if row.n else row.dataset
-
-
 def _fingerprint(row: Record) -> str:
     text = row.fingerprint  # of a task its settings
     return text[:_SHORT] if text.isalnum() else text
@@ -197,7 +182,7 @@ _TOLD: dict[str, Callable[[Record], str]] = {
     "weights": _one("weights"),
     "checkpoint": _one("checkpoint", most=_SHORT),
     "seed": _one("seed"),
-    "dataset": _dataset,
+    "dataset": lambda row: f"{row.dataset}, {row.n:,} samples" if row.n else row.dataset,
     "fingerprint": _fingerprint,
     "inputs": _inputs,
     "tested on": lambda row: f"{row.tested_on} images {row.test_seed}" if row.tested_on else "",
@@ -221,10 +206,12 @@ def _provenance(lines: Sequence[Line]) -> tuple[list[tuple[str, str]], Grid | No
     merged: dict[tuple[str, str], list[Line]] = {}
     for line in lines:
         merged.setdefault((line.mixer, line.name), []).append(line)
-    told = {
-        name: [_told(tell, (row for x in same for row in x.records)) for same in merged.values()]
-        for name, tell in _TOLD.items()
-    }
+    told: dict[str, list[str]] = {}
+    for name, tell in _TOLD.items():
+        for same in merged.values():
+            said = {tell(row) for line in same for row in line.records} - {""}
+            ordered = sorted(said, key=lambda text: (len(text), text))
+            told.setdefault(name, []).append(", ".join(ordered))
     shared = [(name, t[0]) for name, t in told.items() if len(set(t)) == 1 and t[0]]
     varied = {name: texts for name, texts in told.items() if len(set(texts)) > 1}
     if not varied:
@@ -235,11 +222,6 @@ def _provenance(lines: Sequence[Line]) -> tuple[list[tuple[str, str]], Grid | No
         rows.append(Row(same[0].first.model, mixer, [Cell(text, text) for text in texts]))
     header = ["model", *varied]
     return shared, Grid("Where they differ", header, rows, len(header))
-
-
-def _told(tell: Callable[[Record], str], rows: Iterable[Record]) -> str:
-    found = sorted({tell(row) for row in rows} - {""}, key=lambda text: (len(text), text))
-    return ", ".join(found)
 
 
 def _asset(name: str) -> str:

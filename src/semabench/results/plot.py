@@ -9,8 +9,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from semabench.files import atomic_path
-from semabench.results.figures import Chart, Curve, charts
-from semabench.results.style import styles
+from semabench.results.figures import Chart, Curve, charts, styles
 from semabench.results.summary import Line
 from semabench.results.view import QUANTITIES, Figure, Quantity, Rule
 
@@ -22,6 +21,7 @@ FORMATS = (".png", ".svg")
 
 _INK, _FAINT = "#222222", "#8a8a8a"
 _DASHED: dict[str, Any] = {"color": _FAINT, "linewidth": 1, "linestyle": (0, (3, 3)), "zorder": 1}
+_LABEL: dict[str, Any] = {"textcoords": "offset points", "color": _FAINT, "fontsize": 8}
 
 
 def plot_figure(figure: Figure, lines: Sequence[Line], out_dir: Path) -> list[Path]:
@@ -61,13 +61,9 @@ def _single(chart: Chart) -> mpl.Figure:
     # As the lines end, from top to bottom.
     order = sorted(chart.curves, key=lambda curve: -curve.points[-1].y.mean)
     ordered = [handles[curve.line.mixer, curve.line.name] for curve in order]
-    if few:
-        axes.legend(handles=ordered, frameon=False, fontsize=9)
-    else:
-        beside = (1.0, 0.5)
-        axes.legend(
-            handles=ordered, frameon=False, fontsize=8, loc="center left", bbox_to_anchor=beside
-        )
+    beside: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
+    place = {} if few else beside
+    axes.legend(handles=ordered, frameon=False, fontsize=9 if few else 8, **place)
     return made
 
 
@@ -95,15 +91,9 @@ def _several(found: Sequence[Chart]) -> mpl.Figure:
     for unused in every[len(found) :]:
         unused.set_axis_off()
     names = [name for _, name in handles]
+    below: dict[str, Any] = {"frameon": False, "fontsize": 9, "loc": "outside lower center"}
     for count in range(min(9, len(names)), 0, -1):
-        legend = made.legend(
-            list(handles.values()),
-            names,
-            frameon=False,
-            fontsize=9,
-            loc="outside lower center",
-            ncols=count,
-        )
+        legend = made.legend(list(handles.values()), names, ncols=count, **below)
         if count == 1 or legend.get_window_extent().width <= made.bbox.width:
             break
         legend.remove()
@@ -134,19 +124,10 @@ def _line(axes: Axes, curve: Curve, style: dict[str, Any]) -> Any:
     if curve.band:
         ends = [v.low for v in values], [v.high for v in values]
         axes.fill_between(places, *ends, color=style["color"], alpha=0.2, linewidth=0, zorder=2)
-    bars = any(below) or any(above)
-    return axes.errorbar(
-        places,
-        [value.mean for value in values],
-        yerr=[below, above] if bars and not curve.band else None,
-        label=curve.line.name,
-        **style,
-        markersize=4.5,
-        linewidth=1.6,
-        elinewidth=1,
-        capsize=2.5,
-        zorder=3,
-    )
+    bars = [below, above] if (any(below) or any(above)) and not curve.band else None
+    means = [value.mean for value in values]
+    style = {**style, "markersize": 4.5, "linewidth": 1.6, "elinewidth": 1, "capsize": 2.5}
+    return axes.errorbar(places, means, yerr=bars, label=curve.line.name, zorder=3, **style)
 
 
 def _scale_x(axes: Axes, quantity: Quantity, places: Sequence[float]) -> None:
@@ -202,7 +183,7 @@ def _rule(axes: Axes, rule: Rule, limits: tuple[float, float] | None) -> None:
         axes.axvspan(rule.x / 1.04, rule.to * 1.04, color="#eeeeee", zorder=0, linewidth=0)
         axes.set_xlim(min(low, rule.x / 1.06), max(high, rule.to * 1.06))
         return
-    label: dict[str, Any] = {"textcoords": "offset points", "color": _FAINT, "fontsize": 8}
+    label: dict[str, Any] = dict(_LABEL)
     if rule.x is not None:
         axes.axvline(rule.x, **_DASHED)
         label |= {"xycoords": ("data", "axes fraction"), "xytext": (3, 4)}
@@ -217,19 +198,10 @@ def _rule(axes: Axes, rule: Rule, limits: tuple[float, float] | None) -> None:
 
 def _frame(axes: Axes, title: str, captions: Sequence[str]) -> None:
     """Give axes their title, captions below it, and a light grid."""
-    axes.set_title(
-        title, loc="left", fontsize=11, fontweight="bold", color=_INK, pad=6 + 12 * len(captions)
-    )
-    axes.annotate(
-        "\n".join(captions),
-        (0, 1),
-        xycoords="axes fraction",
-        xytext=(0, 5),
-        textcoords="offset points",
-        va="bottom",
-        fontsize=8,
-        color=_FAINT,
-    )
+    bold: dict[str, Any] = {"loc": "left", "fontsize": 11, "fontweight": "bold", "color": _INK}
+    axes.set_title(title, pad=6 + 12 * len(captions), **bold)
+    label: dict[str, Any] = {**_LABEL, "xycoords": "axes fraction", "xytext": (0, 5)}
+    axes.annotate("\n".join(captions), (0, 1), va="bottom", **label)
     axes.grid(axis="y", which="major", color="#e6e6e6", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

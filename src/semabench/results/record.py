@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import math
 import re
+import subprocess
 import types
 import typing
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from functools import cache
+from importlib import metadata
+from operator import attrgetter
+from pathlib import Path
 from typing import Any, Self
 
+from semabench import __version__
 from semabench.errors import SemabenchError, nearest
 
 SCHEMA = 5  # since 2: cost; since 3: dispersion; since 4: study; since 5: structure in fields
@@ -184,6 +190,7 @@ class Record:
         return cls(**{**row, "schema": SCHEMA, "train_resolutions": sizes})
 
 
+Take = Callable[[Record], Any]
 KEY_FIELDS = tuple(f.name for f in fields(Record) if f.metadata.get("key"))
 """What makes two rows the same measurement: which weights, on which pixels, computed how."""
 
@@ -198,6 +205,17 @@ def accuracy(correct: int, n: int) -> tuple[float, float]:
         raise ValueError(f"{correct} correct of {n}")
     p = correct / n
     return 100 * p, 100 * math.sqrt(p * (1 - p) / n)
+
+
+def newest_of_equals(records: Iterable[Record], equal: Sequence[str | Take]) -> list[Record]:
+    """Return of rows that agree in these fields the newest, at the place of the first."""
+    takes = [attrgetter(name) if isinstance(name, str) else name for name in equal]
+    newest: dict[Hashable, Record] = {}
+    for row in records:
+        key = tuple(take(row) for take in takes)
+        if key not in newest or row.time >= newest[key].time:
+            newest[key] = row
+    return list(newest.values())
 
 
 def _converted(row: dict[str, Any]) -> dict[str, Any]:
@@ -231,13 +249,9 @@ _RANDOM_INPUTS = r"q, k in ±([\d.e+-]+)(?:, d (\d+))?(?:, v (\w+))?, seed \d+"
 def field_types() -> dict[str, tuple[type, ...]]:
     """Return the types that each field may have; ``tuple`` is one of integers."""
     hints = typing.get_type_hints(Record)
-    return {f.name: _alternatives(hints[f.name]) for f in fields(Record)}
-
-
-def _alternatives(hint: Any) -> tuple[type, ...]:
-    if typing.get_origin(hint) is tuple:
-        return (tuple,)
-    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    origins = {name: typing.get_origin(hint) or hint for name, hint in hints.items()}
+    unions = {name for name, origin in origins.items() if origin is types.UnionType}
+    return {f: typing.get_args(hints[f]) if f in unions else (origins[f],) for f in origins}
 
 
 def _fits(value: Any, allowed: tuple[type, ...]) -> bool:
@@ -248,3 +262,29 @@ def _fits(value: Any, allowed: tuple[type, ...]) -> bool:
     if isinstance(value, int) and float in allowed:
         return True
     return isinstance(value, allowed)
+
+
+@cache
+def software_versions() -> str:
+    """Return the versions that move results, as ``"torch 2.8.0, timm 1.0.20, semabench 0.1.0"``."""
+    installed = [f"{name} {metadata.version(name)}" for name in ("torch", "timm")]
+    return ", ".join([*installed, f"semabench {__version__}"])
+
+
+@cache
+def git_commit() -> str:
+    """Return the commit of this source tree, with ``+`` if it has changes; empty outside git."""
+    here = str(Path(__file__).resolve().parent)
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", here, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        return done.stdout.strip()
+
+    try:
+        commit = git("rev-parse", "--short=12", "HEAD")
+        makers = ":/src", ":/conf", ":/benchmarks"  # of numbers
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", *makers)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return commit + ("+" if changed else "")

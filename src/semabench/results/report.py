@@ -15,31 +15,13 @@ from semabench.errors import SemabenchError
 from semabench.files import atomic_write
 from semabench.results.page import write_page
 from semabench.results.plot import plot_figure
-from semabench.results.record import Record
 from semabench.results.store import read_results
-from semabench.results.summary import Line
-from semabench.results.tables import build_tables
-from semabench.results.text_table import Grid, markdown, print_table
+from semabench.results.tables import Section, sections_of
+from semabench.results.text_table import markdown, print_table
 from semabench.results.view import View
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-
-@dataclass(frozen=True)
-class Section:
-    """The rows of one measure, as lines and tables."""
-
-    view: View
-    records: list[Record]
-    lines: list[Line]
-    tables: list[Grid]
-
-    @property
-    def notes(self) -> str:
-        """What all lines share and what their errors are, in sentences."""
-        told = (note.removesuffix(".") for note in self.view.notes(self.lines))
-        return ". ".join(filter(None, told)) + "."
 
 
 @dataclass(frozen=True)
@@ -48,17 +30,6 @@ class Report:
 
     files: tuple[Path, ...]
     sections: tuple[Section, ...]
-
-
-def sections_of(records: Sequence[Record], views: Iterable[View]) -> list[Section]:
-    """Return a section for each view that there are rows of."""
-    found = []
-    for view in views:
-        rows = [record for record in records if record.measure == view.measure]
-        if rows:
-            lines = view.lines(rows)
-            found.append(Section(view, rows, lines, build_tables(view, lines)))
-    return found
 
 
 def write_report(
@@ -86,7 +57,8 @@ def write_report(
         for figure in section.view.figures:
             plots += plot_figure(figure, section.lines, out_dir)
         files += plots
-        text += [f"## {section.view.title}\n", section.notes + "\n", *_markdown(section.tables)]
+        text += [f"## {section.view.title}\n", section.notes + "\n"]
+        text += [f"### {grid.title}\n\n{markdown(grid.text())}" for grid in section.tables]
         images = (path for path in plots if path.suffix == ".png")
         text += [f"![{path.stem.replace('-', ', ')}]({path.name})\n" for path in images]
     atomic_write(out_dir / "report.md", "\n".join(text))
@@ -115,10 +87,6 @@ def print_section(section: Section, console: Console) -> None:
     console.print(section.notes, style="dim", highlight=False)
 
 
-def _markdown(tables: Iterable[Grid]) -> list[str]:
-    return [f"### {grid.title}\n\n{markdown(grid.text())}" for grid in tables]
-
-
 def markdown_tables(paths: Iterable[Path], views: Sequence[View], only: Sequence[str] = ()) -> str:
     """Return tables of rows in Markdown, each under its title in bold.
 
@@ -128,9 +96,8 @@ def markdown_tables(paths: Iterable[Path], views: Sequence[View], only: Sequence
     Raises:
         SemabenchError: no results, or none of the titles begins so.
     """
-    tables = [
-        grid for section in sections_of(read_results(paths), views) for grid in section.tables
-    ]
+    sections = sections_of(read_results(paths), views)
+    tables = [grid for section in sections for grid in section.tables]
     for start in only:
         if not any(grid.title.startswith(start) for grid in tables):
             known = "; ".join(dict.fromkeys(grid.title for grid in tables))
@@ -154,17 +121,17 @@ def update_tables(document: Path, views: Sequence[View]) -> None:
     Raises:
         SemabenchError: there is no such block, or the rows or titles are not there.
     """
+
+    def block(found: re.Match[str]) -> str:
+        begin, path, titles, end = found.groups()
+        only = [title.strip() for title in (titles or "").split(";") if title.strip()]
+        return f"{begin}\n{markdown_tables([Path(path)], views, only)}\n{end}"
+
     text = document.read_text(encoding="utf-8")
-    updated, count = _BLOCK.subn(lambda found: _block(found, views), text)
+    updated, count = _BLOCK.subn(block, text)
     if not count:
         raise SemabenchError(
             f"{document} has no '<!-- tables FILE: TITLE; TITLE -->' with an end of tables."
         )
     if updated != text:
         atomic_write(document, updated)
-
-
-def _block(found: re.Match[str], views: Sequence[View]) -> str:
-    begin, path, titles, end = found.groups()
-    only = [title.strip() for title in (titles or "").split(";") if title.strip()]
-    return f"{begin}\n{markdown_tables([Path(path)], views, only)}\n{end}"

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from semabench.errors import SemabenchError
 from semabench.results.csv_file import read_csv
-from semabench.results.record import Record
+from semabench.results.record import Record, newest_of_equals
 
 RESULTS_NAME = "results.jsonl"
 
@@ -40,8 +39,8 @@ def append_record(path: Path, record: Record) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            with _locked(descriptor):
-                _append_whole(descriptor, line.encode(), path)
+            _lock(descriptor)
+            _append_whole(descriptor, line.encode(), path)
         finally:
             os.close(descriptor)
     except OSError as error:
@@ -68,11 +67,8 @@ def read_rows(path: Path) -> list[Record]:
     whole, tail = _split_torn(data)
     if tail:
         log.warning("%s: its last line is torn, a writer was killed: left out.", path)
-    rows = []
-    for number, line in enumerate(whole.splitlines(), start=1):
-        if line.strip():
-            rows.append(_parse(line, f"{path}:{number}"))
-    return rows
+    numbered = enumerate(whole.splitlines(), start=1)
+    return [_parse(line, f"{path}:{number}") for number, line in numbered if line.strip()]
 
 
 def read_results(paths: Iterable[Path]) -> list[Record]:
@@ -84,19 +80,17 @@ def read_results(paths: Iterable[Path]) -> list[Record]:
     Raises:
         SemabenchError: a path that does not exist or holds no results, or a damaged file.
     """
-    newest: dict[tuple[object, ...], Record] = {}
+    found: list[Record] = []
     for path in paths:
         rows = [row for file in find_results(path) for row in read_rows(file)]
         if not rows:
             raise SemabenchError(
                 f"no results in {path}: evaluate a run there first, or name another directory."
             )
-        for row in rows:
-            if row.key not in newest or row.time >= newest[row.key].time:
-                newest[row.key] = row
-    if not newest:
+        found += rows
+    if not found:
         raise SemabenchError("no results: name at least one run directory.")
-    return list(newest.values())
+    return newest_of_equals(found, ["key"])
 
 
 def find_results(path: Path) -> list[Path]:
@@ -154,12 +148,10 @@ def _parse(line: bytes, where: str) -> Record:
         raise SemabenchError(f"{where}: {error}") from error
 
 
-@contextlib.contextmanager
-def _locked(descriptor: int) -> Iterator[None]:
-    """Hold an advisory lock; some cluster file systems have none, and one writer needs none."""
+def _lock(descriptor: int) -> None:
+    """Lock a file until it is closed; some cluster file systems cannot, and one writer need not."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
             raise
-    yield  # closing the descriptor unlocks

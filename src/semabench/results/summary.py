@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, Self
 
-from semabench.results.record import Record
+from semabench.results.record import Record, Take, newest_of_equals
 
-Take = Callable[[Record], Any]
 Place = tuple[int, ...]
 
 ERRORS = {
@@ -159,10 +158,9 @@ class Line:
             error = statistics.stdev(values) / math.sqrt(len(values))
             return Estimate.around(mean, error, "seeds", len(values))
         for suffix, of in (("_stderr", "samples"), ("_spread", self.series.own)):
-            own = getattr(known[0][1], f"{quantity}{suffix}", None)
-            if own is not None:
+            if (own := getattr(known[0][1], f"{quantity}{suffix}", None)) is not None:
                 return Estimate.around(values[0], own, of)
-        return Estimate(values[0], values[0], values[0])
+        return Estimate(values[0], values[0], values[0])  # an integer stays one
 
 
 def group(records: Iterable[Record], series: Series) -> list[Line]:
@@ -176,9 +174,8 @@ def group(records: Iterable[Record], series: Series) -> list[Line]:
     lines = []
     for (key, rows), label in zip(groups.items(), labels, strict=True):
         points: dict[Place, list[Record]] = {}
-        for row in newest_of_equals(
-            _latest(rows, series.newest), (*series.place, *series.averaged)
-        ):
+        equal: list[str | Take] = [*series.place, *series.averaged]
+        for row in newest_of_equals(_latest(rows, series.newest), equal):
             points.setdefault(tuple(take(row) for take in series.place), []).append(row)
         ordered = {place: tuple(points[place]) for place in sorted(points)}
         sheet, panel = series.sheet(rows[0]), series.panel(rows[0])
@@ -186,22 +183,6 @@ def group(records: Iterable[Record], series: Series) -> list[Line]:
             Line(series, key[2:], label, _name(label, labels, series), sheet, panel, ordered)
         )
     return lines
-
-
-def newest_of_equals(records: Iterable[Record], equal: Sequence[str | Take]) -> list[Record]:
-    """Return of rows that agree in these fields the newest, at the place of the first."""
-    takes = [attrgetter(name) if isinstance(name, str) else name for name in equal]
-    newest: dict[Hashable, Record] = {}
-    for row in records:
-        key = tuple(take(row) for take in takes)
-        if key not in newest or row.time >= newest[key].time:
-            newest[key] = row
-    return list(newest.values())
-
-
-def resolutions(lines: Iterable[Line]) -> list[int]:
-    """Return all resolutions of the lines, ascending."""
-    return sorted({row.resolution for line in lines for row in line.records})
 
 
 def describe_shared(
@@ -284,8 +265,3 @@ def _name(label: dict[str, str], labels: Sequence[dict[str, str]], series: Serie
             bare = text.replace(".", "").isdigit()
             parts.append(f"{name.replace('_', ' ')} {text}" if bare else text)
     return ", ".join(parts)
-
-
-def only(line: Line, places: Iterable[Place]) -> Line:
-    """Return a line with some of its points."""
-    return replace(line, points={place: line.points[place] for place in places})

@@ -1,12 +1,40 @@
-"""The tables that a view describes, made of its lines."""
+"""A view of some rows: its lines, and the tables that it describes of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
+from semabench.results.record import Record
 from semabench.results.summary import Line, Place
 from semabench.results.text_table import Cell, Grid, Row
-from semabench.results.view import QUANTITIES, Column, Table, View, estimate, facts
+from semabench.results.view import QUANTITIES, Table, View, estimate, facts
+
+
+@dataclass(frozen=True)
+class Section:
+    """The rows of one measure, as lines and tables."""
+
+    view: View
+    records: list[Record]
+    lines: list[Line]
+    tables: list[Grid]
+
+    @property
+    def notes(self) -> str:
+        """What all lines share and what their errors are, in sentences."""
+        told = (note.removesuffix(".") for note in self.view.notes(self.lines))
+        return ". ".join(filter(None, told)) + "."
+
+
+def sections_of(records: Sequence[Record], views: Iterable[View]) -> list[Section]:
+    """Return a section for each view that there are rows of."""
+    found = []
+    for view in views:
+        if rows := [record for record in records if record.measure == view.measure]:
+            lines = view.lines(rows)
+            found.append(Section(view, rows, lines, build_tables(view, lines)))
+    return found
 
 
 def build_tables(view: View, lines: Sequence[Line]) -> list[Grid]:
@@ -29,13 +57,16 @@ def _grid(table: Table, title: str, lines: Sequence[Line]) -> Grid | None:
             rows.setdefault(line.key, []).extend(told)
     if not rows:
         return None
-    shown = [told[0][0] for told in rows.values()]
-    columns = table.columns(shown)
+    columns = table.columns([told[0][0] for told in rows.values()])
     heads = dict(sorted({table.column(line, p) for told in rows.values() for line, p, _ in told}))
     made = []
     for told in rows.values():
         line = told[0][0]
-        cells = [_head(column, line) for column in columns]
+        cells = []
+        for column in columns:
+            text = column.text(line)
+            number = float(text.replace(",", "")) if text and column.number else None
+            cells.append(Cell(text, number if column.number else text))
         at = {table.column(line, place)[0]: (line, place, text) for line, place, text in told}
         cells += [_cell(table, *at[head]) if head in at else Cell("") for head in heads]
         made.append(Row(line.first.model, line.mixer, cells))
@@ -49,13 +80,6 @@ def _text(table: Table, line: Line, place: Place) -> str:
         return table.cell(line, place)
     value = estimate(line, place, table.quantity)
     return "" if value is None else table.form(value)
-
-
-def _head(column: Column, line: Line) -> Cell:
-    text = column.text(line)
-    if not column.number:
-        return Cell(text, text)
-    return Cell(text, float(text.replace(",", "")) if text else None)
 
 
 def _cell(table: Table, line: Line, place: Place, text: str) -> Cell:

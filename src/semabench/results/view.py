@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from semabench.results.record import Record
-from semabench.results.summary import Estimate, Line, Place, Take, span
+from semabench.results.record import Record, Take
+from semabench.results.summary import Estimate, Line, Place, span
 from semabench.results.text_table import Grid
 
 

@@ -31,15 +31,8 @@ STEP_METRIC = "eval/resolution"
 SERIES = "series"  # the config key that runs share which differ by their seed alone
 
 METRICS = (
-    "resolution",
-    "top1",
-    "top1_stderr",
-    "top5",
-    "top5_stderr",
-    "images_per_second",
-    "peak_memory_mib",
-    "gmacs",
-    "n",
+    *("resolution", "top1", "top1_stderr", "top5", "top5_stderr"),
+    *("images_per_second", "peak_memory_mib", "gmacs", "n"),
 )
 _SERVER = "https://api.wandb.ai"
 _PATIENCE = 5.0
@@ -135,20 +128,15 @@ def start_run(
         "reinit": "finish_previous",
     }
     if mode == "online":
+        settings = _settings(silent=False)
         try:
-            return wandb.init(
-                **arguments, mode="online", resume="allow", settings=_settings(silent=False)
-            )
+            return wandb.init(**arguments, mode="online", resume="allow", settings=settings)
         except wandb.errors.Error as error:
             log.warning("W&B: %s: logging offline.", first_line(error))
             wandb.teardown()  # its process keeps the id for the run that did not start
             mode = "offline"
     try:
-        return wandb.init(
-            **arguments,
-            mode="disabled" if mode == "disabled" else "offline",
-            settings=_settings(silent=True),
-        )
+        return wandb.init(**arguments | {"mode": mode}, settings=_settings(silent=True))
     except wandb.errors.Error as error:
         raise SemabenchError(f"W&B cannot start in {run_dir}: {error}") from error
 
@@ -173,7 +161,10 @@ def log_evaluation(
     run.define_metric("eval/*", step_metric=STEP_METRIC)
     if records:
         first = records[0]
-        told = {"mixer": first.mixer or first.model, SERIES: _series(first)}
+        # As ``sema, sema_nano, 7ba704``: the mixer, the model, the training config's hash.
+        names = (first.mixer_or_model, first.model, first.config[:6])
+        series = ", ".join(dict.fromkeys(filter(None, names)))
+        told = {"mixer": first.mixer_or_model, SERIES: series}
         run.config.update(told, allow_val_change=True)
     for offset, record in enumerate(records):
         row = record.to_dict()
@@ -184,12 +175,6 @@ def log_evaluation(
         table = wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])
         step = None if first_step is None else first_step + len(records)
         run.log({"eval/results": table}, step=step)
-
-
-def _series(record: Record) -> str:
-    """Return ``sema, sema_nano, 7ba704``: the mixer, the model, the training config's hash."""
-    names = (record.mixer or record.model, record.model, record.config[:6])
-    return ", ".join(dict.fromkeys(filter(None, names)))
 
 
 def _settings(silent: bool) -> wandb.Settings:

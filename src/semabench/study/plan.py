@@ -13,8 +13,7 @@ from torch import nn
 from semabench.data.procedural.tasks import CELL, CLASSES, Task, task_named
 from semabench.models import backend_name, build_model
 from semabench.models.flops import count_parameters
-from semabench.results.provenance import git_commit, software_versions
-from semabench.results.record import Record
+from semabench.results.record import Record, git_commit, software_versions
 from semabench.study.schema import StudyCase, StudyConfig, clear_of, study_cases
 from semabench.training.device import device_label
 

@@ -58,8 +58,19 @@ def lines(records: Sequence[Record]) -> list[Line]:
         panel=lambda row: ", ".join([_panel(row), *([row.device] if several else [])]),
         order=_order,
     )
-    usual = [row for row in records if way_of[id(row)][0] is False and _is_usual(row)]
-    found = group(records, own) + _of_several_sizes(group(_trained_here(usual), each))
+    usual = [
+        row
+        for row in records
+        if way_of[id(row)][0] is False
+        and (row.readout, row.depth) == ("query", 1)
+        and row.tested_on != "calibration"
+        and row.train_resolutions == (row.resolution,)
+    ]
+    here = group(usual, each)
+    sizes: dict[str, set[Place]] = {}
+    for line in here:
+        sizes.setdefault(line.panel, set()).update(line.points)
+    found = group(records, own) + [line for line in here if len(sizes[line.panel]) > 1]
     return [replace(line, name=line.first.mixer_or_model) for line in found]
 
 
@@ -87,22 +98,6 @@ def _order(row: Record) -> tuple[tuple[int, str], int, tuple[int, str]]:
 
 def _place(order: Sequence[str], name: str) -> tuple[int, str]:
     return (order.index(name) if name in order else len(order), name)
-
-
-def _is_usual(row: Record) -> bool:
-    return row.readout == "query" and row.depth == 1 and row.tested_on != "calibration"
-
-
-def _trained_here(records: Sequence[Record]) -> list[Record]:
-    return [row for row in records if row.train_resolutions == (row.resolution,)]
-
-
-def _of_several_sizes(lines: Sequence[Line]) -> list[Line]:
-    """Return the lines of panels that have more than one size."""
-    sizes: dict[str, set[Place]] = {}
-    for line in lines:
-        sizes.setdefault(line.panel, set()).update(line.points)
-    return [line for line in lines if len(sizes[line.panel]) > 1]
 
 
 def by_pairs(lines: Sequence[Line]) -> list[Line]:

@@ -11,7 +11,7 @@ from torch import nn
 
 from semabench.config.schema import RecipeConfig
 from semabench.errors import SemabenchError
-from semabench.models.mixing import undecayed
+from semabench.models.staged import undecayed
 
 
 def create_optimizer(

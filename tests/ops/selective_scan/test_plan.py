@@ -5,7 +5,7 @@ import torch
 
 pytest.importorskip("triton")
 
-from semabench.ops.selective_scan.plan import (
+from semabench.ops.selective_scan.triton_backend import (
     BACKWARD,
     FORWARD,
     Config,

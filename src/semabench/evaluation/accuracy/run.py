@@ -22,8 +22,7 @@ from semabench.files import atomic_write
 from semabench.models import backend_name, set_resolution
 from semabench.models.flops import count_gmacs, count_parameters
 from semabench.processes import global_rank
-from semabench.results.provenance import git_commit, software_versions
-from semabench.results.record import Record, accuracy
+from semabench.results.record import Record, accuracy, git_commit, software_versions
 from semabench.results.store import RESULTS_NAME, append_record, read_rows
 from semabench.results.wandb_log import log_evaluation, run_id, start_run, wandb_mode
 from semabench.training.device import (

@@ -23,15 +23,8 @@ from semabench.results.view import (
 SERIES = Series(
     always=("mixer", "recipe"),
     shown=(
-        "options",
-        "weights",
-        "epochs",
-        "train_resolution",
-        "dataset",
-        "crop_pct",
-        "interpolation",
-        "precision",
-        "device",
+        *("options", "weights", "epochs", "train_resolution", "dataset"),
+        *("crop_pct", "interpolation", "precision", "device"),
     ),
     apart=("backend", "execution", "layout", "n", "fingerprint", "config"),
 )

@@ -13,8 +13,7 @@ from semabench.evaluation.cost.schema import CostConfig, CostModel, cost_models,
 from semabench.evaluation.cost.workload import Setting, backend_label, build_bare
 from semabench.models import mixer_name
 from semabench.processes import worker_count
-from semabench.results.provenance import git_commit, software_versions
-from semabench.results.record import Record
+from semabench.results.record import Record, git_commit, software_versions
 from semabench.training.device import device_label, layout_label, options_label
 
 # Rough, for the estimate alone: seconds of a process's start, of one compilation, of what a window

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import combinations, groupby
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations, groupby, pairwise
 
 from semabench.results.csv_file import rows_csv, timm_benchmark_csv
 from semabench.results.record import Record
-from semabench.results.scaling import (
-    Crossover,
-    Point,
-    PowerLaw,
-    common_batch,
-    crossovers,
-    fit_power_law,
+from semabench.results.summary import (
+    Estimate,
+    Line,
+    Place,
+    Series,
+    Sheet,
+    describe_shared,
+    group,
+    span,
 )
-from semabench.results.summary import Line, Place, Series, Sheet, describe_shared, group, only, span
 from semabench.results.text_table import Cell, Grid, Row
 from semabench.results.view import (
     POWER_LAW,
@@ -29,9 +32,100 @@ from semabench.results.view import (
     with_spread,
 )
 
+MIN_POINTS = 3
 
-def _asked(row: Record) -> int:
-    return row.asked_batch_size or row.batch_size or 0
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """cost ∝ tokens^k.
+
+    Attributes:
+        exponent: k.
+        stderr: its standard error, from the residuals; it shows a bend as well as noise.
+        points: resolutions behind it.
+    """
+
+    exponent: float
+    stderr: float
+    points: int
+
+
+@dataclass(frozen=True)
+class Crossover:
+    """Where the curves of two models cross.
+
+    Attributes:
+        resolution: in pixels, between two measured ones.
+        below, above: which of the two, 0 or 1, costs less on that side.
+        clear: at both neighbours they differ by more than their spreads together.
+    """
+
+    resolution: float
+    below: int
+    above: int
+    clear: bool
+
+
+@dataclass(frozen=True)
+class Point:
+    """A positive cost with its spread, half the interquartile range; 0 where it is unknown."""
+
+    cost: float
+    spread: float = 0.0
+
+
+def tokens(resolution: int) -> float:
+    """Return the tokens of a square image in patches of 16 pixels.
+
+    Another patch size multiplies all of them by one factor, which no exponent sees.
+    """
+    return (resolution / 16) ** 2
+
+
+def fit_power_law(costs: Mapping[int, float]) -> PowerLaw | None:
+    """Fit log cost = k·log tokens + c by least squares to positive costs by resolution.
+
+    None with fewer than three resolutions, which cannot tell how well it fits.
+    """
+    if len(costs) < MIN_POINTS:
+        return None
+    x = [math.log(tokens(resolution)) for resolution in costs]
+    y = [math.log(cost) for cost in costs.values()]
+    count = len(x)
+    mean_x, mean_y = math.fsum(x) / count, math.fsum(y) / count
+    pairs = list(zip(x, y, strict=True))
+    sxx = math.fsum((a - mean_x) ** 2 for a in x)
+    slope = math.fsum((a - mean_x) * (b - mean_y) for a, b in pairs) / sxx
+    residual = math.fsum((b - mean_y - slope * (a - mean_x)) ** 2 for a, b in pairs)
+    return PowerLaw(slope, math.sqrt(residual / (count - 2) / sxx), count)
+
+
+def crossovers(first: Mapping[int, Point], second: Mapping[int, Point]) -> list[Crossover]:
+    """Find where two cost curves cross, within the resolutions that both were measured at.
+
+    Between neighbours the curves are straight in the logarithms of cost and tokens. Nothing is
+    extrapolated: curves that do not change places between measured points do not cross.
+    """
+    shared = sorted(first.keys() & second.keys())
+    gaps = {r: math.log(first[r].cost) - math.log(second[r].cost) for r in shared}
+    # Points of equal cost belong to the crossing, if there is one, that goes through them.
+    apart = [(r, gap) for r, gap in gaps.items() if gap != 0]
+    found = []
+    for (low, gap_low), (high, gap_high) in pairwise(apart):
+        if gap_low * gap_high > 0:
+            continue
+        share = gap_low / (gap_low - gap_high)
+        resolution = math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
+        ends = [(first[r], second[r]) for r in (low, high)]
+        clear = all(abs(a.cost - b.cost) > a.spread + b.spread for a, b in ends)
+        found.append(Crossover(resolution, *((0, 1) if gap_low < 0 else (1, 0)), clear))
+    return found
+
+
+def common_batch(batches: Mapping[int, Sequence[int]]) -> int | None:
+    """Return the largest batch size that all resolutions share; None where they share none."""
+    shared = set.intersection(*map(set, batches.values())) if batches else set()
+    return max(shared, default=None)
 
 
 def _sheet(row: Record) -> Sheet:
@@ -43,7 +137,7 @@ SERIES = Series(
     always=(),
     apart=("mixer", "options", "backend", "layout", "precision", "device", "versions"),
     averaged=(),
-    place=(lambda row: row.resolution, _asked),
+    place=(lambda row: row.resolution, lambda row: row.asked_batch_size or row.batch_size or 0),
     sheet=_sheet,
     order=lambda row: (row.mode != "train", row.execution != "eager"),
     own="windows",
@@ -66,9 +160,10 @@ def one_batch(lines: Sequence[Line]) -> list[Line]:
         for place in line.points:
             if _row(line, place).images_per_second:
                 sizes.setdefault(place[0], []).append(place[1])
-        common = common_batch(sizes)
         if sizes:
-            found.append(only(line, [(r, common or max(found)) for r, found in sizes.items()]))
+            common = common_batch(sizes)
+            places = [(size, common or max(batches)) for size, batches in sizes.items()]
+            found.append(replace(line, points={place: line.points[place] for place in places}))
     return found
 
 
@@ -82,7 +177,7 @@ def exponents(line: Line) -> tuple[PowerLaw | None, PowerLaw | None]:
     rows = [_row(line, place) for place in line.points]
     times = {size: point.cost for size, point in _times(line).items()}
     peaks = {row.resolution: row.peak_memory_mib for row in rows if row.peak_memory_mib}
-    comparable = len({row.batch_size for row in rows}) == 1 and rows[0].device != "cpu"
+    comparable = not _batches_differ([line]) and rows[0].device != "cpu"
     return fit_power_law(times), fit_power_law(peaks) if comparable else None
 
 
@@ -157,9 +252,13 @@ def _law(law: PowerLaw | None) -> Cell:
     return Cell("") if law is None else Cell(f"{law.exponent:.2f} ±{law.stderr:.2f}", law.exponent)
 
 
+def _rows(lines: Sequence[Line]) -> list[Record]:
+    return [row for line in lines for row in line.records]
+
+
 def notes(lines: Sequence[Line]) -> list[str]:
     """Return what all rows share, and what the numbers are."""
-    rows = [row for line in lines for row in line.records]
+    rows = _rows(lines)
     windows = span(row.rounds for row in rows if row.rounds)
     said = [
         describe_shared(rows, ("precision", "device", "versions")),
@@ -171,7 +270,7 @@ def notes(lines: Sequence[Line]) -> list[str]:
 
 
 def _captions(lines: Sequence[Line]) -> list[str]:
-    rows = [row for line in lines for row in line.records]
+    rows = _rows(lines)
     shared = describe_shared(rows, ("precision", "device"))
     windows = span(row.rounds for row in rows if row.rounds)
     return [f"{shared}, {_batches(lines)}, medians of {windows} windows"]
@@ -179,7 +278,7 @@ def _captions(lines: Sequence[Line]) -> list[str]:
 
 def _batches(lines: Sequence[Line]) -> str:
     sizes: dict[int, set[int]] = {}
-    for row in (row for line in lines for row in line.records):
+    for row in _rows(lines):
         sizes.setdefault(row.resolution, set()).add(row.batch_size or 0)
     if not _batches_differ(lines):
         return f"batch {min(set.union(*sizes.values()))}"
@@ -188,7 +287,7 @@ def _batches(lines: Sequence[Line]) -> str:
 
 
 def _batches_differ(lines: Sequence[Line]) -> bool:
-    return len({row.batch_size for line in lines for row in line.records}) > 1
+    return len({row.batch_size for row in _rows(lines)}) > 1
 
 
 def _held(lines: Sequence[Line]) -> str:
@@ -199,31 +298,34 @@ def _held(lines: Sequence[Line]) -> str:
     return training if first.mode == "train" else "weights, activations"
 
 
-def _columns(_: Sequence[Line]) -> list[Column]:
-    return [
-        Column("model", lambda line: line.name),
-        Column("backend", lambda line: line.first.backend),
-    ]
+_NAME = Column("model", lambda line: line.name)
 
 
-def _condition(line: Line, place: Place) -> tuple[tuple[bool, int, int], str]:
-    mode, (size, batch) = line.first.mode, place
-    return (mode != "train", size, batch), f"{mode}\n{size} px\nbatch {batch}"
+def _table(
+    title: str,
+    quantity: str,
+    form: Callable[[Estimate], str] = with_spread,
+    brief: bool = True,
+) -> Table:
+    """Return a table with a column for each mode, resolution and batch."""
 
-
-def _table(title: str, quantity: str, form=with_spread, brief: bool = True) -> Table:  # type: ignore[no-untyped-def]
     def cell(line: Line, place: Place) -> str:
         row, value = _row(line, place), estimate(line, place, quantity)
         shrunk = "" if row.asked_batch_size is None else f" (b {row.batch_size})"
         return "" if value is None else form(value) + shrunk
 
+    def column(line: Line, place: Place) -> tuple[tuple[bool, int, int], str]:
+        mode, (size, batch) = line.first.mode, place
+        return (mode != "train", size, batch), f"{mode}\n{size} px\nbatch {batch}"
+
+    columns = [_NAME, Column("backend", lambda line: line.first.backend)]
     return Table(
         title,
         quantity,
         form,
         cell=cell,
-        column=_condition,
-        columns=_columns,
+        column=column,
+        columns=lambda _: columns,
         split=lambda line: line.first.execution,
         brief=brief,
     )
@@ -246,10 +348,7 @@ VIEW = View(
             "gmacs",
             lambda value: f"{value.mean:.2f}",
             column=lambda _, place: (place[:1], f"{place[0]} px"),
-            columns=lambda _: [
-                Column("model", lambda line: line.name),
-                Column("params M", millions, True),
-            ],
+            columns=lambda _: [_NAME, Column("params M", millions, True)],
             split=lambda _: "",
             brief=False,
         ),

@@ -12,8 +12,7 @@ from semabench.evaluation.dispersion.schema import DispersionConfig
 from semabench.evaluation.dispersion.statistics import Tally, add_weights, sample_queries
 from semabench.mixers import Mixer, create_mixer
 from semabench.ops.generalized_attention import Kernel
-from semabench.results.provenance import git_commit, software_versions
-from semabench.results.record import Record
+from semabench.results.record import Record, git_commit, software_versions
 
 WINDOW = 7
 

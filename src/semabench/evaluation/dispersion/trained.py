@@ -24,8 +24,7 @@ from semabench.mixers import Mixer, create_mixer, list_mixers
 from semabench.models import backend_name, mixer_name, set_resolution
 from semabench.models.flops import count_parameters
 from semabench.ops.generalized_attention import Kernel, Phi, identity, scaled
-from semabench.results.provenance import git_commit, software_versions
-from semabench.results.record import Record
+from semabench.results.record import Record, git_commit, software_versions
 from semabench.training.device import autocast, layout_label
 
 QUERY_SEED = 0  # of the sample of queries: the same positions in every model

@@ -51,18 +51,8 @@ _SHEETS = {True: Sheet("random", "random inputs"), False: Sheet("images", "image
 SERIES = Series(
     always=(),
     apart=(
-        "mixer",
-        "options",
-        "training",
-        "weights",
-        "dataset",
-        "inputs",
-        "n",
-        "queries",
-        "precision",
-        "device",
-        "layout",
-        "stage",
+        *("mixer", "options", "training", "weights", "dataset", "inputs"),
+        *("n", "queries", "precision", "device", "layout", "stage"),
     ),
     derived={
         "training": _training,
@@ -93,12 +83,9 @@ def first_stages(lines: Sequence[Line]) -> list[Line]:
     first: dict[object, Line] = {}
     for line in lines:
         first.setdefault((line.sheet, line.key[:-1]), line)
-    counts = [line.sheet for line in first.values()]
-    return [
-        line
-        for line in lines
-        if counts.count(line.sheet) == 1 or first[line.sheet, line.key[:-1]] is line
-    ]
+    sheets = [line.sheet for line in first.values()]
+    kept = [id(line) for line in first.values()]
+    return [line for line in lines if sheets.count(line.sheet) == 1 or id(line) in kept]
 
 
 def notes(lines: Sequence[Line]) -> list[str]:

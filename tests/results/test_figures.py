@@ -14,8 +14,8 @@ from helpers.page_rows import VIEWS, cost, figures_of, random_row, study_row
 from helpers.rows import row
 from semabench.mixers import list_mixers
 from semabench.results import plot
+from semabench.results.figures import COLOURS, DASHES, MARKERS, style_of, styles
 from semabench.results.page import write_page
-from semabench.results.style import COLOURS, DASHES, MARKERS, style_of, styles
 
 NAMES = st.one_of(st.sampled_from(list_mixers()), st.text("abc", min_size=1, max_size=3))
 

@@ -23,7 +23,8 @@ EXPERIMENTS = sorted((REPOSITORY / "conf" / "experiment").glob("*.yaml"))
 def commands(text: str, program: str) -> list[list[str]]:
     """All uses of a program in code blocks, inline code and comments, split as a shell does."""
     text = re.sub(r"\\\n\s*", "", text)
-    found = re.findall(rf"(?:^|[`#] ?|&& )\s*((?:[\w./ -]+ )?{program} [^`\n]+)", text, re.MULTILINE)
+    before = r"(?:^|[`#] ?|&& )\s*"
+    found = re.findall(rf"{before}((?:[\w./ -]+ )?{program} [^`\n]+)", text, re.MULTILINE)
     return [shlex.split(line, comments=True) for line in found if "…" not in line]
 
 

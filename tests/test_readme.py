@@ -22,7 +22,9 @@ EXPERIMENTS = sorted((REPOSITORY / "conf" / "experiment").glob("*.yaml"))
 
 def commands(text: str, program: str) -> list[list[str]]:
     """All uses of a program in code blocks, inline code and comments, split as a shell does."""
-    found = re.findall(rf"(?:^|[`#] ?)\s*((?:[\w./ -]+ )?{program} [^`\n]+)", text, re.MULTILINE)
+    text = re.sub(r"\\\n\s*", "", text)
+    before = r"(?:^|[`#] ?|&& )\s*"
+    found = re.findall(rf"{before}((?:[\w./ -]+ )?{program} [^`\n]+)", text, re.MULTILINE)
     return [shlex.split(line, comments=True) for line in found if "…" not in line]
 
 
@@ -45,11 +47,12 @@ EVALUATIONS = {
     **{p.name: p.read_text() for p in (REPOSITORY / "conf" / "measure").glob("study*.yaml")},
     "cost_baselines.yaml": (REPOSITORY / "conf/measure/cost_baselines.yaml").read_text(),
 }
-REPORT = (REPOSITORY / "docs" / "report.md").read_text()
 TEXTS = {
     "README.md": README,
-    "report.md": REPORT,
-    "study.md": EVALUATIONS["study.md"],
+    **{
+        f"{name}.md": (REPOSITORY / "docs" / f"{name}.md").read_text()
+        for name in ("dispersion", "report", "study", "sweeps", "training")
+    },
     **{p.name: p.read_text() for p in EXPERIMENTS},
 }
 
@@ -61,7 +64,7 @@ def test_train_commands_compose(source):
     for words in found:
         if any("GROUP" in word for word in words):
             continue
-        given = [single(o) for o in overrides(words, "train.py")]
+        given = [single(o) for o in overrides(words, "train.py") if "hydra" not in o.split("=")[0]]
         if any(o.startswith("model.mixer=maximum") for o in given):
             continue  # the example's own mixer
         to_config(composed("train", given), TrainConfig)
@@ -79,8 +82,8 @@ def test_eval_commands_compose(source):
 
 @pytest.mark.parametrize("source", TEXTS)
 def test_semabench_commands_parse(source):
-    found = commands(TEXTS[source], "semabench (?:data|report|dashboard|models)")
-    assert found or source in ("imagenet.yaml", "diagnostics.yaml")
+    found = commands(TEXTS[source], "semabench (?:data|report|dashboard|models|tables|config)")
+    assert found or source in ("imagenet.yaml", "diagnostics.yaml", "training.md")
     for words in found:
         parsed, extra = cli._parser().parse_known_args(words[words.index("semabench") + 1 :])
         assert extra == [], words
@@ -128,7 +131,13 @@ def test_no_placeholder_is_left_and_every_link_leads_somewhere():
 DOCS = sorted((REPOSITORY / "docs").glob("*.md"))
 
 
-@pytest.mark.parametrize("page", [*DOCS, REPOSITORY / "slurm/README.md"], ids=lambda p: p.name)
+PAGES = [
+    *DOCS,
+    *(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "slurm/README.md")),
+]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(REPOSITORY)))
 def test_every_link_of_the_docs_leads_somewhere(page):
     links = re.findall(r"\]\((?!http)([^)#]*)(#[^)]*)?\)", page.read_text())
     for path, anchor in links:

@@ -26,9 +26,7 @@ def _told() -> dict[str, list[str]]:
 
     Cells hold one value a size, or one for all.
     """
-    table = (
-        (REPOSITORY / "README.md").read_text().split("## Models")[1].split("`semabench models`")[0]
-    )
+    table = (REPOSITORY / "README.md").read_text().split("\n## Models\n")[1].split("\n## ")[0]
     found = {}
     for line in table.splitlines():
         if not re.match(r"\| `\w+`", line):

@@ -189,9 +189,32 @@ def test_what_the_text_says_of_the_seeds_in_turn_is_in_the_rows():
     rows = [row for row in read_rows(H100) if row.train_resolutions == (128, 256)]
     text = " ".join((REPOSITORY / "docs/study.md").read_text().split())
     top1 = {mixer: sorted(r.top1 for r in rows if r.mixer == mixer) for mixer in MIXERS}
+    stuck = [row for row in rows if abs(row.train_loss - math.log(8)) < 0.002]
+    assert f"{len(stuck)} of the {len(rows)} trainings end with a loss of log 8" in text
+    assert "of these only softmax came out with every seed" in text
+    assert min(top1["softmax"]) == 100
+    assert all(top1[name][0] < 90 for name in ("focused", "linear", "sema", "mean"))
     sema, linear, focused = (top1[name] for name in ("sema", "linear", "focused"))
     assert all(values[1] == values[2] == 100 for values in (sema, linear, focused))
     assert f"100 % with two seeds, {sema[0]:.0f} % with the third" in text
+    readme = " ".join((REPOSITORY / "README.md").read_text().split())
+    assert "Two of three seeds find it among 1,024 tokens" in readme
+
+
+def test_how_many_trainings_were_run_and_where_their_seeds_disagree():
+    rows = [row for path in (H200, H100) for row in read_rows(path)]
+    text = " ".join((REPOSITORY / "docs/study.md").read_text().split())
+
+    def count(asked):
+        return len({(r.mixer, r.seed, r.config, r.device) for r in rows if asked(r)})
+
+    each = count(lambda r: r.train_resolutions in ((128,), (256,), (128, 256)))
+    assert f"{each} of 81 trainings run" in text
+    readouts = count(lambda r: r.readout != "query")
+    assert f"{readouts} of 30 trainings run" in text
+    averaged = [r for r in rows if (r.readout, r.mixer, r.resolution) == ("avg", "linear", 512)]
+    low, high = sorted(r.top1 for r in averaged)
+    assert f"is at {low:.1f} % with one and at {high:.1f} % with the other" in text
 
 
 def test_what_the_text_says_of_softmax_and_of_reading_out_is_in_the_rows():

@@ -1,4 +1,4 @@
-"""Linear attention with the ELU+1 feature map."""
+"""Linear attention with the ELU+1 feature map, and as MILA has it."""
 
 from __future__ import annotations
 
@@ -42,12 +42,7 @@ class Linear(Mixer):
         """Attend linearly, (B, H, W, heads, d)."""
         q, k = elu_plus_one(q), elu_plus_one(k)
         return linear_attention(
-            self.rotate(q),
-            self.rotate(k),
-            v,
-            q_normalizer=q,
-            k_normalizer=k,
-            backend=self.backend,
+            self.rotate(q), self.rotate(k), v, q_normalizer=q, k_normalizer=k, backend=self.backend
         )
 
     def kernel(self) -> Kernel:
@@ -88,10 +83,5 @@ class Mila(Linear):
         backend: str = "auto",
     ) -> None:
         super().__init__(
-            dim,
-            num_heads,
-            value_projection=value_projection,
-            lepe=lepe,
-            rope=rope,
-            backend=backend,
+            dim, num_heads, value_projection=value_projection, lepe=lepe, rope=rope, backend=backend
         )

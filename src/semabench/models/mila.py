@@ -59,15 +59,14 @@ class ConvLayer(nn.Module):
 
 
 class Stem(nn.Module):
-    """Pictures to tokens, (B, in_chans, H, W) -> (B, ceil(H/4), ceil(W/4), dim)."""
+    """Images to tokens, (B, in_chans, H, W) -> (B, ceil(H/4), ceil(W/4), dim)."""
 
     def __init__(self, in_chans: int, dim: int) -> None:
         super().__init__()
         half = dim // 2
         self.conv1 = ConvLayer(in_chans, half, 3, stride=2, bias=False)
         self.conv2 = nn.Sequential(
-            ConvLayer(half, half, 3, bias=False),
-            ConvLayer(half, half, 3, bias=False, act=False),
+            ConvLayer(half, half, 3, bias=False), ConvLayer(half, half, 3, bias=False, act=False)
         )
         self.conv3 = nn.Sequential(
             ConvLayer(half, 4 * dim, 3, stride=2, bias=False),
@@ -78,7 +77,7 @@ class Stem(nn.Module):
         """Return the grid of tokens."""
         x = self.conv1(x)
         x = self.conv3(x + self.conv2(x))
-        # In memory as it reads, whatever the pictures' format: all convolutions of the stages then
+        # In memory as it reads, whatever the images' format: all convolutions of the stages then
         # run channels-last, and no linear layer copies its input. Free if it is so already.
         return x.permute(0, 2, 3, 1).contiguous()
 
@@ -181,18 +180,15 @@ def create_stage(
 
 
 class Backbone(StagedModel):
-    """Pictures (B, in_chans, H, W) -> logits (B, num_classes), at any size.
+    """Images (B, in_chans, H, W) -> logits (B, num_classes), at any size.
 
     Args:
-        in_chans: channels of the pictures.
-        num_classes: 0 leaves the head out.
-        global_pool: timm's pooling of the last grid; "" keeps the grid.
+        in_chans, num_classes, global_pool, drop_rate: see ``StagedModel``.
         img_size: taken for timm's sake and not used: no weight depends on a size.
         embed_dim: channels of the first stage; every stage doubles them.
         depths: blocks per stage.
         num_heads: heads per stage.
         mlp_ratio: hidden over outer channels of the MLP.
-        drop_rate: dropout before the classifier.
         drop_path_rate: stochastic depth of the last block, growing linearly from 0.
         mixer: name of the token mixer (``semabench.mixers``).
         **options: its options.
@@ -287,12 +283,7 @@ SIZES: dict[str, dict[str, Any]] = {
     # MILA-T, -S and -B as the official code has them.
     "tiny": {"drop_path_rate": 0.2},
     "small": {"depths": DEEP, "drop_path_rate": 0.3},
-    "base": {
-        "embed_dim": 96,
-        "depths": DEEP,
-        "num_heads": (3, 6, 12, 24),
-        "drop_path_rate": 0.5,
-    },
+    "base": {"embed_dim": 96, "depths": DEEP, "num_heads": (3, 6, 12, 24), "drop_path_rate": 0.5},
 }
 VARIANTS = {
     f"{mixer}_{size}": {**arguments, "mixer": mixer}

@@ -8,12 +8,7 @@ from typing import Any
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers.classifier import ClassifierHead
-from timm.models import (
-    build_model_with_cfg,
-    checkpoint_seq,
-    generate_default_cfgs,
-    register_model,
-)
+from timm.models import build_model_with_cfg, checkpoint_seq, generate_default_cfgs, register_model
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
@@ -38,7 +33,7 @@ class Stage(nn.Module):
 
 
 class StagedModel(nn.Module):
-    """Pictures (B, in_chans, H, W) -> logits (B, num_classes), at any size.
+    """Images (B, in_chans, H, W) -> logits (B, num_classes), at any size.
 
     A subclass builds the stem, which divides height and width by 4 (rounding up), and the stages,
     each of which but the first divides them by 2; no weight may depend on the size.
@@ -47,7 +42,7 @@ class StagedModel(nn.Module):
         stem: (B, in_chans, H, W) -> (B, H/4, W/4, C).
         stages: from the widest grid to the narrowest.
         dims: channels of each stage.
-        in_chans: channels of the pictures.
+        in_chans: channels of the images.
         num_classes: 0 leaves the head out.
         global_pool: timm's pooling of the last grid; "" keeps the grid.
         drop_rate: dropout before the classifier.
@@ -123,7 +118,7 @@ class StagedModel(nn.Module):
         """Return the outputs of stages, with or without the final features.
 
         Args:
-            x: pictures (B, in_chans, H, W).
+            x: images (B, in_chans, H, W).
             indices: the last n stages if an int, all if None, or which.
             norm: apply the final norm to the last stage's output, the only one it fits.
             stop_early: skip the stages after the last one asked for.
@@ -149,10 +144,7 @@ class StagedModel(nn.Module):
         return self.norm(x) if len(self.stages) == len(self.feature_info) else x, intermediates
 
     def prune_intermediate_layers(
-        self,
-        indices: int | list[int] = 1,
-        prune_norm: bool = False,
-        prune_head: bool = True,
+        self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
         """Drop what the given intermediates do not need; returns their indices."""
         take, last = feature_take_indices(len(self.stages), indices)
@@ -164,7 +156,7 @@ class StagedModel(nn.Module):
         return take
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Pictures -> normalised last grid, (B, ceil(H/32), ceil(W/32), C)."""
+        """Images -> normalised last grid, (B, ceil(H/32), ceil(W/32), C)."""
         y: Tensor = self.norm(self.stages(self.stem(x)))
         return y
 
@@ -174,7 +166,7 @@ class StagedModel(nn.Module):
         return y
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pictures -> logits."""
+        """Images -> logits."""
         return self.forward_head(self.forward_features(x))
 
 

@@ -203,13 +203,13 @@ class Layer(nn.Module):
 
 
 class Vim(nn.Module):
-    """Pictures (B, in_chans, H, W) -> logits (B, num_classes), at any size.
+    """Images (B, in_chans, H, W) -> logits (B, num_classes), at any size.
 
     Patches in reading order with a class token in their middle, plus learned positions; layers of
     bidirectional Mamba; the class token is classified. Attributes bear the official code's names.
 
     Args:
-        in_chans: channels of the pictures.
+        in_chans: channels of the images.
         num_classes: 0 leaves the head out.
         global_pool: "token" (published), "avg" of the patches, or "" for all tokens.
         img_size: pixels that the table of positions is for; at others it is interpolated.
@@ -317,7 +317,7 @@ class Vim(nn.Module):
             nn.init.zeros_(self.head.bias)
 
     def embed(self, x: Tensor) -> Tensor:
-        """Pictures -> tokens with their positions, (B, patches + 1, C)."""
+        """Images -> tokens with their positions, (B, patches + 1, C)."""
         grid = self.patch_embed(x)
         size = (grid.shape[2], grid.shape[3])
         token = self.cls_token.expand(len(x), -1, -1)
@@ -325,7 +325,7 @@ class Vim(nn.Module):
         return tokens + resample_positions(self.pos_embed, self.grid_size, size)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Pictures -> normalised tokens, (B, patches + 1, C), the class token in their middle."""
+        """Images -> normalised tokens, (B, patches + 1, C), the class token in their middle."""
         x = self.embed(x)
         if self.grad_checkpointing and self.training:
             x = checkpoint_seq(self.layers, x)
@@ -343,7 +343,7 @@ class Vim(nn.Module):
         return x if pre_logits else self.head(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pictures -> logits."""
+        """Images -> logits."""
         return self.forward_head(self.forward_features(x))
 
 

@@ -23,7 +23,7 @@ from semabench.models.staged import Stage, StagedModel, register_variants
 
 
 class Stem(nn.Module):
-    """Pictures to tokens, (B, in_chans, H, W) -> (B, ceil(H/4), ceil(W/4), dim)."""
+    """Images to tokens, (B, in_chans, H, W) -> (B, ceil(H/4), ceil(W/4), dim)."""
 
     def __init__(self, in_chans: int, dim: int) -> None:
         super().__init__()
@@ -108,19 +108,16 @@ class Block(nn.Module):
 
 
 class VMamba(StagedModel):
-    """Pictures (B, in_chans, H, W) -> logits (B, num_classes), at any size.
+    """Images (B, in_chans, H, W) -> logits (B, num_classes), at any size.
 
     Args:
-        in_chans: channels of the pictures.
-        num_classes: 0 leaves the head out.
-        global_pool: timm's pooling of the last grid; "" keeps the grid.
+        in_chans, num_classes, global_pool, drop_rate: see ``StagedModel``.
         img_size: taken for timm's sake and not used: no weight depends on a size.
         embed_dim: channels of the first stage; every stage doubles them.
         depths: blocks per stage.
         ssm_ratio: channels that are scanned, over those of the stage.
         d_state: numbers in the state of a channel.
         mlp_ratio: hidden over outer channels of the MLP.
-        drop_rate: dropout before the classifier.
         drop_path_rate: stochastic depth of the last block, growing linearly from 0.
         weight_init: "published" (std 0.02 for linear layers, torch's default for convolutions) or
             "kaiming", which keeps the variance at any width (He et al., 2015): at a width of 16 the

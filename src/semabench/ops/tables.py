@@ -14,9 +14,7 @@ from semabench.errors import SemabenchError, nearest
 Key = TypeVarTuple("Key")
 
 
-def cached_table(
-    maxsize: int,
-) -> Callable[[Callable[[*Key], Tensor]], Callable[[*Key], Tensor]]:
+def cached_table(maxsize: int) -> Callable[[Callable[[*Key], Tensor]], Callable[[*Key], Tensor]]:
     """Cache a function from hashable arguments to a constant tensor, the last ``maxsize`` of them.
 
     While ``torch.compile`` or ``torch.export`` trace, the table is built inside the graph, where it

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from semabench.app import failed_jobs
 from semabench.errors import SemabenchError
-from semabench.sweep.keep_going import KeepGoing
+from semabench.sweep import KeepGoing
 
 
 class GridSweeper(BasicSweeper):

@@ -22,7 +22,7 @@ from hydra.core.utils import JobReturn, JobStatus
 
 from semabench.app import RESULT_FILE, JobFailed
 from semabench.files import make_directory
-from semabench.sweep.keep_going import failure, job_texts
+from semabench.sweep import failure, job_texts
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 

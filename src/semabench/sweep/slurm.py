@@ -1,7 +1,7 @@
 """A sweep's jobs in Slurm: submitted by submitit, stopped and requeued as train.sbatch's are.
 
 submitit would have handlers of its own for SIGTERM and a signal ahead of the time limit, and
-requeue by itself. Here the run's handlers are the only ones (`training/stopping.py`): the process
+requeue by itself. Here the run's handlers are the only ones (`training/signals.py`): the process
 stores its step and exits with 143 or 138, upon which the job's script requeues it; started again,
 the same pickled job finds its run directory and goes on. Results are looked for in submitit's
 files and jobs in the queue, so that nothing depends on Slurm's accounting.
@@ -26,7 +26,7 @@ from submitit.core.utils import pickle_load
 
 from semabench.app import JobFailed
 from semabench.errors import SemabenchError
-from semabench.sweep.keep_going import failure, job_texts
+from semabench.sweep import failure, job_texts
 
 _GONE = 3  # polls without a trace in the queue, after which a job without result has failed
 

@@ -9,7 +9,7 @@ from hydra.plugins.launcher import Launcher
 from semabench import app
 from semabench.app import JobFailed
 from semabench.errors import SemabenchError
-from semabench.sweep.keep_going import KeepGoing, failure, job_texts
+from semabench.sweep import KeepGoing, failure, job_texts
 
 
 class Given(Launcher):
@@ -29,7 +29,7 @@ class Given(Launcher):
 
 @pytest.fixture
 def failed(monkeypatch):
-    monkeypatch.setattr("semabench.sweep.keep_going.failed_jobs", noted := [])
+    monkeypatch.setattr("semabench.sweep.failed_jobs", noted := [])
     return noted
 
 

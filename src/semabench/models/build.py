@@ -128,20 +128,14 @@ class Published:
 
     Recipes differ: MILA trains with MESA and averaged weights, Vim and VMamba with neither MESA nor
     reported averaged weights, timm's peers by recipes of their own.
-
-    Attributes:
-        params: millions.
-        gmacs: multiply-adds of one 224 px image, in 10⁹; papers call them GFLOPs.
-        top1: per cent, single crop at 224 px.
-        recipe: name in ``conf/recipe`` of how it was trained; None: not written down here.
-        source: where it was published.
     """
 
-    params: float
-    gmacs: float
-    top1: float
+    params: float  # millions
+    gmacs: float  # multiply-adds of one 224 px image, in 10⁹; papers call them GFLOPs
+    top1: float  # per cent, single crop at 224 px
+    # name in ``conf/recipe`` of how it was trained; None: not written down here
     recipe: str | None
-    source: str
+    source: str  # where it was published
 
 
 _MILA = "Han et al. 2024, arXiv 2405.16605, official repository"

@@ -45,18 +45,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table of results, which the page can sort and filter.
-
-    Attributes:
-        header, words: as in `TextTable`.
-        brief: whether the terminal shows it, too.
-    """
+    """A table of results, which the page can sort and filter."""
 
     title: str
-    header: list[str]
+    header: list[str]  # header, words: as in `TextTable`
     rows: list[Row]
     words: int = 1
-    brief: bool = True
+    brief: bool = True  # whether the terminal shows it, too
 
     def text(self) -> TextTable:
         """Return it as text."""

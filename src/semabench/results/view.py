@@ -14,24 +14,15 @@ from semabench.results.text_table import Grid
 
 @dataclass(frozen=True)
 class Quantity:
-    """A number of the record, as an axis and in words.
+    """A number of the record, as an axis and in words."""
 
-    Attributes:
-        name: as in ``Top-1 accuracy``.
-        unit: empty for a pure number.
-        log: whether its axis is logarithmic at first.
-        discrete: whether the axis has its ticks at the values that occur.
-        limits: what no value is beyond.
-        decimals: None: as many as three significant figures need.
-        take: how it is had from a row; None: it is the field of its name in `QUANTITIES`.
-    """
-
-    name: str
-    unit: str = ""
-    log: bool = False
-    discrete: bool = False
-    limits: tuple[float, float] | None = None
-    decimals: int | None = None
+    name: str  # as in ``Top-1 accuracy``
+    unit: str = ""  # empty for a pure number
+    log: bool = False  # whether its axis is logarithmic at first
+    discrete: bool = False  # whether the axis has its ticks at the values that occur
+    limits: tuple[float, float] | None = None  # what no value is beyond
+    decimals: int | None = None  # None: as many as three significant figures need
+    # how it is had from a row; None: it is the field of its name in `QUANTITIES`
     take: Take | None = None
 
     @property
@@ -193,27 +184,19 @@ def by_resolution(line: Line, place: Place) -> tuple[tuple[Any, ...], str]:
 
 @dataclass(frozen=True)
 class Table:
-    """A row a line, a column a place.
+    """A row a line, a column a place."""
 
-    Attributes:
-        title: empty where what splits it says enough.
-        quantity: a key of `QUANTITIES`, which cells hold, and are sorted by.
-        form: writes it.
-        cell: the text of a point where the quantity alone does not make it; empty: none.
-        column: what a place is sorted by, and its heading; line breaks are where it breaks best.
-        split: what lines must share to be in one table, as the end of its title.
-        columns: before the places.
-        brief: whether the terminal shows it, too, not only report.md and the page.
-    """
-
-    title: str
-    quantity: str
-    form: Callable[[Estimate], str]
+    title: str  # empty where what splits it says enough
+    quantity: str  # a key of `QUANTITIES`, which cells hold, and are sorted by
+    form: Callable[[Estimate], str]  # writes it
+    # the text of a point where the quantity alone does not make it; empty: none
     cell: Callable[[Line, Place], str] | None = None
+    # what a place is sorted by, and its heading; line breaks are where it breaks best
     column: Callable[[Line, Place], tuple[tuple[Any, ...], str]] = by_resolution
-    columns: Callable[[Sequence[Line]], Sequence[Column]] = label_columns
+    columns: Callable[[Sequence[Line]], Sequence[Column]] = label_columns  # before the places
+    # what lines must share to be in one table, as the end of its title
     split: Callable[[Line], str] = lambda line: line.sheet.title
-    brief: bool = True
+    brief: bool = True  # whether the terminal shows it, too, not only report.md and the page
 
 
 @dataclass(frozen=True)
@@ -229,48 +212,32 @@ class Rule:
 
 @dataclass(frozen=True)
 class Panel:
-    """One quantity against the figure's x.
+    """One quantity against the figure's x."""
 
-    Attributes:
-        y: a key of `QUANTITIES`.
-        read: how to read it: one or two sentences; the page shows them.
-        title: over a plot with several panels; empty: the quantity's name.
-        note: below that title.
-        rules: what to compare with.
-        limits: of the plot's y axis.
-        plot: whether it is in the file of its figure, not on the page alone.
-        shown: whether there is something to show of these lines.
-    """
-
-    y: str
-    read: str
-    title: str = ""
-    note: Callable[[Sequence[Line]], str] = lambda _: ""
-    rules: Callable[[Sequence[Line]], Iterable[Rule]] = lambda _: ()
-    limits: tuple[float, float] | None = None
-    plot: bool = True
+    y: str  # a key of `QUANTITIES`
+    read: str  # how to read it: one or two sentences; the page shows them
+    title: str = ""  # over a plot with several panels; empty: the quantity's name
+    note: Callable[[Sequence[Line]], str] = lambda _: ""  # below that title
+    rules: Callable[[Sequence[Line]], Iterable[Rule]] = lambda _: ()  # what to compare with
+    limits: tuple[float, float] | None = None  # of the plot's y axis
+    plot: bool = True  # whether it is in the file of its figure, not on the page alone
+    # whether there is something to show of these lines
     shown: Callable[[Sequence[Line]], bool] = lambda _: True
 
 
 @dataclass(frozen=True)
 class Figure:
-    """Quantities against x: on the page each by itself, in a file one a sheet of lines.
+    """Quantities against x: on the page each by itself, in a file one a sheet of lines."""
 
-    Attributes:
-        stem: of the files; the sheet's name is added.
-        x: a key of `QUANTITIES`.
-        title: of a file with one panel, or over all.
-        captions: what its lines share, and what their errors are.
-        lines: what it draws, of all lines of its measure.
-        room: what a file has room for, of these; the page shows all.
-    """
-
-    stem: str
-    x: str
+    stem: str  # of the files; the sheet's name is added
+    x: str  # a key of `QUANTITIES`
     panels: tuple[Panel, ...]
-    title: Callable[[Sequence[Line]], str] = lambda _: ""
+    title: Callable[[Sequence[Line]], str] = lambda _: ""  # of a file with one panel, or over all
+    # what its lines share, and what their errors are
     captions: Callable[[Sequence[Line]], Sequence[str]] = lambda _: ()
+    # what it draws, of all lines of its measure
     lines: Callable[[Sequence[Line]], Sequence[Line]] = lambda lines: lines
+    # what a file has room for, of these; the page shows all
     room: Callable[[Sequence[Line]], Sequence[Line]] = lambda lines: lines
 
 
@@ -281,26 +248,19 @@ def on_page(x: str, y: str, read: str, rules: Callable[[Sequence[Line]], Iterabl
 
 @dataclass(frozen=True)
 class View:
-    """All that the renderers know about the rows of one measure.
+    """All that the renderers know about the rows of one measure."""
 
-    Attributes:
-        measure: of the rows.
-        title: of their section.
-        about: what they are, in a sentence or two.
-        lines: groups rows.
-        notes: what all lines share and what the numbers are, in sentences.
-        more: tables of what is worked out from the lines.
-        csv: files of the rows: names, and what makes their text.
-    """
-
-    measure: str
-    title: str
-    about: str
-    lines: Callable[[Sequence[Record]], list[Line]]
+    measure: str  # of the rows
+    title: str  # of their section
+    about: str  # what they are, in a sentence or two
+    lines: Callable[[Sequence[Record]], list[Line]]  # groups rows
     tables: tuple[Table, ...]
     figures: tuple[Figure, ...]
+    # what all lines share and what the numbers are, in sentences
     notes: Callable[[Sequence[Line]], Sequence[str]]
+    # files of the rows: names, and what makes their text
     csv: tuple[tuple[str, Callable[[Sequence[Record]], str]], ...] = ()
+    # tables of what is worked out from the lines
     more: Callable[[Sequence[Line]], Sequence[Grid]] = lambda _: ()
 
 

@@ -29,13 +29,9 @@ FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 @dataclass(frozen=True)
 class Slot:
-    """What a job may use: a GPU, if there are any, and some of the cores.
+    """What a job may use: a GPU, if there are any, and some of the cores."""
 
-    Attributes:
-        gpu: as CUDA_VISIBLE_DEVICES names it.
-    """
-
-    gpu: str | None
+    gpu: str | None  # as CUDA_VISIBLE_DEVICES names it
     cores: frozenset[int]
 
 

@@ -37,33 +37,21 @@ MIN_POINTS = 3
 
 @dataclass(frozen=True)
 class PowerLaw:
-    """cost ∝ tokens^k.
+    """cost ∝ tokens^k."""
 
-    Attributes:
-        exponent: k.
-        stderr: its standard error, from the residuals; it shows a bend as well as noise.
-        points: resolutions behind it.
-    """
-
-    exponent: float
-    stderr: float
-    points: int
+    exponent: float  # k
+    stderr: float  # its standard error, from the residuals; it shows a bend as well as noise
+    points: int  # resolutions behind it
 
 
 @dataclass(frozen=True)
 class Crossover:
-    """Where the curves of two models cross.
+    """Where the curves of two models cross."""
 
-    Attributes:
-        resolution: in pixels, between two measured ones.
-        below, above: which of the two, 0 or 1, costs less on that side.
-        clear: at both neighbours they differ by more than their spreads together.
-    """
-
-    resolution: float
-    below: int
+    resolution: float  # in pixels, between two measured ones
+    below: int  # below, above: which of the two, 0 or 1, costs less on that side
     above: int
-    clear: bool
+    clear: bool  # at both neighbours they differ by more than their spreads together
 
 
 @dataclass(frozen=True)

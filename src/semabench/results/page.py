@@ -28,13 +28,9 @@ Styles = Mapping[tuple[str, str], Style]
 
 
 def write_page(records: Sequence[Record], path: Path, views: Sequence[View]) -> Path:
-    """Write one self-contained page of all rows, atomically; the same rows give the same bytes.
+    """Write one self-contained page of all rows, atomically, and return its path.
 
-    Args:
-        records: rows of any measures; those of no view are counted on the page, not shown.
-
-    Returns:
-        ``path``.
+    The same rows give the same bytes. Rows of no view are counted on the page, not shown.
 
     Raises:
         SemabenchError: no row that a view shows, or the file cannot be written.

@@ -168,6 +168,17 @@ def group(records: Iterable[Record], series: Series) -> list[Line]:
     return lines
 
 
+def rows_of(lines: Iterable[Line]) -> list[Record]:
+    """Return all rows of some lines."""
+    return [row for line in lines for row in line.records]
+
+
+def errors_of(lines: Iterable[Line], quantity: str) -> str:
+    """Return what the errors of a quantity are at all points of some lines, in one sentence."""
+    found = (line.estimate(place, quantity) for line in lines for place in line.points)
+    return describe_errors(estimate for estimate in found if estimate)
+
+
 def describe_shared(
     records: Sequence[Record], names: Iterable[str], forms: Mapping[str, str] | None = None
 ) -> str:

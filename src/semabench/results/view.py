@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 from semabench.results.record import Record, Take
-from semabench.results.summary import Estimate, Line, Place, span
+from semabench.results.summary import Estimate, Line, Place, rows_of, span
 from semabench.results.text_table import Grid
+
+Lines: TypeAlias = Sequence[Line]
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ class Column:
     number: bool = False
 
 
-def label_columns(lines: Sequence[Line]) -> list[Column]:
+def label_columns(lines: Lines) -> list[Column]:
     """Return model and mixer, what tells lines apart, parameters, and seeds and n if they vary."""
     names = dict.fromkeys(name for line in lines for name in line.label)
     words = [
@@ -193,7 +195,7 @@ class Table:
     cell: Callable[[Line, Place], str] | None = None
     # what a place is sorted by, and its heading; line breaks are where it breaks best
     column: Callable[[Line, Place], tuple[tuple[Any, ...], str]] = by_resolution
-    columns: Callable[[Sequence[Line]], Sequence[Column]] = label_columns  # before the places
+    columns: Callable[[Lines], Sequence[Column]] = label_columns  # before the places
     # what lines must share to be in one table, as the end of its title
     split: Callable[[Line], str] = lambda line: line.sheet.title
     brief: bool = True  # whether the terminal shows it, too, not only report.md and the page
@@ -215,14 +217,14 @@ class Panel:
     """One quantity against the figure's x."""
 
     y: str  # a key of `QUANTITIES`
-    read: str  # how to read it: one or two sentences; the page shows them
+    read: str  # how to read it, in one or two sentences; the page shows them
     title: str = ""  # over a plot with several panels; empty: the quantity's name
-    note: Callable[[Sequence[Line]], str] = lambda _: ""  # below that title
-    rules: Callable[[Sequence[Line]], Iterable[Rule]] = lambda _: ()  # what to compare with
+    note: Callable[[Lines], str] = lambda _: ""  # below that title
+    rules: Callable[[Lines], Iterable[Rule]] = lambda _: ()  # what to compare with
     limits: tuple[float, float] | None = None  # of the plot's y axis
     plot: bool = True  # whether it is in the file of its figure, not on the page alone
     # whether there is something to show of these lines
-    shown: Callable[[Sequence[Line]], bool] = lambda _: True
+    shown: Callable[[Lines], bool] = lambda _: True
 
 
 @dataclass(frozen=True)
@@ -232,16 +234,16 @@ class Figure:
     stem: str  # of the files; the sheet's name is added
     x: str  # a key of `QUANTITIES`
     panels: tuple[Panel, ...]
-    title: Callable[[Sequence[Line]], str] = lambda _: ""  # of a file with one panel, or over all
+    title: Callable[[Lines], str] = lambda _: ""  # of a file with one panel, or over all
     # what its lines share, and what their errors are
-    captions: Callable[[Sequence[Line]], Sequence[str]] = lambda _: ()
+    captions: Callable[[Lines], Sequence[str]] = lambda _: ()
     # what it draws, of all lines of its measure
-    lines: Callable[[Sequence[Line]], Sequence[Line]] = lambda lines: lines
+    lines: Callable[[Lines], Lines] = lambda lines: lines
     # what a file has room for, of these; the page shows all
-    room: Callable[[Sequence[Line]], Sequence[Line]] = lambda lines: lines
+    room: Callable[[Lines], Lines] = lambda lines: lines
 
 
-def on_page(x: str, y: str, read: str, rules: Callable[[Sequence[Line]], Iterable[Rule]]) -> Figure:
+def on_page(x: str, y: str, read: str, rules: Callable[[Lines], Iterable[Rule]]) -> Figure:
     """Return a figure of one quantity that is on the page alone, not in a file."""
     return Figure("", x, (Panel(y, read, rules=rules, plot=False),))
 
@@ -257,11 +259,11 @@ class View:
     tables: tuple[Table, ...]
     figures: tuple[Figure, ...]
     # what all lines share and what the numbers are, in sentences
-    notes: Callable[[Sequence[Line]], Sequence[str]]
+    notes: Callable[[Lines], Sequence[str]]
     # files of the rows: names, and what makes their text
     csv: tuple[tuple[str, Callable[[Sequence[Record]], str]], ...] = ()
     # tables of what is worked out from the lines
-    more: Callable[[Sequence[Line]], Sequence[Grid]] = lambda _: ()
+    more: Callable[[Lines], Sequence[Grid]] = lambda _: ()
 
 
 def facts(line: Line, place: Place) -> dict[str, str]:
@@ -289,14 +291,14 @@ def facts(line: Line, place: Place) -> dict[str, str]:
     return told
 
 
-def chance(lines: Sequence[Line]) -> list[Rule]:
+def chance(lines: Lines) -> list[Rule]:
     """Return the accuracy of guessing, in percent."""
-    classes = sorted({row.classes for line in lines for row in line.records if row.classes})
+    classes = sorted({row.classes for row in rows_of(lines) if row.classes})
     return [Rule("chance", y=100 / count) for count in classes]
 
 
-def trained_at(lines: Sequence[Line]) -> list[Rule]:
+def trained_at(lines: Lines) -> list[Rule]:
     """Return the size of training, if all lines share one."""
-    sizes = {row.train_resolution for line in lines for row in line.records}
+    sizes = {row.train_resolution for row in rows_of(lines)}
     size = sizes.pop() if len(sizes) == 1 else None
     return [Rule("trained at", x=size)] if size else []

@@ -8,7 +8,16 @@ from dataclasses import replace
 
 from semabench.results.csv_file import rows_csv
 from semabench.results.record import Record
-from semabench.results.summary import Estimate, Line, Place, Series, Sheet, describe_shared, group
+from semabench.results.summary import (
+    Estimate,
+    Line,
+    Place,
+    Series,
+    Sheet,
+    describe_shared,
+    group,
+    rows_of,
+)
 from semabench.results.view import Column, Figure, Panel, Rule, Table, View, one_figure, two_figures
 
 RANDOM = "random"  # the dataset of random inputs
@@ -90,12 +99,11 @@ def first_stages(lines: Sequence[Line]) -> list[Line]:
 
 def notes(lines: Sequence[Line]) -> list[str]:
     """Return what all rows share, and what the numbers are."""
-    rows = [row for line in lines for row in line.records]
-    return [describe_shared(rows, ("precision", "device", "versions")), _NOTE]
+    return [describe_shared(rows_of(lines), ("precision", "device", "versions")), _NOTE]
 
 
 def _captions(lines: Sequence[Line]) -> list[str]:
-    rows = [row for line in lines for row in line.records]
+    rows = rows_of(lines)
     queries = f"{max(row.queries or 0 for row in rows)} queries"
     if lines[0].sheet == _SHEETS[True]:
         inputs = {inputs_of(row) for row in rows}

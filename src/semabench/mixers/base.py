@@ -98,8 +98,7 @@ class Mixer(nn.Module):
 
 def grid_conv(x: Tensor, conv: nn.Conv2d) -> Tensor:
     """Apply a convolution to a (B, H, W, C) grid: a channels-last view, so nothing is copied."""
-    y: Tensor = conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-    return y
+    return conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
 _MIXERS: dict[str, type[Mixer]] = {}

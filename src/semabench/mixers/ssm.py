@@ -160,8 +160,7 @@ class SSM(Mixer):
             self.Ds,
             self.dt_projs_bias.flatten(),
         )
-        mixed: Tensor = self.out_norm(merge(y.view_as(delta), x.shape[1], x.shape[2]))
-        return mixed
+        return self.out_norm(merge(y.view_as(delta), x.shape[1], x.shape[2]))
 
     def resolved_backend(self, device: torch.device | None = None) -> str:
         """Return the backend of ``ops.selective_scan`` that runs on ``device``."""

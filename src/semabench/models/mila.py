@@ -15,13 +15,12 @@ from typing import Any
 import torch.nn.functional as F
 from timm.layers.drop import DropPath
 from timm.layers.mlp import Mlp
-from timm.layers.weight_init import trunc_normal_
 from torch import Tensor, nn
 
 from semabench.errors import SemabenchError, nearest
 from semabench.mixers import create_mixer, list_mixers, mixer_options
 from semabench.mixers.base import grid_conv
-from semabench.models.staged import Stage, StagedModel, register_variants
+from semabench.models.staged import Stage, StagedModel, init_linear, register_variants
 
 
 class ConvLayer(nn.Module):
@@ -54,8 +53,7 @@ class ConvLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, out_channels, ceil(H/stride), ceil(W/stride))."""
-        y: Tensor = self.act(self.norm(self.conv(x)))
-        return y
+        return self.act(self.norm(self.conv(x)))
 
 
 class Stem(nn.Module):
@@ -243,7 +241,7 @@ class Backbone(StagedModel):
             drop_rate=drop_rate,
         )
         self.mixer = mixer
-        self.apply(_init_weights)
+        self.apply(init_linear)
 
 
 def check_options(mixer: str, options: dict[str, Any]) -> None:
@@ -266,14 +264,6 @@ def check_options(mixer: str, options: dict[str, Any]) -> None:
             raise SemabenchError(
                 f"A model with the mixer '{mixer}' has no option '{option}'.{hint}"
             )
-
-
-def _init_weights(module: nn.Module) -> None:
-    """MILA's initialisation: linear layers truncated normal, convolutions as torch does."""
-    if isinstance(module, nn.Linear):
-        trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
 
 
 DEEP = (3, 6, 21, 6)

@@ -8,6 +8,7 @@ from typing import Any
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers.classifier import ClassifierHead
+from timm.layers.weight_init import trunc_normal_
 from timm.models import build_model_with_cfg, checkpoint_seq, generate_default_cfgs, register_model
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
@@ -98,8 +99,7 @@ class StagedModel(nn.Module):
 
     def get_classifier(self) -> nn.Module:
         """Return the last linear layer."""
-        fc: nn.Module = self.head.fc
-        return fc
+        return self.head.fc
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Put a fresh classifier in place; 0 classes leave it out."""
@@ -157,17 +157,23 @@ class StagedModel(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Images -> normalised last grid, (B, ceil(H/32), ceil(W/32), C)."""
-        y: Tensor = self.norm(self.stages(self.stem(x)))
-        return y
+        return self.norm(self.stages(self.stem(x)))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Last grid -> logits, or the pooled features before the classifier."""
-        y: Tensor = self.head(x, pre_logits=pre_logits)
-        return y
+        return self.head(x, pre_logits=pre_logits)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images -> logits."""
         return self.forward_head(self.forward_features(x))
+
+
+def init_linear(module: nn.Module) -> None:
+    """Initialise as published for MILA and VMamba: linear layers truncated normal, no more."""
+    if isinstance(module, nn.Linear):
+        trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 def undecayed(model: nn.Module) -> set[str]:
@@ -227,8 +233,7 @@ def register_variants(
                 )
             features = {"out_indices": tuple(range(stages)), "feature_cls": "getter"}
             arguments = {"feature_cfg": features if stages else None} | variants[name] | kwargs
-            model: nn.Module = build_model_with_cfg(model_class, name, False, **arguments)
-            return model
+            return build_model_with_cfg(model_class, name, False, **arguments)
 
         build.__name__, build.__module__ = name, module.__name__
         return build

@@ -135,8 +135,7 @@ class BidirectionalMamba(nn.Module):
         )
         y_forward, y_backward = y.view_as(u).unbind(1)
         mixed = (y_forward + y_backward) * (F.silu(z) / 2)
-        out: Tensor = self.out_proj(mixed.transpose(1, 2))
-        return out
+        return self.out_proj(mixed.transpose(1, 2))
 
     def convolve(self, x: Tensor) -> Tensor:
         """SiLU(causal convolution) of (B, D, L): a token sees itself and those before it."""
@@ -178,8 +177,7 @@ class PatchEmbed(nn.Module):
         )
         if bottom or right:
             x = F.pad(x, (0, right, 0, bottom))
-        y: Tensor = self.proj(x)
-        return y
+        return self.proj(x)
 
 
 class Layer(nn.Module):
@@ -198,8 +196,7 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, L, C) -> (B, L, C). Under autocast, x stays float32: it holds the residual stream."""
-        y: Tensor = x + self.drop_path(self.mixer(self.norm(x)))
-        return y
+        return x + self.drop_path(self.mixer(self.norm(x)))
 
 
 class Vim(nn.Module):
@@ -331,8 +328,7 @@ class Vim(nn.Module):
             x = checkpoint_seq(self.layers, x)
         else:
             x = self.layers(x)
-        y: Tensor = self.norm_f(x)
-        return y
+        return self.norm_f(x)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Tokens -> logits, or the pooled features before the classifier."""

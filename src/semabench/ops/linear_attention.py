@@ -13,7 +13,6 @@ from torch import Tensor
 
 from semabench.ops.tables import resolve
 
-BACKENDS = ("reference", "kv")
 EPS = 1e-6  # added to the mean product in the denominator
 
 
@@ -52,6 +51,9 @@ def linear_attention_kv(
     return out.to(v.dtype).transpose(1, 2).reshape(B, H, W, heads, d)
 
 
+BACKENDS = {"reference": linear_attention_reference, "kv": linear_attention_kv}
+
+
 def linear_attention(
     q: Tensor,
     k: Tensor,
@@ -76,11 +78,7 @@ def linear_attention(
     Raises:
         SemabenchError: there is no such backend.
     """
-    run = (
-        linear_attention_reference
-        if linear_attention_backend(backend, q.device) == "reference"
-        else linear_attention_kv
-    )
+    run = BACKENDS[linear_attention_backend(backend, q.device)]
     return run(
         q,
         k,

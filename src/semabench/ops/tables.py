@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from typing import TypeVarTuple
 
 import torch
@@ -37,7 +37,7 @@ def cached_table(maxsize: int) -> Callable[[Callable[[*Key], Tensor]], Callable[
     return decorate
 
 
-def resolve(op: str, backend: str, available: Sequence[str], auto: str) -> str:
+def resolve(op: str, backend: str, available: Collection[str], auto: str) -> str:
     """Return the backend that ``backend`` stands for: itself, or ``auto`` for ``"auto"``.
 
     Raises:

@@ -77,7 +77,10 @@ def set_resolution(model: nn.Module, resolution: int) -> None:
         if hasattr(model, "set_input_size"):
             _resample(model, resolution)
         elif config.get("fixed_input_size"):
-            _try_forward(model, resolution)
+            # On the CPU: an index out of range goes unseen on meta, and poisons a CUDA device.
+            shadow = copy.deepcopy(model).cpu().eval()
+            with torch.no_grad():
+                shadow(torch.zeros(1, getattr(model, "in_chans", 3), resolution, resolution))
     except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
         reason = first_line(error)
         raise SemabenchError(f"{name} cannot be run at {resolution} px: {reason}") from error
@@ -145,11 +148,3 @@ def takes_any_size(model: nn.Module) -> bool:
         return True
     config: dict[str, Any] = getattr(model, "pretrained_cfg", None) or {}
     return not (hasattr(model, "set_input_size") or config.get("fixed_input_size"))
-
-
-def _try_forward(model: nn.Module, resolution: int) -> None:
-    in_chans = int(getattr(model, "in_chans", 3))
-    # On the CPU: an index out of a table's range goes unseen on meta, and poisons a CUDA device.
-    shadow = copy.deepcopy(model).cpu().eval()
-    with torch.no_grad():
-        shadow(torch.zeros(1, in_chans, resolution, resolution))

@@ -25,20 +25,15 @@ from semabench.models.staged import register_variants, undecayed
 Grid = tuple[int, int]
 
 
-def middle(patches: int) -> int:
-    """Return where the class token stands among so many patches: after half of them."""
-    return patches // 2
-
-
 def insert_middle(patches: Tensor, token: Tensor) -> Tensor:
-    """Put a token, (B, 1, C), into the middle of patches: (B, M, C) -> (B, M + 1, C)."""
-    at = middle(patches.shape[1])
+    """Put a token, (B, 1, C), after half of the patches: (B, M, C) -> (B, M + 1, C)."""
+    at = patches.shape[1] // 2
     return torch.cat((patches[:, :at], token, patches[:, at:]), dim=1)
 
 
 def split_middle(tokens: Tensor) -> tuple[Tensor, Tensor]:
     """Take the middle token out: (B, M + 1, C) -> patches (B, M, C) and token (B, 1, C)."""
-    at = middle(tokens.shape[1] - 1)
+    at = (tokens.shape[1] - 1) // 2
     return torch.cat((tokens[:, :at], tokens[:, at + 1 :]), dim=1), tokens[:, at : at + 1]
 
 

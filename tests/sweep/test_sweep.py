@@ -56,6 +56,7 @@ def test_a_job_alone_is_called_by_all_its_overrides():
 
 
 def test_the_app_lists_what_failed_and_does_not_end_well(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["train.py"])
     monkeypatch.setattr(app, "failed_jobs", ["seed=1: no memory"])
     with pytest.raises(SystemExit) as ended:
         app.run_app(lambda: None, list)

@@ -213,11 +213,10 @@ def describe_errors(
     return f"{over_seeds}; where there is a single seed, {drawn}{own}."
 
 
-def span(numbers: Iterable[int], form: str = "{:,}") -> str:
+def span(numbers: Iterable[int]) -> str:
     """Return the lowest and the highest, as ``2 to 3``, or the only one."""
-    found = sorted(set(numbers))
-    ends = [form.format(number) for number in found]
-    return ends[0] if len(ends) == 1 else f"{ends[0]} to {ends[-1]}" if ends else ""
+    found = [f"{number:,}" for number in sorted(set(numbers))]
+    return " to ".join(dict.fromkeys((found[0], found[-1]))) if found else ""
 
 
 def _latest(rows: Sequence[Record], name: str) -> list[Record]:

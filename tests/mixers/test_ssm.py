@@ -30,7 +30,7 @@ def tokens_in_order(H, W):
 
 
 def scan(mixer, k, u):
-    """y_1 … y_L of direction k for the sequence u (L, C) of one picture, a token at a time."""
+    """y_1 … y_L of direction k for the sequence u (L, C) of one image, a token at a time."""
     rank = mixer.dt_projs_weight.shape[2]
     A = -mixer.A_logs[k * DIM : (k + 1) * DIM].exp()
     D = mixer.Ds[k * DIM : (k + 1) * DIM]
@@ -50,10 +50,10 @@ def test_ssm_in_full(size, options):
     mixer = make(**options)
     x = grid(*size)
     expected = torch.zeros_like(x)
-    for b, picture in enumerate(x):
+    for b, image in enumerate(x):
         for k, order in enumerate(tokens_in_order(*size)):
             rows, columns = (list(index) for index in zip(*order, strict=True))
-            expected[b, rows, columns] += scan(mixer, k, picture[rows, columns])
+            expected[b, rows, columns] += scan(mixer, k, image[rows, columns])
     expected = F.layer_norm(expected, (DIM,), mixer.out_norm.weight, mixer.out_norm.bias)
     torch.testing.assert_close(mixer(x), expected, **TIGHT)
 

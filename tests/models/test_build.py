@@ -194,8 +194,8 @@ def test_fused_attention_is_an_option_of_timms_models_and_changes_no_number():
     fused = build(name, 56, options=options, fused_attention=True).eval()
     fused.load_state_dict(unfused.state_dict())
     assert (backend_name(unfused), backend_name(fused)) == ("unfused", "sdpa")
-    pictures = torch.randn(2, 3, 56, 56)
+    images = torch.randn(2, 3, 56, 56)
     with torch.no_grad():
-        torch.testing.assert_close(fused(pictures), unfused(pictures), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(fused(images), unfused(images), rtol=1e-5, atol=1e-5)
     with pytest.raises(SemabenchError, match="resnet18 has no attention"):
         build("resnet18", fused_attention=True)

@@ -27,10 +27,10 @@ def probe(mixer="sema", **options):
 
 def felt(model, height, width):
     """Which tokens the logits depend on, by their gradient."""
-    pictures = torch.randn(1, 3, height * CELL, width * CELL, dtype=torch.float64)
-    pictures.requires_grad_()
-    model(pictures).square().sum().backward()
-    cells = pictures.grad.abs().sum(1).unflatten(1, (height, CELL)).unflatten(3, (width, CELL))
+    images = torch.randn(1, 3, height * CELL, width * CELL, dtype=torch.float64)
+    images.requires_grad_()
+    model(images).square().sum().backward()
+    cells = images.grad.abs().sum(1).unflatten(1, (height, CELL)).unflatten(3, (width, CELL))
     return cells.sum((0, 2, 4)) > 0
 
 

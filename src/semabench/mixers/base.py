@@ -34,6 +34,7 @@ class Mixer(nn.Module):
     name: str  # set by register_mixer
     undecayed: tuple[str, ...] = ()  # parameters that weight decay must spare
     has_heads = True  # whether num_heads makes a difference
+    _resolve: Callable[..., str] | None = None  # tells the backend of its op, if that has a choice
 
     def __init__(
         self, dim: int, num_heads: int, *, value_projection: bool, lepe: bool, rope: bool
@@ -91,15 +92,19 @@ class Mixer(nn.Module):
         """Add the local term on v, both (B, H, W, C), if the mixer has LePE."""
         return y if self.lepe is None else y + grid_conv(v, self.lepe)
 
+    def set_backend(self, resolve: Callable[..., str], backend: str) -> None:
+        """Set the backend of an op, which ``resolve`` knows: a wrong name is an error at once."""
+        resolve(backend)
+        self.backend, self._resolve = backend, resolve
+
     def resolved_backend(self, device: torch.device | None = None) -> str:
         """Return the op backend that runs on ``device``; "torch" where there is no choice."""
-        return "torch"
+        return "torch" if self._resolve is None else self._resolve(self.backend, device)
 
 
 def grid_conv(x: Tensor, conv: nn.Conv2d) -> Tensor:
     """Apply a convolution to a (B, H, W, C) grid: a channels-last view, so nothing is copied."""
-    y: Tensor = conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-    return y
+    return conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
 _MIXERS: dict[str, type[Mixer]] = {}

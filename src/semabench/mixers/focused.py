@@ -48,8 +48,7 @@ class Focused(Mixer):
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise SemabenchError(f"kernel_size must be odd, not {kernel_size}.")
         self.focusing_factor = focusing_factor
-        self.backend = backend
-        linear_attention_backend(backend)  # a wrong name is an error now, not at the first batch
+        self.set_backend(linear_attention_backend, backend)
         self.scale = nn.Parameter(torch.zeros(dim))
         head_dim = dim // num_heads
         self.dwc = nn.Conv2d(
@@ -81,7 +80,3 @@ class Focused(Mixer):
         grids = v.permute(0, 3, 4, 1, 2).reshape(B * heads, d, H, W)
         local: Tensor = self.dwc(grids)
         return local.reshape(B, heads, d, H, W).permute(0, 3, 4, 1, 2)
-
-    def resolved_backend(self, device: torch.device | None = None) -> str:
-        """Return the backend of ``ops.linear_attention`` that runs on ``device``."""
-        return linear_attention_backend(self.backend, device)

@@ -1,8 +1,7 @@
-"""Linear attention with the ELU+1 feature map."""
+"""Linear attention with the ELU+1 feature map, and as MILA has it."""
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -35,19 +34,13 @@ class Linear(Mixer):
         backend: str = "auto",
     ) -> None:
         super().__init__(dim, num_heads, value_projection=value_projection, lepe=lepe, rope=rope)
-        self.backend = backend
-        linear_attention_backend(backend)  # a wrong name is an error now, not at the first batch
+        self.set_backend(linear_attention_backend, backend)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attend linearly, (B, H, W, heads, d)."""
         q, k = elu_plus_one(q), elu_plus_one(k)
         return linear_attention(
-            self.rotate(q),
-            self.rotate(k),
-            v,
-            q_normalizer=q,
-            k_normalizer=k,
-            backend=self.backend,
+            self.rotate(q), self.rotate(k), v, q_normalizer=q, k_normalizer=k, backend=self.backend
         )
 
     def kernel(self) -> Kernel:
@@ -58,10 +51,6 @@ class Linear(Mixer):
 
         plain = (elu_plus_one, elu_plus_one)
         return Kernel(rotated, rotated, Phi.IDENTITY, plain if self.rope else None, eps=EPS)
-
-    def resolved_backend(self, device: torch.device | None = None) -> str:
-        """Return the backend of ``ops.linear_attention`` that runs on ``device``."""
-        return linear_attention_backend(self.backend, device)
 
 
 def elu_plus_one(x: Tensor) -> Tensor:
@@ -88,10 +77,5 @@ class Mila(Linear):
         backend: str = "auto",
     ) -> None:
         super().__init__(
-            dim,
-            num_heads,
-            value_projection=value_projection,
-            lepe=lepe,
-            rope=rope,
-            backend=backend,
+            dim, num_heads, value_projection=value_projection, lepe=lepe, rope=rope, backend=backend
         )

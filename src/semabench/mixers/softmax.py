@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from semabench.mixers.base import Mixer, register_mixer
@@ -33,8 +32,7 @@ class Softmax(Mixer):
     ) -> None:
         super().__init__(dim, num_heads, value_projection=value_projection, lepe=lepe, rope=rope)
         self.scale = scale
-        self.backend = backend
-        window_mean_backend(backend)  # a wrong name is an error now, not at the first batch
+        self.set_backend(window_mean_backend, backend)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attend to all tokens, (B, H, W, heads, d)."""
@@ -46,7 +44,3 @@ class Softmax(Mixer):
     def kernel(self) -> Kernel:
         """φ = exp, ψ_q = rotation and scale, ψ_k = rotation."""
         return Kernel(scaled(self.rotate, self.scale), self.rotate, Phi.EXP)
-
-    def resolved_backend(self, device: torch.device | None = None) -> str:
-        """Return the backend of ``ops.window_mean`` that runs on ``device``."""
-        return window_mean_backend(self.backend, device)

@@ -1,4 +1,4 @@
-"""The selective scan as a layer, and the initial values of what it scans with."""
+"""VMamba's four-way selective scan; the scan as a layer, which Vim has, too."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from semabench.errors import SemabenchError
 from semabench.mixers.base import Mixer, register_mixer
 from semabench.ops.selective_scan import selective_scan, selective_scan_backend
-
-DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 1e-1, 1e-4
 
 
 class Scan(nn.Module):
@@ -33,15 +31,9 @@ class Scan(nn.Module):
         selective_scan_backend(backend)  # a wrong name is an error now, not at the first batch
 
     def forward(
-        self,
-        u: Tensor,
-        delta: Tensor,
-        A_logarithm: Tensor,
-        B: Tensor,
-        C: Tensor,
-        D: Tensor,
+        self, u: Tensor, delta: Tensor, A_logarithm: Tensor, B: Tensor, C: Tensor, D: Tensor,
         delta_bias: Tensor,
-    ) -> Tensor:
+    ) -> Tensor:  # fmt: skip
         """Scan with A = -exp(A_logarithm) and steps softplus(delta + delta_bias).
 
         Args:
@@ -57,17 +49,9 @@ class Scan(nn.Module):
         # In float32 or better, whatever the weights are: errors in A grow along the sequence.
         precise = torch.promote_types(A_logarithm.dtype, torch.float32)
         return selective_scan(
-            u,
-            delta,
-            -torch.exp(A_logarithm.to(precise)),
-            B,
-            C,
-            D,
-            delta_bias=delta_bias,
-            delta_softplus=True,
-            reverse=self.reverse,
-            backend=self.backend,
-        )
+            u, delta, -torch.exp(A_logarithm.to(precise)), B, C, D, delta_bias=delta_bias,
+            delta_softplus=True, reverse=self.reverse, backend=self.backend,
+        )  # fmt: skip
 
     def resolved_backend(self, device: torch.device | None = None) -> str:
         """Return the backend of ``ops.selective_scan`` that runs on ``device``."""
@@ -80,8 +64,8 @@ class Scan(nn.Module):
 
 def step_bias(*shape: int) -> Tensor:
     """Draw biases of delta so that softplus(bias) is log-uniform in [1e-3, 1e-1] (Mamba, §3.6)."""
-    low, high = math.log(DT_MIN), math.log(DT_MAX)
-    step = torch.exp(torch.rand(*shape) * (high - low) + low).clamp(min=DT_FLOOR)
+    low, high = math.log(1e-3), math.log(1e-1)
+    step = torch.exp(torch.rand(*shape) * (high - low) + low).clamp(min=1e-4)
     return step + torch.log(-torch.expm1(-step))  # the inverse of softplus
 
 
@@ -176,8 +160,7 @@ class SSM(Mixer):
             self.Ds,
             self.dt_projs_bias.flatten(),
         )
-        mixed: Tensor = self.out_norm(merge(y.view_as(delta), x.shape[1], x.shape[2]))
-        return mixed
+        return self.out_norm(merge(y.view_as(delta), x.shape[1], x.shape[2]))
 
     def resolved_backend(self, device: torch.device | None = None) -> str:
         """Return the backend of ``ops.selective_scan`` that runs on ``device``."""

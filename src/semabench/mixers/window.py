@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from semabench.errors import SemabenchError
@@ -44,8 +43,7 @@ class WindowedMixer(Mixer):
         self.window_size = window_size
         self.shift = shift
         self.scale = scale
-        self.backend = backend
-        window_mean_backend(backend)  # a wrong name is an error now, not at the first batch
+        self.set_backend(window_mean_backend, backend)
 
     @property
     def window_size(self) -> tuple[int, int]:
@@ -81,10 +79,6 @@ class WindowedMixer(Mixer):
         """φ = exp, ψ_q = rotation and scale, ψ_k = rotation, within windows; without the mean."""
         windows = (self.window_size, self.border_shift)
         return Kernel(scaled(self.rotate, self.scale), self.rotate, Phi.EXP, window=windows)
-
-    def resolved_backend(self, device: torch.device | None = None) -> str:
-        """Return the backend of ``ops.window_mean`` that runs on ``device``."""
-        return window_mean_backend(self.backend, device)
 
     def extra_repr(self) -> str:
         """Show the window in ``print(model)``."""

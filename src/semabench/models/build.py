@@ -46,8 +46,8 @@ def build_model(
     Args:
         name: a name that timm knows once ``semabench.models`` is imported.
         num_classes: of the classifier; None keeps the model's own number.
-        resolution: of its pictures in pixels. Models whose weights depend on it are built for it.
-        in_chans: channels of its pictures.
+        resolution: of its images in pixels. Models whose weights depend on it are built for it.
+        in_chans: channels of its images.
         drop_path_rate: None keeps the model's own.
         checkpoint: weights to load: an official file of MILA, Vim or VMamba, or one with the
             model's own keys.
@@ -66,26 +66,23 @@ def build_model(
         if name not in MACRO_NAMES:
             raise SemabenchError(f"{name} has no exchangeable mixer: leave mixer={mixer} out.")
         arguments["mixer"] = mixer
-    if _depends_on_size(name):
+    config = None if name in MODEL_NAMES else get_pretrained_cfg(name)
+    if name in vim.VARIANTS or (config and config.fixed_input_size):  # some weight depends on it
         arguments.setdefault("img_size", resolution)
+    plain = {"num_classes": num_classes, "in_chans": in_chans, "drop_path_rate": drop_path_rate}
     try:
         with _quiet_hub():
-            model: nn.Module = timm.create_model(
-                name,
-                pretrained=pretrained,
-                **{
-                    "num_classes": num_classes,
-                    "in_chans": in_chans,
-                    "drop_path_rate": drop_path_rate,
-                    **arguments,
-                },
-            )
+            model: nn.Module = timm.create_model(name, pretrained=pretrained, **plain | arguments)
     except SemabenchError:
         raise
     except (TypeError, ValueError, AssertionError, RuntimeError, OSError) as error:
         raise SemabenchError(_explain(name, error, pretrained)) from error
-    if fused_attention is not None:
-        _set_fused_attention(model, name, fused_attention)
+    if fused_attention is not None:  # read at every call, whatever TIMM_FUSED_ATTN says
+        attentions = [module for module in model.modules() if hasattr(module, "fused_attn")]
+        if not attentions:
+            raise SemabenchError(f"{name} has no attention of timm's: leave fused_attention out.")
+        for module in attentions:
+            module.fused_attn = fused_attention  # type: ignore[assignment]
     if checkpoint is not None:
         load_checkpoint(model, checkpoint, name)
     return model
@@ -116,23 +113,6 @@ def _check_name(name: str) -> None:
     raise SemabenchError(f"No model is named '{name}'.{hint}")
 
 
-def _set_fused_attention(model: nn.Module, name: str, fused: bool) -> None:
-    """Set what timm's attention modules read at every call, whatever TIMM_FUSED_ATTN says."""
-    attentions = [module for module in model.modules() if hasattr(module, "fused_attn")]
-    if not attentions:
-        raise SemabenchError(f"{name} has no attention of timm's: leave fused_attention out.")
-    for module in attentions:
-        module.fused_attn = fused  # type: ignore[assignment]
-
-
-def _depends_on_size(name: str) -> bool:
-    """Tell whether some weight's shape depends on the size of the pictures."""
-    if name in MODEL_NAMES:
-        return name in vim.VARIANTS
-    config = get_pretrained_cfg(name)
-    return bool(config and config.fixed_input_size)
-
-
 def _explain(name: str, error: Exception, pretrained: bool) -> str:
     unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
     if unknown:
@@ -144,21 +124,18 @@ def _explain(name: str, error: Exception, pretrained: bool) -> str:
 
 @dataclass(frozen=True)
 class Published:
-    """One published result.
+    """One published result on ImageNet-1k: to compare with, never mixed with what is measured here.
 
-    Attributes:
-        params: millions.
-        gmacs: multiply-adds of one 224 px picture, in 10⁹; papers call them GFLOPs.
-        top1: per cent, single crop at 224 px.
-        recipe: name in ``conf/recipe`` of how it was trained; None: not written down here.
-        source: where it was published.
+    Recipes differ: MILA trains with MESA and averaged weights, Vim and VMamba with neither MESA nor
+    reported averaged weights, timm's peers by recipes of their own.
     """
 
-    params: float
-    gmacs: float
-    top1: float
+    params: float  # millions
+    gmacs: float  # multiply-adds of one 224 px image, in 10⁹; papers call them GFLOPs
+    top1: float  # per cent, single crop at 224 px
+    # name in ``conf/recipe`` of how it was trained; None: not written down here
     recipe: str | None
-    source: str
+    source: str  # where it was published
 
 
 _MILA = "Han et al. 2024, arXiv 2405.16605, official repository"

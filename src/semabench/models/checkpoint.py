@@ -136,7 +136,12 @@ def load_checkpoint(model: nn.Module, path: str | Path, what: str) -> None:
     """
     state_dict = translate(read_state_dict(path), model)
     wanted = model.state_dict()
-    _check_classes(state_dict, wanted, path)
+    for key in ("head.fc.weight", "head.weight"):
+        if key in state_dict and key in wanted and len(state_dict[key]) != len(wanted[key]):
+            raise SemabenchError(
+                f"The checkpoint {path} is for {len(state_dict[key])} classes, the model for "
+                f"{len(wanted[key])}."
+            )
     for problem, keys in (
         ("lacks", wanted.keys() - state_dict.keys()),
         ("has unknown", state_dict.keys() - wanted.keys()),
@@ -168,14 +173,3 @@ def translate(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, T
     if isinstance(model, Vim):
         return fit_positions(state_dict, model)
     return dict(state_dict)
-
-
-def _check_classes(
-    state_dict: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: str | Path
-) -> None:
-    for key in ("head.fc.weight", "head.weight"):
-        if key in state_dict and key in wanted and len(state_dict[key]) != len(wanted[key]):
-            raise SemabenchError(
-                f"The checkpoint {path} is for {len(state_dict[key])} classes, the model for "
-                f"{len(wanted[key])}."
-            )

@@ -19,7 +19,7 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def count_gmacs(model: nn.Module, resolution: int, in_chans: int = 3) -> float:
-    """Count the multiply-adds of one picture's forward pass, in 1e9 (papers call them GFLOPs).
+    """Count the multiply-adds of one image's forward pass, in 1e9 (papers call them GFLOPs).
 
     Matrix products, convolutions and attention are counted, by torch's FLOP counter at two FLOPs a
     multiply-add; elementwise work and normalisation are not, as is the custom. The backends that
@@ -31,7 +31,7 @@ def count_gmacs(model: nn.Module, resolution: int, in_chans: int = 3) -> float:
     Args:
         model: at this resolution already (``semabench.models.set_resolution``).
         resolution: height and width in pixels.
-        in_chans: channels of the picture.
+        in_chans: channels of the image.
     """
     try:
         return _count(_without_data(model), in_chans, resolution, torch.device("meta"))
@@ -56,14 +56,10 @@ def _count(model: nn.Module, in_chans: int, resolution: int, device: torch.devic
     for module in model.modules():
         if isinstance(module, Scan):
             module.forward = partial(_count_scan, scans)  # type: ignore[method-assign]
-    pictures = torch.zeros(1, in_chans, resolution, resolution, device=device)
+    images = torch.zeros(1, in_chans, resolution, resolution, device=device)
     # The math backend is two matrix products, which every version of the counter knows.
-    with (
-        FlopCounterMode(display=False) as counter,
-        sdpa_kernel(SDPBackend.MATH),
-        torch.no_grad(),
-    ):
-        model(pictures)
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
+        model(images)
     return (counter.get_total_flops() / 2 + sum(scans)) / 1e9
 
 

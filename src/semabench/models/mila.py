@@ -15,13 +15,12 @@ from typing import Any
 import torch.nn.functional as F
 from timm.layers.drop import DropPath
 from timm.layers.mlp import Mlp
-from timm.layers.weight_init import trunc_normal_
 from torch import Tensor, nn
 
 from semabench.errors import SemabenchError, nearest
 from semabench.mixers import create_mixer, list_mixers, mixer_options
 from semabench.mixers.base import grid_conv
-from semabench.models.staged import Stage, StagedModel, register_variants
+from semabench.models.staged import Stage, StagedModel, init_linear, register_variants
 
 
 class ConvLayer(nn.Module):
@@ -54,20 +53,18 @@ class ConvLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, out_channels, ceil(H/stride), ceil(W/stride))."""
-        y: Tensor = self.act(self.norm(self.conv(x)))
-        return y
+        return self.act(self.norm(self.conv(x)))
 
 
 class Stem(nn.Module):
-    """Pictures to tokens, (B, in_chans, H, W) -> (B, ceil(H/4), ceil(W/4), dim)."""
+    """Images to tokens, (B, in_chans, H, W) -> (B, ceil(H/4), ceil(W/4), dim)."""
 
     def __init__(self, in_chans: int, dim: int) -> None:
         super().__init__()
         half = dim // 2
         self.conv1 = ConvLayer(in_chans, half, 3, stride=2, bias=False)
         self.conv2 = nn.Sequential(
-            ConvLayer(half, half, 3, bias=False),
-            ConvLayer(half, half, 3, bias=False, act=False),
+            ConvLayer(half, half, 3, bias=False), ConvLayer(half, half, 3, bias=False, act=False)
         )
         self.conv3 = nn.Sequential(
             ConvLayer(half, 4 * dim, 3, stride=2, bias=False),
@@ -78,7 +75,7 @@ class Stem(nn.Module):
         """Return the grid of tokens."""
         x = self.conv1(x)
         x = self.conv3(x + self.conv2(x))
-        # In memory as it reads, whatever the pictures' format: all convolutions of the stages then
+        # In memory as it reads, whatever the images' format: all convolutions of the stages then
         # run channels-last, and no linear layer copies its input. Free if it is so already.
         return x.permute(0, 2, 3, 1).contiguous()
 
@@ -181,18 +178,15 @@ def create_stage(
 
 
 class Backbone(StagedModel):
-    """Pictures (B, in_chans, H, W) -> logits (B, num_classes), at any size.
+    """Images (B, in_chans, H, W) -> logits (B, num_classes), at any size.
 
     Args:
-        in_chans: channels of the pictures.
-        num_classes: 0 leaves the head out.
-        global_pool: timm's pooling of the last grid; "" keeps the grid.
+        in_chans, num_classes, global_pool, drop_rate: see ``StagedModel``.
         img_size: taken for timm's sake and not used: no weight depends on a size.
         embed_dim: channels of the first stage; every stage doubles them.
         depths: blocks per stage.
         num_heads: heads per stage.
         mlp_ratio: hidden over outer channels of the MLP.
-        drop_rate: dropout before the classifier.
         drop_path_rate: stochastic depth of the last block, growing linearly from 0.
         mixer: name of the token mixer (``semabench.mixers``).
         **options: its options.
@@ -247,7 +241,7 @@ class Backbone(StagedModel):
             drop_rate=drop_rate,
         )
         self.mixer = mixer
-        self.apply(_init_weights)
+        self.apply(init_linear)
 
 
 def check_options(mixer: str, options: dict[str, Any]) -> None:
@@ -272,14 +266,6 @@ def check_options(mixer: str, options: dict[str, Any]) -> None:
             )
 
 
-def _init_weights(module: nn.Module) -> None:
-    """MILA's initialisation: linear layers truncated normal, convolutions as torch does."""
-    if isinstance(module, nn.Linear):
-        trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-
-
 DEEP = (3, 6, 21, 6)
 SIZES: dict[str, dict[str, Any]] = {
     # For demos and tests, under 1 M parameters.
@@ -287,12 +273,7 @@ SIZES: dict[str, dict[str, Any]] = {
     # MILA-T, -S and -B as the official code has them.
     "tiny": {"drop_path_rate": 0.2},
     "small": {"depths": DEEP, "drop_path_rate": 0.3},
-    "base": {
-        "embed_dim": 96,
-        "depths": DEEP,
-        "num_heads": (3, 6, 12, 24),
-        "drop_path_rate": 0.5,
-    },
+    "base": {"embed_dim": 96, "depths": DEEP, "num_heads": (3, 6, 12, 24), "drop_path_rate": 0.5},
 }
 VARIANTS = {
     f"{mixer}_{size}": {**arguments, "mixer": mixer}

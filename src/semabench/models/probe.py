@@ -78,18 +78,16 @@ LOCAL_TERMS = {"lepe": False, "kernel_size": 1}
 
 
 class Probe(StagedModel):
-    """Pictures (B, in_chans, H, W) -> logits (B, num_classes); a token for each 8×8 pixels.
+    """Images (B, in_chans, H, W) -> logits (B, num_classes); a token for each 8×8 pixels.
 
     Args:
-        in_chans: channels of the pictures.
-        num_classes: 0 leaves the classifier out.
+        in_chans, num_classes, drop_rate: see ``StagedModel``.
         global_pool: how the question is answered, see ``ReadOut``; "query" at the central token.
         img_size: taken for timm's sake and not used: no weight depends on a size.
         embed_dim: channels C.
         depth: blocks.
         num_heads: heads of the mixers.
         mlp_ratio: hidden over outer channels of the MLP.
-        drop_rate: dropout before the classifier.
         drop_path_rate: stochastic depth of the last block, growing linearly from 0.
         mixer: name of the token mixer.
         **options: its options; LePE and FLatten's convolution are off unless asked for.
@@ -154,7 +152,7 @@ def _init_weights(module: nn.Module) -> None:
 
 
 class PatchEmbed(nn.Module):
-    """Pictures to tokens, (B, in_chans, H, W) -> (B, H // 8, W // 8, dim), linear in the pixels."""
+    """Images to tokens, (B, in_chans, H, W) -> (B, H // 8, W // 8, dim), linear in the pixels."""
 
     def __init__(self, in_chans: int, dim: int) -> None:
         super().__init__()

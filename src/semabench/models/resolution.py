@@ -55,19 +55,19 @@ def set_window_size(model: nn.Module, window_size: int | tuple[int, int]) -> Non
 
 
 def set_resolution(model: nn.Module, resolution: int) -> None:
-    """Prepare a model for pictures of another size, before it is evaluated on them.
+    """Prepare a model for images of another size, before it is evaluated on them.
 
     Nothing to do for ours: Vim interpolates its table of positions as it runs. Other models with
     tables of positions resample them by timm's ``set_input_size``, always from those that they
     came with: the way to a resolution makes no difference. Swin's windows keep their size, as when
-    a model is built for another one. Of models that fix their size, one picture on the CPU tells.
+    a model is built for another one. Of models that fix their size, one image on the CPU tells.
 
     Args:
         model: any model of ``build_model``'s.
         resolution: height and width in pixels.
 
     Raises:
-        SemabenchError: the model cannot take pictures of this size.
+        SemabenchError: the model cannot take images of this size.
     """
     if isinstance(model, StagedModel | Vim):
         return
@@ -77,7 +77,10 @@ def set_resolution(model: nn.Module, resolution: int) -> None:
         if hasattr(model, "set_input_size"):
             _resample(model, resolution)
         elif config.get("fixed_input_size"):
-            _try_forward(model, resolution)
+            # On the CPU: an index out of range goes unseen on meta, and poisons a CUDA device.
+            shadow = copy.deepcopy(model).cpu().eval()
+            with torch.no_grad():
+                shadow(torch.zeros(1, getattr(model, "in_chans", 3), resolution, resolution))
     except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
         reason = first_line(error)
         raise SemabenchError(f"{name} cannot be run at {resolution} px: {reason}") from error
@@ -87,7 +90,7 @@ def set_resolution(model: nn.Module, resolution: int) -> None:
 class _Origin:
     """The tables of a model as it came, and what they were last resampled to."""
 
-    size: Any  # of the pictures it was built for, as timm has it
+    size: Any  # of the images it was built for, as timm has it
     tables: dict[str, Tensor]
     resampled: dict[str, Tensor]
 
@@ -140,16 +143,8 @@ def _windows(model: Any) -> dict[str, Any]:
 
 
 def takes_any_size(model: nn.Module) -> bool:
-    """Tell whether pictures of any size go through a model as it is, training included."""
+    """Tell whether images of any size go through a model as it is, training included."""
     if isinstance(model, StagedModel | Vim):
         return True
     config: dict[str, Any] = getattr(model, "pretrained_cfg", None) or {}
     return not (hasattr(model, "set_input_size") or config.get("fixed_input_size"))
-
-
-def _try_forward(model: nn.Module, resolution: int) -> None:
-    in_chans = int(getattr(model, "in_chans", 3))
-    # On the CPU: an index out of a table's range goes unseen on meta, and poisons a CUDA device.
-    shadow = copy.deepcopy(model).cpu().eval()
-    with torch.no_grad():
-        shadow(torch.zeros(1, in_chans, resolution, resolution))

@@ -8,12 +8,8 @@ from typing import Any
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers.classifier import ClassifierHead
-from timm.models import (
-    build_model_with_cfg,
-    checkpoint_seq,
-    generate_default_cfgs,
-    register_model,
-)
+from timm.layers.weight_init import trunc_normal_
+from timm.models import build_model_with_cfg, checkpoint_seq, generate_default_cfgs, register_model
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
@@ -38,7 +34,7 @@ class Stage(nn.Module):
 
 
 class StagedModel(nn.Module):
-    """Pictures (B, in_chans, H, W) -> logits (B, num_classes), at any size.
+    """Images (B, in_chans, H, W) -> logits (B, num_classes), at any size.
 
     A subclass builds the stem, which divides height and width by 4 (rounding up), and the stages,
     each of which but the first divides them by 2; no weight may depend on the size.
@@ -47,7 +43,7 @@ class StagedModel(nn.Module):
         stem: (B, in_chans, H, W) -> (B, H/4, W/4, C).
         stages: from the widest grid to the narrowest.
         dims: channels of each stage.
-        in_chans: channels of the pictures.
+        in_chans: channels of the images.
         num_classes: 0 leaves the head out.
         global_pool: timm's pooling of the last grid; "" keeps the grid.
         drop_rate: dropout before the classifier.
@@ -103,8 +99,7 @@ class StagedModel(nn.Module):
 
     def get_classifier(self) -> nn.Module:
         """Return the last linear layer."""
-        fc: nn.Module = self.head.fc
-        return fc
+        return self.head.fc
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Put a fresh classifier in place; 0 classes leave it out."""
@@ -123,7 +118,7 @@ class StagedModel(nn.Module):
         """Return the outputs of stages, with or without the final features.
 
         Args:
-            x: pictures (B, in_chans, H, W).
+            x: images (B, in_chans, H, W).
             indices: the last n stages if an int, all if None, or which.
             norm: apply the final norm to the last stage's output, the only one it fits.
             stop_early: skip the stages after the last one asked for.
@@ -149,10 +144,7 @@ class StagedModel(nn.Module):
         return self.norm(x) if len(self.stages) == len(self.feature_info) else x, intermediates
 
     def prune_intermediate_layers(
-        self,
-        indices: int | list[int] = 1,
-        prune_norm: bool = False,
-        prune_head: bool = True,
+        self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
         """Drop what the given intermediates do not need; returns their indices."""
         take, last = feature_take_indices(len(self.stages), indices)
@@ -164,18 +156,24 @@ class StagedModel(nn.Module):
         return take
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Pictures -> normalised last grid, (B, ceil(H/32), ceil(W/32), C)."""
-        y: Tensor = self.norm(self.stages(self.stem(x)))
-        return y
+        """Images -> normalised last grid, (B, ceil(H/32), ceil(W/32), C)."""
+        return self.norm(self.stages(self.stem(x)))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Last grid -> logits, or the pooled features before the classifier."""
-        y: Tensor = self.head(x, pre_logits=pre_logits)
-        return y
+        return self.head(x, pre_logits=pre_logits)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pictures -> logits."""
+        """Images -> logits."""
         return self.forward_head(self.forward_features(x))
+
+
+def init_linear(module: nn.Module) -> None:
+    """Initialise as published for MILA and VMamba: linear layers truncated normal, no more."""
+    if isinstance(module, nn.Linear):
+        trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 def undecayed(model: nn.Module) -> set[str]:
@@ -235,8 +233,7 @@ def register_variants(
                 )
             features = {"out_indices": tuple(range(stages)), "feature_cls": "getter"}
             arguments = {"feature_cfg": features if stages else None} | variants[name] | kwargs
-            model: nn.Module = build_model_with_cfg(model_class, name, False, **arguments)
-            return model
+            return build_model_with_cfg(model_class, name, False, **arguments)
 
         build.__name__, build.__module__ = name, module.__name__
         return build

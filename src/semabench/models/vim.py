@@ -25,20 +25,15 @@ from semabench.models.staged import register_variants, undecayed
 Grid = tuple[int, int]
 
 
-def middle(patches: int) -> int:
-    """Return where the class token stands among so many patches: after half of them."""
-    return patches // 2
-
-
 def insert_middle(patches: Tensor, token: Tensor) -> Tensor:
-    """Put a token, (B, 1, C), into the middle of patches: (B, M, C) -> (B, M + 1, C)."""
-    at = middle(patches.shape[1])
+    """Put a token, (B, 1, C), after half of the patches: (B, M, C) -> (B, M + 1, C)."""
+    at = patches.shape[1] // 2
     return torch.cat((patches[:, :at], token, patches[:, at:]), dim=1)
 
 
 def split_middle(tokens: Tensor) -> tuple[Tensor, Tensor]:
     """Take the middle token out: (B, M + 1, C) -> patches (B, M, C) and token (B, 1, C)."""
-    at = middle(tokens.shape[1] - 1)
+    at = (tokens.shape[1] - 1) // 2
     return torch.cat((tokens[:, :at], tokens[:, at + 1 :]), dim=1), tokens[:, at : at + 1]
 
 
@@ -135,8 +130,7 @@ class BidirectionalMamba(nn.Module):
         )
         y_forward, y_backward = y.view_as(u).unbind(1)
         mixed = (y_forward + y_backward) * (F.silu(z) / 2)
-        out: Tensor = self.out_proj(mixed.transpose(1, 2))
-        return out
+        return self.out_proj(mixed.transpose(1, 2))
 
     def convolve(self, x: Tensor) -> Tensor:
         """SiLU(causal convolution) of (B, D, L): a token sees itself and those before it."""
@@ -178,8 +172,7 @@ class PatchEmbed(nn.Module):
         )
         if bottom or right:
             x = F.pad(x, (0, right, 0, bottom))
-        y: Tensor = self.proj(x)
-        return y
+        return self.proj(x)
 
 
 class Layer(nn.Module):
@@ -198,18 +191,17 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, L, C) -> (B, L, C). Under autocast, x stays float32: it holds the residual stream."""
-        y: Tensor = x + self.drop_path(self.mixer(self.norm(x)))
-        return y
+        return x + self.drop_path(self.mixer(self.norm(x)))
 
 
 class Vim(nn.Module):
-    """Pictures (B, in_chans, H, W) -> logits (B, num_classes), at any size.
+    """Images (B, in_chans, H, W) -> logits (B, num_classes), at any size.
 
     Patches in reading order with a class token in their middle, plus learned positions; layers of
     bidirectional Mamba; the class token is classified. Attributes bear the official code's names.
 
     Args:
-        in_chans: channels of the pictures.
+        in_chans: channels of the images.
         num_classes: 0 leaves the head out.
         global_pool: "token" (published), "avg" of the patches, or "" for all tokens.
         img_size: pixels that the table of positions is for; at others it is interpolated.
@@ -317,7 +309,7 @@ class Vim(nn.Module):
             nn.init.zeros_(self.head.bias)
 
     def embed(self, x: Tensor) -> Tensor:
-        """Pictures -> tokens with their positions, (B, patches + 1, C)."""
+        """Images -> tokens with their positions, (B, patches + 1, C)."""
         grid = self.patch_embed(x)
         size = (grid.shape[2], grid.shape[3])
         token = self.cls_token.expand(len(x), -1, -1)
@@ -325,14 +317,13 @@ class Vim(nn.Module):
         return tokens + resample_positions(self.pos_embed, self.grid_size, size)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Pictures -> normalised tokens, (B, patches + 1, C), the class token in their middle."""
+        """Images -> normalised tokens, (B, patches + 1, C), the class token in their middle."""
         x = self.embed(x)
         if self.grad_checkpointing and self.training:
             x = checkpoint_seq(self.layers, x)
         else:
             x = self.layers(x)
-        y: Tensor = self.norm_f(x)
-        return y
+        return self.norm_f(x)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Tokens -> logits, or the pooled features before the classifier."""
@@ -343,7 +334,7 @@ class Vim(nn.Module):
         return x if pre_logits else self.head(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pictures -> logits."""
+        """Images -> logits."""
         return self.forward_head(self.forward_features(x))
 
 

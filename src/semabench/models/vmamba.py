@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch.nn.functional as F
-from timm.layers import DropPath, Mlp, trunc_normal_
+from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 
 from semabench.errors import SemabenchError, nearest
 from semabench.mixers import SSM
 from semabench.mixers.base import grid_conv
-from semabench.models.staged import Stage, StagedModel, register_variants
+from semabench.models.staged import Stage, StagedModel, init_linear, register_variants
 
 
 class Stem(nn.Module):
-    """Pictures to tokens, (B, in_chans, H, W) -> (B, ceil(H/4), ceil(W/4), dim)."""
+    """Images to tokens, (B, in_chans, H, W) -> (B, ceil(H/4), ceil(W/4), dim)."""
 
     def __init__(self, in_chans: int, dim: int) -> None:
         super().__init__()
@@ -35,8 +35,7 @@ class Stem(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the grid of tokens."""
         x = F.gelu(self.norm1(self.conv1(x).permute(0, 2, 3, 1)))
-        y: Tensor = self.norm2(grid_conv(x, self.conv2))
-        return y
+        return self.norm2(grid_conv(x, self.conv2))
 
 
 class Downsample(nn.Module):
@@ -49,8 +48,7 @@ class Downsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the smaller grid."""
-        y: Tensor = self.norm(grid_conv(x, self.conv))
-        return y
+        return self.norm(grid_conv(x, self.conv))
 
 
 class SS2D(nn.Module):
@@ -75,8 +73,7 @@ class SS2D(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C)."""
         u = F.silu(grid_conv(self.in_proj(x), self.conv2d))
-        y: Tensor = self.out_proj(self.mixer(u))
-        return y
+        return self.out_proj(self.mixer(u))
 
 
 class Block(nn.Module):
@@ -103,24 +100,20 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C)."""
         x = x + self.drop_path1(self.op(self.norm(x)))
-        y: Tensor = x + self.drop_path2(self.mlp(self.norm2(x)))
-        return y
+        return x + self.drop_path2(self.mlp(self.norm2(x)))
 
 
 class VMamba(StagedModel):
-    """Pictures (B, in_chans, H, W) -> logits (B, num_classes), at any size.
+    """Images (B, in_chans, H, W) -> logits (B, num_classes), at any size.
 
     Args:
-        in_chans: channels of the pictures.
-        num_classes: 0 leaves the head out.
-        global_pool: timm's pooling of the last grid; "" keeps the grid.
+        in_chans, num_classes, global_pool, drop_rate: see ``StagedModel``.
         img_size: taken for timm's sake and not used: no weight depends on a size.
         embed_dim: channels of the first stage; every stage doubles them.
         depths: blocks per stage.
         ssm_ratio: channels that are scanned, over those of the stage.
         d_state: numbers in the state of a channel.
         mlp_ratio: hidden over outer channels of the MLP.
-        drop_rate: dropout before the classifier.
         drop_path_rate: stochastic depth of the last block, growing linearly from 0.
         weight_init: "published" (std 0.02 for linear layers, torch's default for convolutions) or
             "kaiming", which keeps the variance at any width (He et al., 2015): at a width of 16 the
@@ -182,13 +175,6 @@ class VMamba(StagedModel):
         self.apply(_INITIALISATIONS[weight_init])
 
 
-def _init_published(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-
-
 def _init_kaiming(module: nn.Module) -> None:
     if isinstance(module, nn.Linear | nn.Conv2d):
         nn.init.kaiming_normal_(module.weight)
@@ -196,10 +182,7 @@ def _init_kaiming(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-_INITIALISATIONS: dict[str, Callable[[nn.Module], None]] = {
-    "published": _init_published,
-    "kaiming": _init_kaiming,
-}
+_INITIALISATIONS = {"published": init_linear, "kaiming": _init_kaiming}
 
 
 def _variant(width: int, ratio: int, blocks: int, drop_path_rate: float) -> dict[str, Any]:
@@ -256,10 +239,12 @@ def from_official(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     if not any(key.startswith(_OFFICIAL) for key in state_dict):
         return dict(state_dict)
-    return {
-        our_key(key): value.flatten(1) if _is_pointwise(key, value) else value
+    pointwise = {
+        key
         for key, value in state_dict.items()
+        if _LINEAR.search(key) and value.ndim == 4 and value.shape[2:] == (1, 1)
     }
+    return {our_key(k): v.flatten(1) if k in pointwise else v for k, v in state_dict.items()}
 
 
 def our_key(official: str) -> str:
@@ -272,7 +257,3 @@ def our_key(official: str) -> str:
         lambda match: f"stages.{int(match[1]) + 1}.downsample.",
         key,
     )
-
-
-def _is_pointwise(key: str, value: Tensor) -> bool:
-    return bool(_LINEAR.search(key)) and value.ndim == 4 and value.shape[2:] == (1, 1)

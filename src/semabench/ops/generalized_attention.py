@@ -59,24 +59,19 @@ def scaled(psi: Map, scale: bool) -> Map:
 
 @dataclass(frozen=True)
 class Kernel:
-    """What tells one attention from another.
+    """What tells one attention from another."""
 
-    Attributes:
-        psi_q, psi_k: maps of q and k, (B, H, W, heads, d) to the same; the scale of the logits
-            and a rotary encoding are part of them.
-        phi: φ.
-        normalizer: ψ_q, ψ_k of the denominator where they are not those of the numerator. MILA
-            rotates in the numerator alone: its weights may be negative and need not sum to one.
-        window: size and shift of windows in tokens, outside of which weights are zero; None: none.
-        eps: n·eps is added to the denominator.
-    """
-
+    # psi_q, psi_k: maps of q and k, (B, H, W, heads, d) to the same; the scale of the logits and a
+    # rotary encoding are part of them
     psi_q: Map = identity
     psi_k: Map = identity
     phi: Phi = Phi.EXP
+    # ψ_q, ψ_k of the denominator where they are not those of the numerator. MILA rotates in the
+    # numerator alone: its weights may be negative and need not sum to one
     normalizer: tuple[Map, Map] | None = None
+    # size and shift of windows in tokens, outside of which weights are zero; None: none
     window: tuple[Pair, Pair] | None = None
-    eps: float = 0.0
+    eps: float = 0.0  # n·eps is added to the denominator
 
     def everywhere(self) -> Self:
         """Return the same kernel without windows."""

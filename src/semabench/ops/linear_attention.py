@@ -14,7 +14,6 @@ from torch import Tensor
 from semabench.errors import SemabenchError
 from semabench.ops.tables import cached_table, resolve
 
-BACKENDS = ("reference", "kv")
 EPS = 1e-6  # added to the mean product in the denominator
 
 
@@ -53,6 +52,9 @@ def linear_attention_kv(
     return out.to(v.dtype).transpose(1, 2).reshape(B, H, W, heads, d)
 
 
+BACKENDS = {"reference": linear_attention_reference, "kv": linear_attention_kv}
+
+
 def linear_attention(
     q: Tensor,
     k: Tensor,
@@ -77,11 +79,7 @@ def linear_attention(
     Raises:
         SemabenchError: there is no such backend.
     """
-    run = (
-        linear_attention_reference
-        if linear_attention_backend(backend, q.device) == "reference"
-        else linear_attention_kv
-    )
+    run = BACKENDS[linear_attention_backend(backend, q.device)]
     return run(
         q,
         k,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from typing import TypeVarTuple
 
 import torch
@@ -14,9 +14,7 @@ from semabench.errors import SemabenchError, nearest
 Key = TypeVarTuple("Key")
 
 
-def cached_table(
-    maxsize: int,
-) -> Callable[[Callable[[*Key], Tensor]], Callable[[*Key], Tensor]]:
+def cached_table(maxsize: int) -> Callable[[Callable[[*Key], Tensor]], Callable[[*Key], Tensor]]:
     """Cache a function from hashable arguments to a constant tensor, the last ``maxsize`` of them.
 
     While ``torch.compile`` or ``torch.export`` trace, the table is built inside the graph, where it
@@ -39,7 +37,7 @@ def cached_table(
     return decorate
 
 
-def resolve(op: str, backend: str, available: Sequence[str], auto: str) -> str:
+def resolve(op: str, backend: str, available: Collection[str], auto: str) -> str:
     """Return the backend that ``backend`` stands for: itself, or ``auto`` for ``"auto"``.
 
     Raises:

@@ -15,7 +15,6 @@ from torch import Tensor
 from semabench.errors import SemabenchError
 from semabench.ops.tables import cached_table, resolve
 
-BACKENDS = ("reference", "sdpa")
 Pair = tuple[int, int]
 
 
@@ -121,6 +120,9 @@ def _window_mask(H: int, W: int, window: Pair, shift: Pair, device: torch.device
     return label == label.transpose(-2, -1)
 
 
+BACKENDS = {"reference": window_mean_reference, "sdpa": window_mean_sdpa}
+
+
 def window_mean(
     q: Tensor,
     k: Tensor,
@@ -160,11 +162,7 @@ def window_mean(
         window_h, shift_h = H, 0
     if window_w >= W:
         window_w, shift_w = W, 0
-    run = (
-        window_mean_reference
-        if window_mean_backend(backend, q.device) == "reference"
-        else window_mean_sdpa
-    )
+    run = BACKENDS[window_mean_backend(backend, q.device)]
     scale = d**-0.5 if scale is None else scale
     return run(q, k, v, (window_h, window_w), (shift_h, shift_w), scale, mean)
 

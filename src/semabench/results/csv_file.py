@@ -39,8 +39,7 @@ def write_csv(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> s
 
 def rows_csv(records: Sequence[Record]) -> str:
     """Return every row with all its fields."""
-    rows = [_cells(record) for record in records]
-    return write_csv(list(rows[0]), rows)
+    return write_csv(list(records[0].to_dict()), map(_cells, records))
 
 
 def compact_csv(records: Sequence[Record]) -> str:
@@ -68,11 +67,7 @@ def timm_csv(records: Sequence[Record]) -> str:
 
 
 def timm_benchmark_csv(records: Sequence[Record]) -> str:
-    """Return timm's benchmark columns, then ours: inference and training of a model in one row.
-
-    Args:
-        records: rows of cost; those that differ by their mode alone share a row.
-    """
+    """Return timm's benchmark columns, then ours; rows that differ by mode alone share one."""
     joined: dict[tuple[object, ...], dict[str, object]] = {}
     for row in records:
         told = {name: getattr(row, name) for name in _BESIDE}

@@ -76,12 +76,9 @@ class Chart:
 
 
 def charts(figure: Figure, lines: Sequence[Line], plot: bool = False) -> list[Chart]:
-    """Return the charts that there is more than one point of, sheet by sheet.
+    """Return the charts that there is more than one point of, sheet by sheet, of a measure's lines.
 
-    Args:
-        figure: as described.
-        lines: all of its measure.
-        plot: for its files: what these have room for, and none that is the page's alone.
+    For a ``plot`` those that its files have room for, and none that is the page's alone.
     """
     drawn = figure.lines(lines)
     if plot:

@@ -28,13 +28,9 @@ Styles = Mapping[tuple[str, str], Style]
 
 
 def write_page(records: Sequence[Record], path: Path, views: Sequence[View]) -> Path:
-    """Write one self-contained page of all rows, atomically; the same rows give the same bytes.
+    """Write one self-contained page of all rows, atomically, and return its path.
 
-    Args:
-        records: rows of any measures; those of no view are counted on the page, not shown.
-
-    Returns:
-        ``path``.
+    The same rows give the same bytes. Rows of no view are counted on the page, not shown.
 
     Raises:
         SemabenchError: no row that a view shows, or the file cannot be written.
@@ -168,12 +164,6 @@ def _fingerprint(row: Record) -> str:
     return text[:_SHORT] if text.isalnum() else text
 
 
-def _inputs(row: Record) -> str:
-    if row.input_bound is None:
-        return ""
-    return f"q, k in ±{row.input_bound:g}, d {row.input_dim}, v {row.input_values}"
-
-
 _TOLD: dict[str, Callable[[Record], str]] = {
     "recipe": _one("recipe"),
     "training config": _one("config", most=_SHORT),
@@ -184,7 +174,7 @@ _TOLD: dict[str, Callable[[Record], str]] = {
     "seed": _one("seed"),
     "dataset": lambda row: f"{row.dataset}, {row.n:,} samples" if row.n else row.dataset,
     "fingerprint": _fingerprint,
-    "inputs": _inputs,
+    "inputs": lambda row: row.inputs,
     "tested on": lambda row: f"{row.tested_on} images {row.test_seed}" if row.tested_on else "",
     "crop": _one("crop_pct"),
     "interpolation": _one("interpolation"),

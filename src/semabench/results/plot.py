@@ -30,10 +30,6 @@ def plot_figure(figure: Figure, lines: Sequence[Line], out_dir: Path) -> list[Pa
     A band is an error over seeds; bars are of one seed, or of a line that has several only at some
     places.
 
-    Args:
-        lines: all of its measure.
-        out_dir: created if need be.
-
     Returns:
         The files; none of a single point.
     """

@@ -155,6 +155,14 @@ class Record:
         sizes = ", ".join(map(str, self.train_resolutions)) or self.train_resolution
         return f"{sizes} px" if sizes else ""
 
+    @property
+    def inputs(self) -> str:
+        """How random inputs were drawn, but for the seed; nothing of images."""
+        bound = "" if self.input_bound is None else f"q, k in ±{self.input_bound:g}"
+        dim = "" if self.input_dim is None else f"d {self.input_dim}"
+        values = f"v {self.input_values}" if self.input_values else ""
+        return ", ".join(filter(None, (bound, dim, values)))
+
     def to_dict(self) -> dict[str, Any]:
         """Return the row as JSON-ready values, in the order of the fields."""
         return asdict(self)

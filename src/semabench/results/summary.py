@@ -33,33 +33,28 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Series:
-    """How rows group into lines.
+    """How rows group into lines."""
 
-    Attributes:
-        always: fields that rows of a line share, as they do ``model``, and its label tells.
-        shown: more of these, which the label tells where any two lines differ by them.
-        apart: more of these, which it tells where lines differ by nothing told so far.
-        derived: by name, how what is no field of the record is taken from a row.
-        averaged: fields by which the rows of one point differ; of equal ones the newest counts.
-        place: fields that tell the points of a line apart, ascending.
-        newest: a field of which each line and seed keeps the value measured last alone.
-        sheet, panel: what no line goes across: the file it is drawn in, and the place there.
-        order: what lines are sorted by; equal ones stay in the order first met.
-        own: what a lone row's spread is of, a key of `ERRORS`.
-        ranged: whether an error is the range of the rows, not the standard error of their mean.
-    """
-
+    # fields that rows of a line share, as they do ``model``, and its label tells
     always: tuple[str, ...] = ("mixer",)
+    # more of these, which the label tells where any two lines differ by them
     shown: tuple[str, ...] = ()
+    # more of these, which it tells where lines differ by nothing told so far
     apart: tuple[str, ...] = ()
+    # by name, how what is no field of the record is taken from a row
     derived: Mapping[str, Take] = field(default_factory=dict)
+    # fields by which the rows of one point differ; of equal ones the newest counts
     averaged: tuple[str, ...] = ("seed",)
+    # fields that tell the points of a line apart, ascending
     place: tuple[Take, ...] = (attrgetter("resolution"),)
-    newest: str = ""
+    newest: str = ""  # a field of which each line and seed keeps the value measured last alone
+    # sheet, panel: what no line goes across: the file it is drawn in, and the place there
     sheet: Callable[[Record], Sheet] = lambda _: Sheet()
     panel: Callable[[Record], str] = lambda _: ""
+    # what lines are sorted by; equal ones stay in the order first met
     order: Callable[[Record], Any] = lambda _: 0
-    own: str = "batches"
+    own: str = "batches"  # what a lone row's spread is of, a key of `ERRORS`
+    # whether an error is the range of the rows, not the standard error of their mean
     ranged: bool = False
 
     @property
@@ -71,21 +66,15 @@ class Series:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its error.
+    """A mean with its error."""
 
-    Attributes:
-        mean: over the rows of a point.
-        low, high: the ends of its error bar; the mean itself where nothing tells an error.
-        of: a key of `ERRORS`; empty without an error.
-        count: seeds behind it.
-        stderr: half the error bar; None where nothing tells it, or it is a range.
-    """
-
-    mean: float
+    mean: float  # over the rows of a point
+    # low, high: the ends of its error bar; the mean itself where nothing tells an error
     low: float
     high: float
-    of: str = ""
-    count: int = 1
+    of: str = ""  # a key of `ERRORS`; empty without an error
+    count: int = 1  # seeds behind it
+    # half the error bar; None where nothing tells it, or it is a range
     stderr: float | None = None
 
     @classmethod
@@ -96,22 +85,16 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Line:
-    """Rows that belong together: one model, set up and trained in one way.
-
-    Attributes:
-        key: what they share.
-        label: the model, and what tells lines apart, as text by name: the same names in all lines.
-        name: for a legend: the model, then only what differs and is not implied by it.
-        points: the rows behind each place, in the order of places.
-    """
+    """Rows that belong together: one model, set up and trained in one way."""
 
     series: Series
-    key: tuple[object, ...]
+    key: tuple[object, ...]  # what they share
+    # the model, and what tells lines apart, as text by name: the same names in all lines
     label: dict[str, str]
-    name: str
+    name: str  # for a legend: the model, then only what differs and is not implied by it
     sheet: Sheet
     panel: str
-    points: dict[Place, tuple[Record, ...]]
+    points: dict[Place, tuple[Record, ...]]  # the rows behind each place, in the order of places
 
     @property
     def records(self) -> list[Record]:
@@ -185,6 +168,17 @@ def group(records: Iterable[Record], series: Series) -> list[Line]:
     return lines
 
 
+def rows_of(lines: Iterable[Line]) -> list[Record]:
+    """Return all rows of some lines."""
+    return [row for line in lines for row in line.records]
+
+
+def errors_of(lines: Iterable[Line], quantity: str) -> str:
+    """Return what the errors of a quantity are at all points of some lines, in one sentence."""
+    found = (line.estimate(place, quantity) for line in lines for place in line.points)
+    return describe_errors(estimate for estimate in found if estimate)
+
+
 def describe_shared(
     records: Sequence[Record], names: Iterable[str], forms: Mapping[str, str] | None = None
 ) -> str:
@@ -219,11 +213,10 @@ def describe_errors(
     return f"{over_seeds}; where there is a single seed, {drawn}{own}."
 
 
-def span(numbers: Iterable[int], form: str = "{:,}") -> str:
+def span(numbers: Iterable[int]) -> str:
     """Return the lowest and the highest, as ``2 to 3``, or the only one."""
-    found = sorted(set(numbers))
-    ends = [form.format(number) for number in found]
-    return ends[0] if len(ends) == 1 else f"{ends[0]} to {ends[-1]}" if ends else ""
+    found = [f"{number:,}" for number in sorted(set(numbers))]
+    return " to ".join(dict.fromkeys((found[0], found[-1]))) if found else ""
 
 
 def _latest(rows: Sequence[Record], name: str) -> list[Record]:

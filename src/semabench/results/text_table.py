@@ -45,18 +45,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table of results, which the page can sort and filter.
-
-    Attributes:
-        header, words: as in `TextTable`.
-        brief: whether the terminal shows it, too.
-    """
+    """A table of results, which the page can sort and filter."""
 
     title: str
-    header: list[str]
+    header: list[str]  # header, words: as in `TextTable`
     rows: list[Row]
     words: int = 1
-    brief: bool = True
+    brief: bool = True  # whether the terminal shows it, too
 
     def text(self) -> TextTable:
         """Return it as text."""
@@ -135,14 +130,10 @@ def fold(name: str, limit: int) -> str:
 
 
 def _rich(table: TextTable, start: int, stop: int, tall: bool, close: bool) -> Table:
-    """Return the words and the columns from ``start`` to ``stop`` for rich's console.
+    """Return the words and the columns of numbers from ``start`` to ``stop`` for rich's console.
 
-    Args:
-        table: the whole.
-        start: first column of numbers.
-        stop: end of these columns.
-        tall: whether headers are broken at each space, and numbers before their standard error.
-        close: whether columns are two characters apart, not three.
+    A ``tall`` one breaks headers at each space, and numbers before their standard error; in a
+    ``close`` one columns are two characters apart, not three.
     """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table

@@ -5,33 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 from semabench.results.record import Record, Take
-from semabench.results.summary import Estimate, Line, Place, span
+from semabench.results.summary import Estimate, Line, Place, rows_of, span
 from semabench.results.text_table import Grid
+
+Lines: TypeAlias = Sequence[Line]
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """A number of the record, as an axis and in words.
+    """A number of the record, as an axis and in words."""
 
-    Attributes:
-        name: as in ``Top-1 accuracy``.
-        unit: empty for a pure number.
-        log: whether its axis is logarithmic at first.
-        discrete: whether the axis has its ticks at the values that occur.
-        limits: what no value is beyond.
-        decimals: None: as many as three significant figures need.
-        take: how it is had from a row; None: it is the field of its name in `QUANTITIES`.
-    """
-
-    name: str
-    unit: str = ""
-    log: bool = False
-    discrete: bool = False
-    limits: tuple[float, float] | None = None
-    decimals: int | None = None
+    name: str  # as in ``Top-1 accuracy``
+    unit: str = ""  # empty for a pure number
+    log: bool = False  # whether its axis is logarithmic at first
+    discrete: bool = False  # whether the axis has its ticks at the values that occur
+    limits: tuple[float, float] | None = None  # what no value is beyond
+    decimals: int | None = None  # None: as many as three significant figures need
+    # how it is had from a row; None: it is the field of its name in `QUANTITIES`
     take: Take | None = None
 
     @property
@@ -158,7 +151,7 @@ class Column:
     number: bool = False
 
 
-def label_columns(lines: Sequence[Line]) -> list[Column]:
+def label_columns(lines: Lines) -> list[Column]:
     """Return model and mixer, what tells lines apart, parameters, and seeds and n if they vary."""
     names = dict.fromkeys(name for line in lines for name in line.label)
     words = [
@@ -193,27 +186,19 @@ def by_resolution(line: Line, place: Place) -> tuple[tuple[Any, ...], str]:
 
 @dataclass(frozen=True)
 class Table:
-    """A row a line, a column a place.
+    """A row a line, a column a place."""
 
-    Attributes:
-        title: empty where what splits it says enough.
-        quantity: a key of `QUANTITIES`, which cells hold, and are sorted by.
-        form: writes it.
-        cell: the text of a point where the quantity alone does not make it; empty: none.
-        column: what a place is sorted by, and its heading; line breaks are where it breaks best.
-        split: what lines must share to be in one table, as the end of its title.
-        columns: before the places.
-        brief: whether the terminal shows it, too, not only report.md and the page.
-    """
-
-    title: str
-    quantity: str
-    form: Callable[[Estimate], str]
+    title: str  # empty where what splits it says enough
+    quantity: str  # a key of `QUANTITIES`, which cells hold, and are sorted by
+    form: Callable[[Estimate], str]  # writes it
+    # the text of a point where the quantity alone does not make it; empty: none
     cell: Callable[[Line, Place], str] | None = None
+    # what a place is sorted by, and its heading; line breaks are where it breaks best
     column: Callable[[Line, Place], tuple[tuple[Any, ...], str]] = by_resolution
-    columns: Callable[[Sequence[Line]], Sequence[Column]] = label_columns
+    columns: Callable[[Lines], Sequence[Column]] = label_columns  # before the places
+    # what lines must share to be in one table, as the end of its title
     split: Callable[[Line], str] = lambda line: line.sheet.title
-    brief: bool = True
+    brief: bool = True  # whether the terminal shows it, too, not only report.md and the page
 
 
 @dataclass(frozen=True)
@@ -229,79 +214,56 @@ class Rule:
 
 @dataclass(frozen=True)
 class Panel:
-    """One quantity against the figure's x.
+    """One quantity against the figure's x."""
 
-    Attributes:
-        y: a key of `QUANTITIES`.
-        read: how to read it: one or two sentences; the page shows them.
-        title: over a plot with several panels; empty: the quantity's name.
-        note: below that title.
-        rules: what to compare with.
-        limits: of the plot's y axis.
-        plot: whether it is in the file of its figure, not on the page alone.
-        shown: whether there is something to show of these lines.
-    """
-
-    y: str
-    read: str
-    title: str = ""
-    note: Callable[[Sequence[Line]], str] = lambda _: ""
-    rules: Callable[[Sequence[Line]], Iterable[Rule]] = lambda _: ()
-    limits: tuple[float, float] | None = None
-    plot: bool = True
-    shown: Callable[[Sequence[Line]], bool] = lambda _: True
+    y: str  # a key of `QUANTITIES`
+    read: str  # how to read it, in one or two sentences; the page shows them
+    title: str = ""  # over a plot with several panels; empty: the quantity's name
+    note: Callable[[Lines], str] = lambda _: ""  # below that title
+    rules: Callable[[Lines], Iterable[Rule]] = lambda _: ()  # what to compare with
+    limits: tuple[float, float] | None = None  # of the plot's y axis
+    plot: bool = True  # whether it is in the file of its figure, not on the page alone
+    # whether there is something to show of these lines
+    shown: Callable[[Lines], bool] = lambda _: True
 
 
 @dataclass(frozen=True)
 class Figure:
-    """Quantities against x: on the page each by itself, in a file one a sheet of lines.
+    """Quantities against x: on the page each by itself, in a file one a sheet of lines."""
 
-    Attributes:
-        stem: of the files; the sheet's name is added.
-        x: a key of `QUANTITIES`.
-        title: of a file with one panel, or over all.
-        captions: what its lines share, and what their errors are.
-        lines: what it draws, of all lines of its measure.
-        room: what a file has room for, of these; the page shows all.
-    """
-
-    stem: str
-    x: str
+    stem: str  # of the files; the sheet's name is added
+    x: str  # a key of `QUANTITIES`
     panels: tuple[Panel, ...]
-    title: Callable[[Sequence[Line]], str] = lambda _: ""
-    captions: Callable[[Sequence[Line]], Sequence[str]] = lambda _: ()
-    lines: Callable[[Sequence[Line]], Sequence[Line]] = lambda lines: lines
-    room: Callable[[Sequence[Line]], Sequence[Line]] = lambda lines: lines
+    title: Callable[[Lines], str] = lambda _: ""  # of a file with one panel, or over all
+    # what its lines share, and what their errors are
+    captions: Callable[[Lines], Sequence[str]] = lambda _: ()
+    # what it draws, of all lines of its measure
+    lines: Callable[[Lines], Lines] = lambda lines: lines
+    # what a file has room for, of these; the page shows all
+    room: Callable[[Lines], Lines] = lambda lines: lines
 
 
-def on_page(x: str, y: str, read: str, rules: Callable[[Sequence[Line]], Iterable[Rule]]) -> Figure:
+def on_page(x: str, y: str, read: str, rules: Callable[[Lines], Iterable[Rule]]) -> Figure:
     """Return a figure of one quantity that is on the page alone, not in a file."""
     return Figure("", x, (Panel(y, read, rules=rules, plot=False),))
 
 
 @dataclass(frozen=True)
 class View:
-    """All that the renderers know about the rows of one measure.
+    """All that the renderers know about the rows of one measure."""
 
-    Attributes:
-        measure: of the rows.
-        title: of their section.
-        about: what they are, in a sentence or two.
-        lines: groups rows.
-        notes: what all lines share and what the numbers are, in sentences.
-        more: tables of what is worked out from the lines.
-        csv: files of the rows: names, and what makes their text.
-    """
-
-    measure: str
-    title: str
-    about: str
-    lines: Callable[[Sequence[Record]], list[Line]]
+    measure: str  # of the rows
+    title: str  # of their section
+    about: str  # what they are, in a sentence or two
+    lines: Callable[[Sequence[Record]], list[Line]]  # groups rows
     tables: tuple[Table, ...]
     figures: tuple[Figure, ...]
-    notes: Callable[[Sequence[Line]], Sequence[str]]
+    # what all lines share and what the numbers are, in sentences
+    notes: Callable[[Lines], Sequence[str]]
+    # files of the rows: names, and what makes their text
     csv: tuple[tuple[str, Callable[[Sequence[Record]], str]], ...] = ()
-    more: Callable[[Sequence[Line]], Sequence[Grid]] = lambda _: ()
+    # tables of what is worked out from the lines
+    more: Callable[[Lines], Sequence[Grid]] = lambda _: ()
 
 
 def facts(line: Line, place: Place) -> dict[str, str]:
@@ -329,14 +291,14 @@ def facts(line: Line, place: Place) -> dict[str, str]:
     return told
 
 
-def chance(lines: Sequence[Line]) -> list[Rule]:
+def chance(lines: Lines) -> list[Rule]:
     """Return the accuracy of guessing, in percent."""
-    classes = sorted({row.classes for line in lines for row in line.records if row.classes})
+    classes = sorted({row.classes for row in rows_of(lines) if row.classes})
     return [Rule("chance", y=100 / count) for count in classes]
 
 
-def trained_at(lines: Sequence[Line]) -> list[Rule]:
+def trained_at(lines: Lines) -> list[Rule]:
     """Return the size of training, if all lines share one."""
-    sizes = {row.train_resolution for line in lines for row in line.records}
+    sizes = {row.train_resolution for row in rows_of(lines)}
     size = sizes.pop() if len(sizes) == 1 else None
     return [Rule("trained at", x=size)] if size else []

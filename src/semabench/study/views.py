@@ -12,9 +12,10 @@ from semabench.results.summary import (
     Place,
     Series,
     Sheet,
-    describe_errors,
     describe_shared,
+    errors_of,
     group,
+    rows_of,
     span,
 )
 from semabench.results.view import Column, Figure, Panel, Rule, Table, View, chance, with_error
@@ -104,8 +105,8 @@ def by_pairs(lines: Sequence[Line]) -> list[Line]:
     """Return recall against m, in a panel for the smallest resolution and one for the largest."""
     found = []
     for sheet in dict.fromkeys(line.sheet for line in lines if line.sheet.name != EACH):
-        of_sheet = [line for line in lines if line.sheet == sheet]
-        rows = [row for line in of_sheet for row in line.records if row.pairs is not None]
+        of_sheet = rows_of(line for line in lines if line.sheet == sheet)
+        rows = [row for row in of_sheet if row.pairs is not None]
         ends = {row.resolution for row in rows}
         ends &= {min(ends), max(ends)} if ends else set()
         against_m = Series(
@@ -135,8 +136,7 @@ def tokens(resolution: int) -> int:
 
 def notes(lines: Sequence[Line]) -> list[str]:
     """Return what all rows share, and what the errors are."""
-    found = [line.estimate(place, "top1") for line in lines for place in line.points]
-    return [*_captions(lines), describe_errors(estimate for estimate in found if estimate)]
+    return [*_captions(lines), errors_of(lines, "top1")]
 
 
 def _captions(lines: Sequence[Line]) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from semabench.results.csv_file import timm_csv, write_csv
 from semabench.results.record import Record
-from semabench.results.summary import Line, Series, describe_errors, describe_shared, group
+from semabench.results.summary import Line, Series, describe_shared, errors_of, group
 from semabench.results.view import (
     POWER_LAW,
     Figure,
@@ -52,8 +52,7 @@ def setting(lines: Sequence[Line]) -> list[str]:
 
 def notes(lines: Sequence[Line]) -> list[str]:
     """Return what all lines share, and what the errors of accuracies are."""
-    found = (line.estimate(place, "top1") for line in lines for place in line.points)
-    return [*setting(lines), describe_errors(estimate for estimate in found if estimate)]
+    return [*setting(lines), errors_of(lines, "top1")]
 
 
 def summary_csv(records: Sequence[Record]) -> str:

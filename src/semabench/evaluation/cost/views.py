@@ -17,6 +17,7 @@ from semabench.results.summary import (
     Sheet,
     describe_shared,
     group,
+    rows_of,
     span,
 )
 from semabench.results.text_table import Cell, Grid, Row
@@ -37,33 +38,21 @@ MIN_POINTS = 3
 
 @dataclass(frozen=True)
 class PowerLaw:
-    """cost ∝ tokens^k.
+    """cost ∝ tokens^k."""
 
-    Attributes:
-        exponent: k.
-        stderr: its standard error, from the residuals; it shows a bend as well as noise.
-        points: resolutions behind it.
-    """
-
-    exponent: float
-    stderr: float
-    points: int
+    exponent: float  # k
+    stderr: float  # its standard error, from the residuals; it shows a bend as well as noise
+    points: int  # resolutions behind it
 
 
 @dataclass(frozen=True)
 class Crossover:
-    """Where the curves of two models cross.
+    """Where the curves of two models cross."""
 
-    Attributes:
-        resolution: in pixels, between two measured ones.
-        below, above: which of the two, 0 or 1, costs less on that side.
-        clear: at both neighbours they differ by more than their spreads together.
-    """
-
-    resolution: float
-    below: int
+    resolution: float  # in pixels, between two measured ones
+    below: int  # below, above: which of the two, 0 or 1, costs less on that side
     above: int
-    clear: bool
+    clear: bool  # at both neighbours they differ by more than their spreads together
 
 
 @dataclass(frozen=True)
@@ -252,13 +241,9 @@ def _law(law: PowerLaw | None) -> Cell:
     return Cell("") if law is None else Cell(f"{law.exponent:.2f} ±{law.stderr:.2f}", law.exponent)
 
 
-def _rows(lines: Sequence[Line]) -> list[Record]:
-    return [row for line in lines for row in line.records]
-
-
 def notes(lines: Sequence[Line]) -> list[str]:
     """Return what all rows share, and what the numbers are."""
-    rows = _rows(lines)
+    rows = rows_of(lines)
     windows = span(row.rounds for row in rows if row.rounds)
     said = [
         describe_shared(rows, ("precision", "device", "versions")),
@@ -270,7 +255,7 @@ def notes(lines: Sequence[Line]) -> list[str]:
 
 
 def _captions(lines: Sequence[Line]) -> list[str]:
-    rows = _rows(lines)
+    rows = rows_of(lines)
     shared = describe_shared(rows, ("precision", "device"))
     windows = span(row.rounds for row in rows if row.rounds)
     return [f"{shared}, {_batches(lines)}, medians of {windows} windows"]
@@ -278,7 +263,7 @@ def _captions(lines: Sequence[Line]) -> list[str]:
 
 def _batches(lines: Sequence[Line]) -> str:
     sizes: dict[int, set[int]] = {}
-    for row in _rows(lines):
+    for row in rows_of(lines):
         sizes.setdefault(row.resolution, set()).add(row.batch_size or 0)
     if not _batches_differ(lines):
         return f"batch {min(set.union(*sizes.values()))}"
@@ -287,7 +272,7 @@ def _batches(lines: Sequence[Line]) -> str:
 
 
 def _batches_differ(lines: Sequence[Line]) -> bool:
-    return len({row.batch_size for row in _rows(lines)}) > 1
+    return len({row.batch_size for row in rows_of(lines)}) > 1
 
 
 def _held(lines: Sequence[Line]) -> str:

@@ -8,7 +8,16 @@ from dataclasses import replace
 
 from semabench.results.csv_file import rows_csv
 from semabench.results.record import Record
-from semabench.results.summary import Estimate, Line, Place, Series, Sheet, describe_shared, group
+from semabench.results.summary import (
+    Estimate,
+    Line,
+    Place,
+    Series,
+    Sheet,
+    describe_shared,
+    group,
+    rows_of,
+)
 from semabench.results.view import Column, Figure, Panel, Rule, Table, View, one_figure, two_figures
 
 RANDOM = "random"  # the dataset of random inputs
@@ -36,16 +45,6 @@ def _training(row: Record) -> str:
     return row.checkpoint[:7]
 
 
-def inputs_of(row: Record) -> str:
-    """Return how random inputs were drawn, but for the seed; of images their fingerprint."""
-    if row.dataset != RANDOM:
-        return row.fingerprint[:7]
-    bound = "" if row.input_bound is None else f"q, k in ±{row.input_bound:g}"
-    dim = "" if row.input_dim is None else f"d {row.input_dim}"
-    values = f"v {row.input_values}" if row.input_values else ""
-    return ", ".join(filter(None, (bound, dim, values)))
-
-
 _SHEETS = {True: Sheet("random", "random inputs"), False: Sheet("images", "images")}
 
 SERIES = Series(
@@ -56,7 +55,7 @@ SERIES = Series(
     ),
     derived={
         "training": _training,
-        "inputs": inputs_of,
+        "inputs": lambda row: row.inputs if row.dataset == RANDOM else row.fingerprint[:7],
         "queries": lambda row: "" if row.dataset == RANDOM else row.queries,  # grids may be small
         "stage": lambda row: stage_of(row.layer),
     },
@@ -90,15 +89,14 @@ def first_stages(lines: Sequence[Line]) -> list[Line]:
 
 def notes(lines: Sequence[Line]) -> list[str]:
     """Return what all rows share, and what the numbers are."""
-    rows = [row for line in lines for row in line.records]
-    return [describe_shared(rows, ("precision", "device", "versions")), _NOTE]
+    return [describe_shared(rows_of(lines), ("precision", "device", "versions")), _NOTE]
 
 
 def _captions(lines: Sequence[Line]) -> list[str]:
-    rows = [row for line in lines for row in line.records]
+    rows = rows_of(lines)
     queries = f"{max(row.queries or 0 for row in rows)} queries"
     if lines[0].sheet == _SHEETS[True]:
-        inputs = {inputs_of(row) for row in rows}
+        inputs = {row.inputs for row in rows}
         what = inputs.pop() if len(inputs) == 1 else "random inputs"
         seeds = len({row.seed for row in rows})
         return [f"{what}, {queries}, {seeds} seed{'s'[: seeds - 1]}"]

@@ -27,7 +27,6 @@ from semabench.ops.tables import resolve
 BACKENDS = ("reference", "torch", "triton", "mamba_ssm")
 # Looked up once: torch.compile does not trace the search.
 INSTALLED = {name: find_spec(name) is not None for name in ("triton", "mamba_ssm")}
-_Run = Callable[..., Tensor]
 
 
 def selective_scan_reference(
@@ -80,7 +79,8 @@ def selective_scan_mamba_ssm(
 
     dtype, dim, groups = u.dtype, delta.shape[1], B.shape[1]
     u = u if u.shape[1] == dim else u.repeat(1, dim // u.shape[1], 1)
-    A, D, delta_bias = A.float(), _float(D), _float(delta_bias)
+    A = A.float()
+    D, delta_bias = (None if x is None else x.float() for x in (D, delta_bias))
     if not any(reverse):
         return selective_scan_fn(u, delta, A, B, C, D, z, delta_bias, delta_softplus).to(dtype)
     by_group = torch.tensor(reverse, device=u.device)
@@ -90,10 +90,6 @@ def selective_scan_mamba_ssm(
     B, C = _turn(B, by_group), _turn(C, by_group)
     out = selective_scan_fn(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
     return _turn(out, by_channel).to(dtype)
-
-
-def _float(x: Tensor | None) -> Tensor | None:
-    return None if x is None else x.float()
 
 
 def selective_scan(
@@ -146,7 +142,7 @@ def selective_scan(
     return run(u, delta, A, B, C, D, z, delta_bias, delta_softplus, directions)
 
 
-_RUN: dict[str, _Run] = {
+_RUN: dict[str, Callable[..., Tensor]] = {
     "reference": selective_scan_reference,
     "torch": selective_scan_torch,
     "mamba_ssm": selective_scan_mamba_ssm,

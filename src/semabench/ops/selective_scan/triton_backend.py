@@ -1,8 +1,13 @@
-"""How a Triton scan is cut and launched: everything about a call that is not a number in a tensor.
+"""Selective scan on a GPU: how a call is cut and launched, and what surrounds the two kernels.
 
 The kernels of VMamba-T's last stages run for a tenth of a millisecond, so a call must cost the CPU
 less. What follows from dtypes, shapes and strides is worked out once and kept, and so is the
 compiled kernel: finding it by its 40 arguments costs Triton ten times what launching it does.
+
+In eager mode an ``autograd.Function`` launches them. Under torch.compile both passes are operators
+of their own (``semabench::selective_scan_forward``, ``_backward``), so that it sees one node with a
+known output and leaves the kernels alone; called eagerly, operators cost the CPU several times as
+much.
 """
 
 from __future__ import annotations

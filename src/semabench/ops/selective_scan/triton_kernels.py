@@ -1,4 +1,17 @@
-"""Building blocks of the Triton selective scan: a tile of channels × runs of positions.
+"""The Triton kernels of the selective scan: one program per (batch, group, R channels).
+
+A program walks along L in chunks of T·RUN positions, forwards with the state h, backwards with its
+gradient g, last chunk first. With y = Σ C h + D u the output before the gate,
+
+    g_l = C_l dy_l + q_{l+1},  q_l = exp(dt_l A) g_l        a scan against the forward's direction
+
+    dB_l = Σ_channels g_l dt_l u_l      d(dt u)_l = Σ_n g_l B_l        dA = Σ_l dt_l q_l h_{l-1}
+    dC_l = Σ_channels dy_l h_l          d(dt)_l  += Σ_n A q_l h_{l-1}
+
+Every input is read once and every output written once; only B and C are read again, by each block
+of channels of their group, and the backward pass makes the states of a chunk again from the one
+that entered it. Nothing is added up between programs: sums over channel blocks, chunks and the
+batch are left to the caller, so the gradients are the same in every run.
 
 A tile is [R, T·RUN]: R channels, T runs of RUN = 8 neighbouring positions. A thread holds whole
 runs, so that within a run the recurrence is plain sequential code on a tuple of RUN tensors [R, T],
@@ -10,15 +23,13 @@ turned round as they are loaded and stored, nothing is copied. FLIP says who is:
 SOME (then the scalar ``flip`` says whether this program's group is).
 """
 
+# Triton compiles a dialect: tuples grow by +, conditions on constants stand alone.
+# ruff: noqa: RUF005, SIM102
+# mypy: ignore-errors
 from __future__ import annotations
 
 import triton
 import triton.language as tl
-
-# Triton compiles a dialect: tuples grow by +, conditions on constants stand alone.
-# ruff: noqa: RUF005
-# mypy: ignore-errors
-
 
 RUN = tl.constexpr(8)
 NONE, ALL, SOME = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
@@ -166,11 +177,6 @@ def sum_channels(tile):
     return out
 
 
-# Triton compiles a dialect: tuples grow by +, conditions on constants stand alone.
-# ruff: noqa: RUF005, SIM102
-# mypy: ignore-errors
-
-
 # Sizes and strides: specialising on them would compile again for every resolution.
 SIZES = [
     *("length", "BC_length", "dim_per_group", "groups", "u_dim", "flip_mask", "chunks"),
@@ -278,11 +284,6 @@ def forward_kernel(
         tl.store(out + at, rezip(y, FLIP, flip).to(out.dtype.element_ty), mask=mask)
         if N > 1 and SAVE:
             tl.debug_barrier()  # the next chunk reads states that other threads wrote
-
-
-# Triton compiles a dialect: tuples grow by +, conditions on constants stand alone.
-# ruff: noqa: RUF005, SIM102
-# mypy: ignore-errors
 
 
 @triton.jit(do_not_specialize=[*SIZES, "dout_b", "dout_d"])

@@ -17,7 +17,7 @@ from semabench.data.image import UnreadableImageError, decode, is_plain_jpeg, sh
 ODD = odd_images()
 
 
-@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("name", sorted(set(ODD) - {"deep.png"}))  # which that clips to white
 def test_decodes_as_torchvision(name, tmp_path):
     (tmp_path / name).write_bytes(ODD[name])
     ours = decode(ODD[name])
@@ -116,7 +116,7 @@ def test_jpeg_encoding_is_that_of_opencv():
 
 def test_raw_encoding_is_the_pixels():
     array = pixels(7, 5)
-    assert images.encode_raw(array) == (images.RAW, 7, 5, array.tobytes())
+    assert images.encode_raw(array)[:4] == (images.RAW, 7, 5, array.tobytes())
 
 
 def test_missing_opencv_is_one_line(monkeypatch):
@@ -128,3 +128,16 @@ def test_missing_opencv_is_one_line(monkeypatch):
 def test_encoded_helper_is_lossless_for_png():
     image = Image.fromarray(pixels(9, 9))
     np.testing.assert_array_equal(decode(encoded(image, "PNG")), image)
+
+
+def test_sixteen_bits_are_scaled_not_clipped():
+    grey = np.random.default_rng(0).integers(0, 256, (9, 7), dtype=np.uint8)
+    wide = Image.fromarray(grey.astype(np.uint16) * 257)
+    assert (np.asarray(decode(encoded(wide, "PNG")))[..., 0] == grey).all()
+
+
+@pytest.mark.parametrize(("dtype", "kind"), [(np.float32, "floating-point"), (np.int32, "whole")])
+def test_numbers_without_a_known_range_are_refused(dtype, kind):
+    image = Image.fromarray(np.ones((5, 5), dtype))
+    with pytest.raises(UnreadableImageError, match=f"{kind}.*convert it"):
+        decode(encoded(image, "TIFF"))

@@ -32,6 +32,7 @@ class Encoded(NamedTuple):
     width: int
     height: int
     data: bytes
+    mended: bool = False  # a JPEG encoded anew, as FFCV's decoder would have refused or misread it
 
 
 class UnreadableImageError(Exception):
@@ -47,12 +48,23 @@ def decode(data: bytes) -> Image.Image:
     """Decode a whole image to RGB, exactly as torchvision's ``pil_loader``.
 
     Grey is repeated, CMYK converted, alpha and palette flattened, and the EXIF orientation is *not*
-    applied, as it is not in timm's and torchvision's published numbers.
+    applied, as it is not in timm's and torchvision's published numbers. But 16-bit grey, which they
+    clip to white, is scaled.
 
     Raises:
-        UnreadableImageError: no image, a damaged or truncated one, or over ``MAX_PIXELS``.
+        UnreadableImageError: no image, a damaged or truncated one, over ``MAX_PIXELS``, or of
+            numbers without a known range.
     """
-    return open_image(data).convert("RGB")
+    image = open_image(data)
+    if image.mode.startswith("I;16"):  # Pillow would clip to white: scaled, 65,535 is 255
+        wide = np.asarray(image).astype(np.uint32)
+        image = Image.fromarray(((wide + 128) // 257).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        kind = {"I": "32-bit whole", "F": "floating-point"}[image.mode]
+        raise UnreadableImageError(
+            f"its {kind} numbers have no range that is known: convert it to 8 or 16 bits"
+        )
+    return image.convert("RGB")
 
 
 def open_image(data: bytes) -> Image.Image:

@@ -81,6 +81,11 @@ def train(config: TrainConfig) -> Path:
         config.recipe.repeated_augmentation,
         config.recipe.resolution_schedule,
     )
+    if len(data.classes) < 2:
+        raise SemabenchError(
+            f"{config.data.name} has one class alone, '{data.classes[0]}': is there a folder level "
+            "too many? Expected train/<class>/<image>."
+        )
     module = create_module(config, create_model(config, len(data.classes)), data)
     if _finished(run_dir, config, module):
         _tell(f"finished already: {run_dir} (resume=never trains it again)")

@@ -26,12 +26,32 @@ def test_order_and_labels_are_image_folders(tmp_path):
     assert images.labels.tolist() == sorted(images.labels.tolist())
 
 
-def test_hidden_files_and_other_kinds_are_not_images(tmp_path):
+def test_hidden_files_and_other_kinds_are_not_images(tmp_path, capsys):
     write_tree(tmp_path, "train", {"a": 1})
     for name in (".hidden.jpg", "._a_0.JPEG", "notes.txt", "Thumbs.db"):
         (tmp_path / "train" / "a" / name).write_bytes(b"x")
     (tmp_path / "train" / ".cache").mkdir()
     assert find_images(tmp_path, "train").paths == ["a/a_0.JPEG"]
+    told = " ".join(capsys.readouterr().err.split())
+    assert "left out 2 files that are no images by their names: .db 1, .txt 1." in told
+    assert "one class alone, 'a'" in told
+
+
+def test_numbers_are_in_their_order_and_said_to_be(tmp_path, capsys):
+    write_tree(tmp_path, "train", {str(k): 1 for k in range(12)})
+    assert find_images(tmp_path, "train").classes == [str(k) for k in range(12)]
+    assert "in their order" in " ".join(capsys.readouterr().err.split())
+    write_tree(tmp_path, "val", {**{str(k): 1 for k in range(12)}, "x": 1})
+    (tmp_path / "train" / "x").mkdir()
+    write_tree(tmp_path, "train", {"x": 1})
+    assert find_images(tmp_path, "val").classes[:3] == ["0", "1", "10"]
+
+
+def test_other_names_of_what_pillow_reads_are_images(tmp_path):
+    write_tree(tmp_path, "train", {"a": 1})
+    for kind in ("jfif", "JPE", "gif"):
+        (tmp_path / "train" / "a" / f"x.{kind}").write_bytes(jpeg())
+    assert len(find_images(tmp_path, "train")) == 4
 
 
 def test_reads_the_bytes_and_names_the_place(tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from semabench.data.ffcv import native
 from semabench.data.ffcv.format import Beton, Sidecar, read_beton, read_sidecar, write_stamp
 from semabench.data.ffcv.publish import checksum, in_chunks, is_intact
 from semabench.data.image import JPG, UnreadableImageError, allow_large_images, open_image
@@ -136,7 +137,12 @@ class _DecodeChunk:
             return str(error)
         if image.size != (stored.width, stored.height):
             return f"{image.width}×{image.height}, not {stored.width}×{stored.height} as noted"
-        return None if image.mode == "RGB" else f"colour mode {image.mode}, not RGB"
+        if image.mode != "RGB":
+            return f"colour mode {image.mode}, not RGB"
+        # As training does, which takes what libjpeg warns of for damage.
+        if native.is_installed() and not native.reads(stored.data, np.asarray(image)):
+            return "FFCV's decoder refuses or misreads it"
+        return None
 
 
 def _decode_all(beton: Beton, workers: int) -> dict[int, str]:

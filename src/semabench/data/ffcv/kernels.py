@@ -21,8 +21,6 @@ import hashlib
 import threading
 import warnings
 from collections.abc import Callable
-from importlib.machinery import PathFinder
-from importlib.util import find_spec
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -34,6 +32,7 @@ from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 from semabench.data import draws
 from semabench.data.ffcv import resample
+from semabench.data.ffcv.native import native_library
 from semabench.data.ffcv.resample import resize
 from semabench.data.image import JPG
 from semabench.processes import worker_count
@@ -133,20 +132,6 @@ def thread_count(num_workers: int | None) -> int:
 use_threads = set_num_threads
 
 
-def _native_library() -> ctypes.CDLL:
-    """Load libffcv without importing ffcv.
-
-    ``import ffcv`` takes seconds and sets torch's and numba's thread counts to one.
-    """
-    package = find_spec("ffcv")
-    if package is None or package.submodule_search_locations is None:
-        raise ImportError("ffcv is not installed")
-    library = PathFinder.find_spec("_libffcv", list(package.submodule_search_locations))
-    if library is None or library.origin is None:
-        raise ImportError("ffcv is installed without its native library")
-    return ctypes.CDLL(library.origin)
-
-
 def _by_name(library: ctypes.CDLL, name: str, result: types.Type, *arguments: types.Type) -> Any:
     """Return a function of C for kernels, which refer to it by name and so can be kept on disk."""
     address = ctypes.cast(library[name], ctypes.c_void_p).value
@@ -154,7 +139,7 @@ def _by_name(library: ctypes.CDLL, name: str, result: types.Type, *arguments: ty
     return types.ExternalFunction(f"semabench_{name}", result(*arguments))
 
 
-_library = _native_library()
+_library = native_library()
 _imdecode = _by_name(
     _library, "imdecode", types.int32,
     types.intp, types.uint64,  # JPEG data, bytes

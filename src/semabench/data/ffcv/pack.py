@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from semabench.data.ffcv import native
 from semabench.data.ffcv.format import ALLOCATION, METADATA
 from semabench.data.ffcv.publish import Job, Published, finished, publish, require_space
 from semabench.data.image import (
@@ -62,9 +63,12 @@ class PackEncoder:
         small = shrink(image, self.max_resolution)
         if unit_draw(self.seed, index) >= self.proportion:
             return encode_raw(np.asarray(small))
-        if small is image and is_plain_jpeg(data):
-            return Encoded(JPG, image.width, image.height, data)
-        return encode_jpeg(small, self.quality)
+        if small is not image or not is_plain_jpeg(data):
+            return encode_jpeg(small, self.quality)
+        # The loader is the judge: it refuses what Pillow reads with a warning.
+        if native.is_installed() and not native.reads(data, np.asarray(image)):
+            return encode_jpeg(small, self.quality)._replace(mended=True)
+        return Encoded(JPG, image.width, image.height, data)
 
 
 @dataclass(frozen=True)

@@ -263,6 +263,7 @@ def _write(
     writer = BetonWriter(file, capacity=len(images))
     counts = [0] * len(images.classes)
     skipped: list[list[str]] = []
+    mended: list[str] = []
     chunks = in_chunks(len(images), job.chunk)
     with item_bar() as bar:
         task = bar.add_task(f"writing {job.target.name}", total=len(images))
@@ -274,6 +275,7 @@ def _write(
                         raise result
                     writer.add(result, label)
                     counts[label] += 1
+                    mended += [images.paths[index]] if result.mended else []
                 except (UnreadableImageError, ValueError) as fault:
                     if not job.skip:
                         raise SemabenchError(
@@ -282,7 +284,17 @@ def _write(
                         ) from fault
                     skipped.append([images.paths[index], str(fault)])
             bar.advance(task, len(chunk))
+    if mended:
+        note(
+            f"encoded {len(mended)} JPEGs anew that FFCV's decoder would refuse or misread, the "
+            f"first is {mended[0]}."
+        )
     samples = len(images) - len(skipped)
+    if samples and 0 in counts:
+        raise SemabenchError(
+            f"no image of class {images.classes[counts.index(0)]} is readable, of {images.split}: "
+            "repair them, or remove the class."
+        )
     if samples == 0:
         raise SemabenchError(f"none of the {len(images)} images of {images.split} is readable.")
     return {

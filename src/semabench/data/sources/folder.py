@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,10 +11,14 @@ import numpy as np
 
 from semabench.data.sources.types import ImageList, class_names, same_classes
 from semabench.errors import SemabenchError
-from semabench.progress import item_bar
+from semabench.progress import item_bar, note
 
-#: File names that count as images (compared in lower case); the list is torchvision's.
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+#: File names that count as images (compared in lower case): torchvision's list, and more that
+#: Pillow reads.
+EXTENSIONS = (
+    ".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp",
+    ".jfif", ".jpe", ".gif", ".jp2", ".tga", ".avif",
+)  # fmt: skip
 
 
 def folder_images(src: Path, split: str) -> ImageList:
@@ -34,9 +39,10 @@ def folder_images(src: Path, split: str) -> ImageList:
     paths: list[str] = []
     sizes: list[int] = []
     labels: list[int] = []
+    others: Counter[str] = Counter()
     with item_bar() as bar:
         for label, name in enumerate(bar.track(classes, description=f"indexing {split}")):
-            found = sorted(_walk(root / name, name, set()))
+            found = sorted(_walk(root / name, name, set(), others))
             if not found:
                 raise SemabenchError(
                     f"no images in class directory {root / name}: remove it, or add files "
@@ -45,6 +51,13 @@ def folder_images(src: Path, split: str) -> ImageList:
             paths += [path for path, _ in found]
             sizes += [size for _, size in found]
             labels += [label] * len(found)
+    if len(classes) == 1:
+        note(f"{root} has one class alone, '{classes[0]}': is there a folder level too many?")
+    if others:
+        kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(others.items()))
+        note(f"{root}: left out {others.total()} files that are no images by their names: {kinds}.")
+    if any(name != wanted for name, wanted in zip(classes, sorted(classes), strict=True)):
+        note(f"{root}: classes are named by numbers, and are in their order.")
     return ImageList(
         split=split,
         container=root,
@@ -57,16 +70,28 @@ def folder_images(src: Path, split: str) -> ImageList:
 
 
 def _class_directories(root: Path) -> list[str]:
+    """Return the classes as torchvision sorts them; where all are numbers, in their order.
+
+    As text, 10 comes before 2: weights trained with one order give nonsense with the other.
+    """
     with os.scandir(root) as entries:
-        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+        names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+    if names and all(name.isascii() and name.isdigit() for name in names):
+        names.sort(key=int)
+    return names
 
 
 def _is_image(entry: os.DirEntry[str]) -> bool:
     return not entry.name.startswith(".") and entry.name.lower().endswith(EXTENSIONS)
 
 
-def _walk(directory: Path, prefix: str, above: set[tuple[int, int]]) -> Iterator[tuple[str, int]]:
-    """Yield (relative path, bytes) of every image below, following links but no cycles."""
+def _walk(
+    directory: Path, prefix: str, above: set[tuple[int, int]], others: Counter[str]
+) -> Iterator[tuple[str, int]]:
+    """Yield (relative path, bytes) of every image below, following links but no cycles.
+
+    Files of other kinds are counted by their extension in ``others``, hidden ones are not.
+    """
     here = directory.stat()
     identity = (here.st_dev, here.st_ino)
     if identity in above:
@@ -76,9 +101,11 @@ def _walk(directory: Path, prefix: str, above: set[tuple[int, int]]) -> Iterator
             path = f"{prefix}/{entry.name}"
             if entry.is_dir():
                 if not entry.name.startswith("."):
-                    yield from _walk(directory / entry.name, path, above | {identity})
+                    yield from _walk(directory / entry.name, path, above | {identity}, others)
             elif _is_image(entry):
                 try:
                     yield path, entry.stat().st_size
                 except OSError:  # a broken link: reading it will say so, with its path
                     yield path, 0
+            elif not entry.name.startswith("."):
+                others[os.path.splitext(entry.name)[1].lower() or "without extension"] += 1

@@ -13,8 +13,7 @@ from torch import nn
 from helpers.small_run import BATCH, fit, small_batches, small_module
 from semabench.training import monitor as module_under_test
 from semabench.training.module import Classifier
-from semabench.training.monitor import Throughput, Waiting, flops_per_image, peak_flops
-from semabench.training.profiling import Profile
+from semabench.training.monitor import Profile, Throughput, Waiting, flops_per_image, peak_flops
 
 STEPS = 12
 

@@ -22,8 +22,7 @@ from semabench.training.lightning_compat import (
 )
 from semabench.training.loggers import create_logger
 from semabench.training.module import Classifier
-from semabench.training.monitor import EpochLine, LossWatch, Throughput, Waiting
-from semabench.training.profiling import Profile
+from semabench.training.monitor import EpochLine, LossWatch, Profile, Throughput, Waiting
 from semabench.training.signals import StopOnSignal
 
 

@@ -1,5 +1,7 @@
 """Any model by name, at any resolution, and one line for every mistake."""
 
+import time
+
 import pytest
 import torch
 
@@ -12,6 +14,7 @@ from semabench.models import (
     set_resolution,
     set_window_size,
 )
+from semabench.models.resolution import try_size
 
 TINY_SWIN = {"embed_dim": 24, "depths": (1, 1), "num_heads": (1, 2)}
 TINY_VIT = {"embed_dim": 24, "depth": 1, "num_heads": 1}
@@ -199,3 +202,43 @@ def test_fused_attention_is_an_option_of_timms_models_and_changes_no_number():
         torch.testing.assert_close(fused(images), unfused(images), rtol=1e-5, atol=1e-5)
     with pytest.raises(SemabenchError, match="resnet18 has no attention"):
         build("resnet18", fused_attention=True)
+
+
+@pytest.mark.parametrize("option", ["num_classes", "in_chans", "features_only", "pretrained"])
+def test_what_something_else_decides_is_no_option(option):
+    with pytest.raises(SemabenchError, match=f"option '{option}' of resnet18 is not for here"):
+        build_model("resnet18", num_classes=3, resolution=64, options={option: 2})
+
+
+@pytest.mark.parametrize(
+    ("name", "pixels", "batch", "options", "message"),
+    [
+        ("resnet18", 32, 1, {}, "1 image.*more than 1 value"),
+        ("resnet18", 64, 2, {"global_pool": ""}, "cannot be trained at 64 px"),
+        ("crossvit_tiny_240", 64, 2, {}, "cannot be trained at 64 px"),
+    ],
+)
+def test_what_a_model_cannot_take_is_known_before_a_run(name, pixels, batch, options, message):
+    model = build_model(name, num_classes=9, resolution=pixels, options=options)
+    with pytest.raises(SemabenchError, match=message):
+        try_size(model, pixels, batch, 9, train=True)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "sema_nano", "vit_tiny_patch16_224"])
+def test_trying_a_size_leaves_a_model_as_it_is(name):
+    model = build_model(name, num_classes=9, resolution=64, options={})
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    try_size(model, 64, 2, 9, train=True)
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+def test_without_a_network_the_hub_is_not_waited_for(monkeypatch, capsys):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "https://127.0.0.1:9")
+    began = time.monotonic()
+    with pytest.raises(SemabenchError, match="Weights come from the network, or from"):
+        build_model("resnet18", num_classes=9, resolution=64, pretrained=True, options={})
+    assert time.monotonic() - began < 10
+    assert "cached in" in capsys.readouterr().out

@@ -85,7 +85,7 @@ def describe(**changes):
         ({"config": {"data": {"resolution": 64}}}, r"data\.resolution 48, not 64"),
         ({"config": {"trainer": {"precision": "bf16-mixed"}}}, "precision 32-true, not bf16"),
         ({"classes": ["a", "b"]}, "classes"),
-        ({"fingerprint": "g"}, "training pictures"),
+        ({"fingerprint": "g"}, "training images"),
     ],
 )
 def test_another_runs_checkpoint_is_not_resumed(tmp_path, changes, what):
@@ -96,3 +96,15 @@ def test_another_runs_checkpoint_is_not_resumed(tmp_path, changes, what):
     check_same_run(path, describe(config={"data": elsewhere}))
     with pytest.raises(SemabenchError, match=what):
         check_same_run(path, describe(**changes))
+
+
+def test_another_packing_of_the_same_images_is_another_run(tmp_path):
+    path, old = tmp_path / "a.ckpt", tmp_path / "old.ckpt"
+    save(path, semabench=describe(fingerprint="f+500"))
+    check_same_run(path, describe(fingerprint="f+500"))
+    with pytest.raises(SemabenchError, match="how they were packed"):
+        check_same_run(path, describe(fingerprint="f+8"))
+    save(old, semabench=describe(fingerprint="f"))
+    check_same_run(old, describe(fingerprint="f+500"))  # which did not say
+    with pytest.raises(SemabenchError, match="by their fingerprint"):
+        check_same_run(old, describe(fingerprint="g+500"))

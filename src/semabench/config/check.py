@@ -59,7 +59,11 @@ def _check_pairs(config: TrainConfig) -> None:
 
 def _check_names(config: TrainConfig) -> None:
     """The run directory is <output_root>/<experiment>/<name>: neither part may lead elsewhere."""
-    for key, value in (("experiment", config.experiment), ("name", config.name)):
+    parts = {"experiment": config.experiment, "name": config.name}
+    parts |= {"data.name": config.data.name, "recipe.name": config.recipe.name}
+    for key, value in parts.items():
+        if value is not None and len(value) > 64:  # W&B's names, and most file systems', are short
+            raise SemabenchError(f"{key} has {len(value)} characters: at most 64 make a name.")
         if value is not None and not re.fullmatch(r"[\w+=,@-][\w.+=,@-]*", value):
             raise SemabenchError(
                 f"{key}='{value}' cannot name a directory: use letters, digits and . _ - + = , @, "

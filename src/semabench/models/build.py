@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import socket
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import timm
 from timm.models import get_pretrained_cfg
@@ -61,6 +64,9 @@ def build_model(
         SemabenchError: unknown model, mixer or option; weights that are not there or do not fit.
     """
     _check_name(name)
+    for option, instead in _FRAMEWORKS.items():
+        if option in options:
+            raise SemabenchError(f"option '{option}' of {name} is not for here: {instead}.")
     arguments = {key: value for key, value in options.items() if value is not None}
     if mixer is not None:
         if name not in MACRO_NAMES:
@@ -71,6 +77,8 @@ def build_model(
         arguments.setdefault("img_size", resolution)
     plain = {"num_classes": num_classes, "in_chans": in_chans, "drop_path_rate": drop_path_rate}
     try:
+        if pretrained:
+            _go_offline_if_need_be(name)
         with _quiet_hub():
             model: nn.Module = timm.create_model(name, pretrained=pretrained, **plain | arguments)
     except SemabenchError:
@@ -88,6 +96,18 @@ def build_model(
     return model
 
 
+_FRAMEWORKS = {
+    "num_classes": "the dataset tells it",
+    "in_chans": "images have three channels",
+    "drop_path_rate": "set model.drop_path_rate",
+    "pretrained": "set model.pretrained=true",
+    "checkpoint_path": "set model.checkpoint=PATH",
+    "features_only": "a classifier is trained; timm.create_model gives features",
+    "out_indices": "a classifier is trained; timm.create_model gives features",
+}
+"""Arguments of timm's that something else decides."""
+
+
 @contextlib.contextmanager
 def _quiet_hub() -> Iterator[None]:
     """Leave out the hub's account of every attempt: if all fail, one error says so."""
@@ -100,6 +120,27 @@ def _quiet_hub() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+def _go_offline_if_need_be(name: str) -> None:
+    """Let the hub look into its cache alone where it cannot be reached: else it tries for long."""
+    from huggingface_hub import constants
+
+    print(f"weights of {name}: from {constants.ENDPOINT}, cached in {constants.HF_HUB_CACHE}")
+    if constants.HF_HUB_OFFLINE:
+        return
+    host = urlsplit(constants.ENDPOINT)
+    reached = threading.Event()
+
+    def reach() -> None:
+        with contextlib.suppress(OSError):
+            socket.create_connection((host.hostname or "", host.port or 443), timeout=5).close()
+            reached.set()
+
+    thread = threading.Thread(target=reach, daemon=True)
+    thread.start()
+    thread.join(8)  # finding the address has no time limit of its own
+    constants.HF_HUB_OFFLINE = not reached.is_set()
 
 
 def _check_name(name: str) -> None:
@@ -118,7 +159,11 @@ def _explain(name: str, error: Exception, pretrained: bool) -> str:
     if unknown:
         return f"{name} has no option '{unknown[1]}'."
     reason = first_line(error)
-    advice = " Weights are fetched from the network." if pretrained else ""
+    advice = ""
+    if pretrained:
+        from huggingface_hub.constants import HF_HUB_CACHE
+
+        advice = f" Weights come from the network, or from {HF_HUB_CACHE}."
     return f"{name} cannot be built: {reason}{advice}"
 
 

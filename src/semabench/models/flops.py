@@ -34,13 +34,13 @@ def count_gmacs(model: nn.Module, resolution: int, in_chans: int = 3) -> float:
         in_chans: channels of the image.
     """
     try:
-        return _count(_without_data(model), in_chans, resolution, torch.device("meta"))
+        return _count(without_data(model), in_chans, resolution, torch.device("meta"))
     except (NotImplementedError, RuntimeError):
         cpu = torch.device("cpu")
         return _count(copy.deepcopy(model).to(cpu), in_chans, resolution, cpu)
 
 
-def _without_data(model: nn.Module) -> nn.Module:
+def without_data(model: nn.Module) -> nn.Module:
     """Copy a model with its weights on meta; ``deepcopy(model).to("meta")`` would copy data."""
     memo: dict[int, Tensor] = {
         id(buffer): torch.empty_like(buffer, device="meta") for buffer in model.buffers()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from semabench.errors import SemabenchError, first_line
 from semabench.mixers import Mixer, WindowedMixer
 from semabench.mixers.ssm import Scan
+from semabench.models.flops import without_data
 from semabench.models.staged import StagedModel
 from semabench.models.vim import Vim
 
@@ -84,6 +85,41 @@ def set_resolution(model: nn.Module, resolution: int) -> None:
     except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
         reason = first_line(error)
         raise SemabenchError(f"{name} cannot be run at {resolution} px: {reason}") from error
+
+
+def try_size(model: nn.Module, resolution: int, batch: int, classes: int, train: bool) -> None:
+    """Run a model of timm's without its data, to learn before a run starts what it cannot take.
+
+    Ours take any size. What a model does with real data alone is not found out.
+
+    Args:
+        model: as built; it is left as it is.
+        resolution: height and width in pixels.
+        batch: images that go through it at once.
+        classes: that its head must have.
+        train: in training mode, where BatchNorm needs more than one value a channel.
+
+    Raises:
+        SemabenchError: it fails, or gives something else than (batch, classes).
+    """
+    if isinstance(model, StagedModel | Vim):
+        return
+    name = (getattr(model, "pretrained_cfg", None) or {}).get("architecture", type(model).__name__)
+    shape = (batch, getattr(model, "in_chans", 3), resolution, resolution)
+    what = f"{'trained' if train else 'run'} at {resolution} px, {batch} image(s) at once"
+    try:
+        with torch.no_grad():
+            found = without_data(model).train(train)(torch.zeros(shape, device="meta"))
+    except NotImplementedError:  # some operation looks at its data
+        return
+    except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        raise SemabenchError(f"{name} cannot be {what}: {first_line(error)}") from error
+    if not isinstance(found, Tensor) or found.shape != (batch, classes):
+        told = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise SemabenchError(
+            f"{name}, {what}, gives {told}, not {(batch, classes)}: leave the option that changes "
+            "its head out."
+        )
 
 
 @dataclass(frozen=True)

@@ -108,6 +108,7 @@ def start_run(
     Raises:
         SemabenchError: an unknown mode, or wandb cannot write its files.
     """
+    tags = [tag[:64] for tag in tags if tag]  # W&B refuses longer ones, and empty ones
     # Reports on itself that W&B sends to its makers: without network it tries for half a minute.
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb

@@ -264,11 +264,15 @@ def check_same_run(path: Path, describe: dict[str, Any]) -> None:
         {**_flat(identity(d["config"]), ""), **{key: d[key] for key in what}}
         for d in (theirs, describe)
     )
+    if "+" not in old["fingerprint"]:  # from before packing's settings were in it
+        new["fingerprint"] = new["fingerprint"].partition("+")[0]
     for key in [*new, *old]:
         if old.get(key) != new.get(key):
             values = f" {old.get(key)}, not {new.get(key)}"
             detail = values if len(values) < 60 else " of another value"
-            name = {"fingerprint": "training pictures, by their fingerprint,"}.get(key, key)
+            name = {
+                "fingerprint": "training images, by their fingerprint or how they were packed,"
+            }.get(key, key)
             raise SemabenchError(
                 f"{path} was trained with {name}{detail}: give this run another name=..., or "
                 "start it anew with resume=never."

@@ -26,7 +26,7 @@ from semabench.data.loader import check_data
 from semabench.errors import SemabenchError, first_line
 from semabench.files import atomic_write
 from semabench.models import build_model, model_names, set_resolution
-from semabench.models.resolution import takes_any_size
+from semabench.models.resolution import takes_any_size, try_size
 from semabench.processes import global_rank
 from semabench.results.wandb_log import forget_run_id
 from semabench.training.checkpoint import (
@@ -86,7 +86,9 @@ def train(config: TrainConfig) -> Path:
             f"{config.data.name} has one class alone, '{data.classes[0]}': is there a folder level "
             "too many? Expected train/<class>/<image>."
         )
-    module = create_module(config, create_model(config, len(data.classes)), data)
+    model = create_model(config, len(data.classes))
+    _try_sizes(config, model, len(data.classes))
+    module = create_module(config, model, data)
     if _finished(run_dir, config, module):
         _tell(f"finished already: {run_dir} (resume=never trains it again)")
         return run_dir
@@ -102,6 +104,18 @@ def train(config: TrainConfig) -> Path:
         if trainer.is_global_zero and trainer.global_step == module.total_steps:
             _finish(trainer, run_dir)
     return run_dir
+
+
+def _try_sizes(config: TrainConfig, model: nn.Module, classes: int) -> None:
+    """Raise a SemabenchError if the model cannot take a size that the run will ask of it."""
+    share = config.recipe.batch_size // (config.trainer.devices * config.trainer.num_nodes)
+    grown = [pixels for _, pixels in config.recipe.resolution_schedule or ()]
+    for pixels in dict.fromkeys([config.data.resolution, *grown]):
+        try_size(model, pixels, share // config.trainer.accumulate, classes, train=True)
+    tested = [config.data.val_resolution or config.data.resolution, *config.evaluate_at]
+    if not hasattr(model, "set_input_size"):  # which is resampled for each, when it comes to that
+        for pixels in dict.fromkeys(tested):
+            try_size(model, pixels, 1, classes, train=False)
 
 
 def _finished(run_dir: Path, config: TrainConfig, module: Classifier) -> bool:

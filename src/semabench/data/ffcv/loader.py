@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import queue
 import threading
@@ -248,7 +250,10 @@ class PackedDataset(Dataset):
         self._require_train_file()
         sidecar = read_sidecar(self.train_file)
         require_holdout(self.train_file, sidecar.settings, self.config.holdout)
-        return TrainingSet(sidecar.samples, sidecar.classes, sidecar.fingerprint)
+        # What packing does to pixels is part of what a run learns from.
+        settings = hashlib.sha256(json.dumps(sidecar.settings, sort_keys=True).encode())
+        fingerprint = f"{sidecar.fingerprint}+{settings.hexdigest()[:12]}"
+        return TrainingSet(sidecar.samples, sidecar.classes, fingerprint)
 
     def train_loader(self, **options: Any) -> FFCVTrainLoader:
         """Open ``train.beton``."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from semabench.config.schema import TrainConfig
 from semabench.data.augment.batch import Normalize
 from semabench.data.loader import EvalLoader, create_eval_loader
-from semabench.errors import SemabenchError
+from semabench.errors import SemabenchError, first_line
 from semabench.evaluation.accuracy.schema import EvalConfig
 from semabench.evaluation.target import EvalTarget, load_target
 from semabench.files import atomic_write
@@ -51,7 +51,8 @@ def evaluate(config: EvalConfig) -> list[Record]:
         One row a resolution, measured now or before.
 
     Raises:
-        SemabenchError: no model or resolution given, data missing, classes that disagree, ...
+        SemabenchError: no model or resolution given, data missing, classes that disagree; or, once
+            all else is measured, that the model cannot take some resolution.
     """
     if not config.resolutions:
         raise SemabenchError("no resolutions: give e.g. 'resolutions=[128,160,224]'.")
@@ -64,19 +65,28 @@ def evaluate(config: EvalConfig) -> list[Record]:
     stored = {} if config.redo else {row.key: row for row in read_rows(path)}
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"evaluating {target.fields['model']} on {target.data.name}: {path}")
-    rows = []
+    rows: list[Record] = []
+    failed: dict[int, str] = {}
     for resolution in config.resolutions:
         loader = _loader(config, target, resolution)
-        row = _plan(config, target, loader, resolution, precision, device)
-        before = stored.get(row.key)
-        if before is None:
-            row = _complete(row, _measure(config, target, row, loader, device))
-            append_record(path, row)
-        else:
-            row = before
+        try:
+            row = _plan(config, target, loader, resolution, precision, device)
+            before = stored.get(row.key)
+            if before is None:
+                row = _complete(row, _measure(config, target, row, loader, device))
+                append_record(path, row)
+            else:
+                row = before
+        except (SemabenchError, AssertionError, IndexError, RuntimeError, ValueError) as error:
+            failed[resolution] = first_line(error)
+            console.print(f"{resolution:>5} px  NOT MEASURED: {failed[resolution]}", markup=False)
+            continue
         console.print(_line(row) + ("  (measured before)" if before else ""))
         rows.append(row)
     log_rows(read_rows(path), config, target)
+    if failed:
+        sizes = ", ".join(map(str, failed))
+        raise SemabenchError(f"not measured: {sizes} px ({next(iter(failed.values()))}).")
     return rows
 
 

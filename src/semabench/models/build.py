@@ -20,6 +20,7 @@ from torch import nn
 from semabench.errors import SemabenchError, first_line, nearest
 from semabench.models import mila, probe, vim, vmamba
 from semabench.models.checkpoint import load_checkpoint
+from semabench.progress import note
 
 # A mixer can be chosen in models of the common macro-architecture; the others are baselines.
 MACRO_NAMES = [*mila.VARIANTS, *probe.VARIANTS]
@@ -77,9 +78,7 @@ def build_model(
         arguments.setdefault("img_size", resolution)
     plain = {"num_classes": num_classes, "in_chans": in_chans, "drop_path_rate": drop_path_rate}
     try:
-        if pretrained:
-            _go_offline_if_need_be(name)
-        with _quiet_hub():
+        with _quiet_hub(), _reachable_hub(name) if pretrained else contextlib.nullcontext():
             model: nn.Module = timm.create_model(name, pretrained=pretrained, **plain | arguments)
     except SemabenchError:
         raise
@@ -122,13 +121,13 @@ def _quiet_hub() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _go_offline_if_need_be(name: str) -> None:
+@contextlib.contextmanager
+def _reachable_hub(name: str) -> Iterator[None]:
     """Let the hub look into its cache alone where it cannot be reached: else it tries for long."""
     from huggingface_hub import constants
 
-    print(f"weights of {name}: from {constants.ENDPOINT}, cached in {constants.HF_HUB_CACHE}")
-    if constants.HF_HUB_OFFLINE:
-        return
+    note(f"weights of {name}: from {constants.ENDPOINT}, cached in {constants.HF_HUB_CACHE}")
+    before = constants.HF_HUB_OFFLINE
     host = urlsplit(constants.ENDPOINT)
     reached = threading.Event()
 
@@ -137,10 +136,15 @@ def _go_offline_if_need_be(name: str) -> None:
             socket.create_connection((host.hostname or "", host.port or 443), timeout=5).close()
             reached.set()
 
-    thread = threading.Thread(target=reach, daemon=True)
-    thread.start()
-    thread.join(8)  # finding the address has no time limit of its own
+    if not before:
+        thread = threading.Thread(target=reach, daemon=True)
+        thread.start()
+        thread.join(8)  # finding the address has no time limit of its own
     constants.HF_HUB_OFFLINE = not reached.is_set()
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def _check_name(name: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from helpers.apps import run_here
+from semabench.errors import SemabenchError
 from semabench.results.store import read_rows
 
 QUICK = ("logger=csv",)
@@ -38,6 +39,23 @@ def test_the_window_can_be_changed_at_evaluation_time(copied, monkeypatch):
     assert rows[-1].gmacs is not None
     assert rows[1].gmacs is not None
     assert rows[-1].gmacs < rows[1].gmacs
+
+
+def test_a_size_that_the_model_cannot_take_ends_no_list(copied, monkeypatch, capfd):
+    from semabench.evaluation.accuracy import run
+
+    def fails(model, resolution, *_, **__):
+        if resolution == 32:
+            raise SemabenchError("it cannot be run at 32 px.")
+
+    monkeypatch.setattr(run, "try_size", fails)
+    arguments = (f"checkpoint={copied.run_dir}", "resolutions=[32,48]", "redo=true", *QUICK)
+    assert run_here("eval.py", *arguments, cwd=copied.cwd, patch=monkeypatch) == 2
+    told = capfd.readouterr()
+    assert "32 px  NOT MEASURED: it cannot be run at 32 px." in told.out
+    assert "48 px  top-1" in told.out
+    assert told.err.splitlines()[-1].startswith("error: not measured: 32 px")
+    assert [row.resolution for row in read_rows(copied.run_dir / "results.jsonl")][-1] == 48
 
 
 def test_the_folder_loader_measures_the_same(copied, monkeypatch):

@@ -107,9 +107,10 @@ def try_size(model: nn.Module, resolution: int, batch: int, classes: int, train:
     name = (getattr(model, "pretrained_cfg", None) or {}).get("architecture", type(model).__name__)
     shape = (batch, getattr(model, "in_chans", 3), resolution, resolution)
     what = f"{'trained' if train else 'run'} at {resolution} px, {batch} image(s) at once"
+    images = torch.zeros(shape, device="meta", dtype=next(model.parameters()).dtype)
     try:
         with torch.no_grad():
-            found = without_data(model).train(train)(torch.zeros(shape, device="meta"))
+            found = without_data(model).train(train)(images)
     except NotImplementedError:  # some operation looks at its data
         return
     except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:

@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from semabench.config.schema import TrainConfig
 from semabench.data.augment.batch import Normalize
 from semabench.data.loader import EvalLoader, create_eval_loader
-from semabench.errors import SemabenchError, first_line
+from semabench.errors import SemabenchError
 from semabench.evaluation.accuracy.schema import EvalConfig
 from semabench.evaluation.target import EvalTarget, load_target
 from semabench.files import atomic_write
 from semabench.models import backend_name, set_resolution
 from semabench.models.flops import count_gmacs, count_parameters
+from semabench.models.resolution import try_size
 from semabench.processes import global_rank
 from semabench.results.record import Record, accuracy, git_commit, software_versions
 from semabench.results.store import RESULTS_NAME, append_record, read_rows
@@ -77,8 +78,8 @@ def evaluate(config: EvalConfig) -> list[Record]:
                 append_record(path, row)
             else:
                 row = before
-        except (SemabenchError, AssertionError, IndexError, RuntimeError, ValueError) as error:
-            failed[resolution] = first_line(error)
+        except SemabenchError as error:  # of this size alone
+            failed[resolution] = str(error)
             console.print(f"{resolution:>5} px  NOT MEASURED: {failed[resolution]}", markup=False)
             continue
         console.print(_line(row) + ("  (measured before)" if before else ""))
@@ -118,6 +119,7 @@ def _plan(
 ) -> Record:
     """Return the row as known before it is measured."""
     set_resolution(target.model, resolution)
+    try_size(target.model, resolution, 1, target.num_classes, train=False)
     return Record(
         **target.fields,
         dataset=target.data.name,

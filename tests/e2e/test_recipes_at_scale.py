@@ -110,6 +110,25 @@ def test_a_trained_run_is_fine_tuned_at_a_higher_resolution(trained, tmp_path, m
     assert list((run_dir / "profile").glob("steps-7-8.json"))
 
 
+def test_recomputed_activations_change_nothing(workplace, tmp_path, monkeypatch, capfd):
+    arguments = ["experiment=stress", "recipe.epochs=1", "evaluate_at=[]", "logger=csv"]
+    arguments += ["model.drop_path_rate=0.3", f"output_root={tmp_path}"]
+
+    def run(*more: str) -> int:
+        return run_here("train.py", *arguments, *more, cwd=workplace, patch=monkeypatch)
+
+    assert run("name=kept") == run("name=made_anew", "trainer.grad_checkpointing=true") == 0
+    kept, made_anew = (
+        read_checkpoint(tmp_path / "stress" / name / "checkpoints" / "last.ckpt")["state_dict"]
+        for name in ("kept", "made_anew")
+    )
+    assert all(torch.equal(made_anew[name], value) for name, value in kept.items())
+    capfd.readouterr()
+    arguments[-2] = "model.drop_path_rate=null"
+    assert run("model=timm", "model.name=dla34", "trainer.grad_checkpointing=true") == 2
+    assert "dla34 knows no gradient checkpointing" in capfd.readouterr().err
+
+
 def test_two_processes_in_parts_train_as_one_process_does(workplace, tmp_path, monkeypatch):
     """A model without batch statistics and without draws of its own; mixing is each device's."""
     arguments = ["experiment=stress", "model=timm", "model.name=test_vit"]

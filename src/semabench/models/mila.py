@@ -13,13 +13,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch.nn.functional as F
-from timm.layers.drop import DropPath
 from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 
 from semabench.errors import SemabenchError, nearest
 from semabench.mixers import create_mixer, list_mixers, mixer_options
 from semabench.mixers.base import grid_conv
+from semabench.models.drop_path import DropPath
 from semabench.models.staged import Stage, StagedModel, init_linear, register_variants
 
 
@@ -127,21 +127,21 @@ class Block(nn.Module):
         self.dwc = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
         self.mixer = create_mixer(mixer, dim, num_heads, **mixer_options)
         self.out_proj = nn.Linear(dim, dim)
-        self.drop_path1 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+        self.drop_path1 = DropPath(drop_path)
         self.cpe2 = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
-        self.drop_path2 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+        self.drop_path2 = DropPath(drop_path)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, H, W, C) -> (B, H, W, C)."""
+    def forward(self, x: Tensor, drops: Sequence[Tensor | None] = (None, None)) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, C); ``drops`` as of `drop_path.run_recomputing`."""
         x = x + grid_conv(x, self.cpe1)
         y = self.norm1(x)
         gate = F.silu(self.act_proj(y))
         u = F.silu(grid_conv(self.in_proj(y), self.dwc))
-        x = x + self.drop_path1(self.out_proj(self.mixer(u) * gate))
+        x = x + self.drop_path1(self.out_proj(self.mixer(u) * gate), drops[0])
         x = x + grid_conv(x, self.cpe2)
-        return x + self.drop_path2(self.mlp(self.norm2(x)))
+        return x + self.drop_path2(self.mlp(self.norm2(x)), drops[1])
 
 
 def create_stage(

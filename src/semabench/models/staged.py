@@ -9,11 +9,12 @@ from typing import Any
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers.classifier import ClassifierHead
 from timm.layers.weight_init import trunc_normal_
-from timm.models import build_model_with_cfg, checkpoint_seq, generate_default_cfgs, register_model
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from semabench.errors import SemabenchError
+from semabench.models.drop_path import run_recomputing
 
 
 class Stage(nn.Module):
@@ -29,7 +30,7 @@ class Stage(nn.Module):
         """(B, H, W, in_dim) -> (B, ceil(H/2), ceil(W/2), dim); the first stage keeps the size."""
         x = self.downsample(x)
         if self.grad_checkpointing and self.training:
-            return checkpoint_seq(self.blocks, x)
+            return run_recomputing(self.blocks, x)
         return self.blocks(x)
 
 

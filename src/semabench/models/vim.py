@@ -9,17 +9,17 @@ table of positions may differ. Widths and drop-path rates are those of the offic
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath, lecun_normal_, resample_abs_pos_embed, to_2tuple, trunc_normal_
-from timm.models import checkpoint_seq
+from timm.layers import lecun_normal_, resample_abs_pos_embed, to_2tuple, trunc_normal_
 from torch import Tensor, nn
 
 from semabench.errors import SemabenchError, nearest
 from semabench.mixers.ssm import Scan, decay_logarithm, step_bias, step_weight
+from semabench.models.drop_path import DropPath, run_recomputing
 from semabench.models.staged import register_variants, undecayed
 
 Grid = tuple[int, int]
@@ -187,11 +187,11 @@ class Layer(nn.Module):
         super().__init__()
         self.mixer = BidirectionalMamba(dim, **mixer)
         self.norm = nn.RMSNorm(dim, eps=1e-5)
-        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+        self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, drops: Sequence[Tensor | None] = (None,)) -> Tensor:
         """(B, L, C) -> (B, L, C). Under autocast, x stays float32: it holds the residual stream."""
-        return x + self.drop_path(self.mixer(self.norm(x)))
+        return x + self.drop_path(self.mixer(self.norm(x)), drops[0])
 
 
 class Vim(nn.Module):
@@ -320,7 +320,7 @@ class Vim(nn.Module):
         """Images -> normalised tokens, (B, patches + 1, C), the class token in their middle."""
         x = self.embed(x)
         if self.grad_checkpointing and self.training:
-            x = checkpoint_seq(self.layers, x)
+            x = run_recomputing(self.layers, x)
         else:
             x = self.layers(x)
         return self.norm_f(x)

@@ -13,12 +13,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch.nn.functional as F
-from timm.layers import DropPath, Mlp
+from timm.layers import Mlp
 from torch import Tensor, nn
 
 from semabench.errors import SemabenchError, nearest
 from semabench.mixers import SSM
 from semabench.mixers.base import grid_conv
+from semabench.models.drop_path import DropPath
 from semabench.models.staged import Stage, StagedModel, init_linear, register_variants
 
 
@@ -92,15 +93,15 @@ class Block(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(dim)
         self.op = SS2D(dim, ratio=ssm_ratio, d_state=d_state, backend=backend)
-        self.drop_path1 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+        self.drop_path1 = DropPath(drop_path)
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
-        self.drop_path2 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+        self.drop_path2 = DropPath(drop_path)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, H, W, C) -> (B, H, W, C)."""
-        x = x + self.drop_path1(self.op(self.norm(x)))
-        return x + self.drop_path2(self.mlp(self.norm2(x)))
+    def forward(self, x: Tensor, drops: Sequence[Tensor | None] = (None, None)) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, C); ``drops`` as of `drop_path.run_recomputing`."""
+        x = x + self.drop_path1(self.op(self.norm(x)), drops[0])
+        return x + self.drop_path2(self.mlp(self.norm2(x)), drops[1])
 
 
 class VMamba(StagedModel):

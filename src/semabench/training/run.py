@@ -288,6 +288,8 @@ def create_module(config: TrainConfig, model: nn.Module, data: ImageDataModule) 
     normalisation: Any = getattr(model, "pretrained_cfg", {})
     mean = tuple(normalisation.get("mean", IMAGENET_DEFAULT_MEAN))
     std = tuple(normalisation.get("std", IMAGENET_DEFAULT_STD))
+    if config.trainer.grad_checkpointing:
+        _save_memory(model, config.model.name)
     if config.trainer.channels_last:
         model.to(memory_format=torch.channels_last)
     pixels = pixel_augment(
@@ -316,6 +318,20 @@ def create_module(config: TrainConfig, model: nn.Module, data: ImageDataModule) 
         micro_batches=config.trainer.accumulate,
         graph=config.trainer.graph,
     )
+
+
+def _save_memory(model: nn.Module, name: str) -> None:
+    """Have the model keep no activations, or raise a SemabenchError."""
+    switch: Any = getattr(model, "set_grad_checkpointing", None)
+    try:
+        if switch is None:
+            raise AssertionError
+        switch(True)
+    except AssertionError as error:  # timm's models that have no such thing
+        raise SemabenchError(
+            f"{name} knows no gradient checkpointing: leave trainer.grad_checkpointing out, and "
+            "take trainer.accumulate."
+        ) from error
 
 
 def objective(run_dir: Path) -> float | None:

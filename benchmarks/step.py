@@ -5,8 +5,8 @@
 
 PACKED holds what ``semabench data pack`` and ``render`` made of any image folder. Every setting is
 a run of train.py with the recipe `common` on one device, A B A B; a run's figure is the median over
-its looks at the clock, of which the first are left out. ``busy_ms`` is the time of all kernels and
-copies of a step, by torch's profiler in a run of its own. One row a run goes to DIR/step.jsonl.
+its looks at the clock, of which the first are left out. ``busy_ms`` is the time in which kernels or
+copies run in a step, by torch's profiler in a run of its own. One row a run goes to DIR/step.jsonl.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from semabench.evaluation.cost.meters import ON_DEVICE, busy_of
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 LOOK = 10  # steps between two looks at the clock
 WARM = 4  # looks left out
-ON_DEVICE = ("kernel", "gpu_memcpy", "gpu_memset")
 
 
 def start(options: argparse.Namespace, setting: str, root: Path, *more: str) -> tuple[Path, float]:
@@ -34,7 +35,7 @@ def start(options: argparse.Namespace, setting: str, root: Path, *more: str) -> 
         f"model={options.model}", "data=clothing10", f"data.packed={options.packed}",
         f"data.resolution={options.resolution}", "recipe=common", f"seed={options.seed}",
         f"recipe.batch_size={options.batch}", f"recipe.epochs={options.epochs}",
-        "recipe.warmup_epochs=1", "logger=csv", f"trainer.val_every_n_epochs={options.epochs}",
+        "recipe.warmup_epochs=1", "logger=csv", "trainer.val_every_n_epochs=9999",
         f"trainer.log_every_n_steps={LOOK}", "evaluate_at=[]", f"output_root={root}",
         "name=run", *setting.split(), *options.overrides, *more,
     ]  # fmt: skip
@@ -73,7 +74,7 @@ def busy(run: Path, steps: int) -> dict[str, float]:
     """Return the milliseconds of the device's work in a step of a trace, and its kernels."""
     trace = json.loads(next((run / "profile").glob("*.json")).read_text())
     done = [event for event in trace["traceEvents"] if event.get("cat") in ON_DEVICE]
-    return {"busy_ms": sum(e["dur"] for e in done) / 1e3 / steps, "kernels": len(done) / steps}
+    return {"busy_ms": busy_of(done) / steps, "kernels": len(done) / steps}
 
 
 def main() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import threading
+from collections.abc import Iterator
 from typing import Self
 
 from rich.console import Console
@@ -19,6 +22,8 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 from rich.text import Text
+
+from semabench.processes import global_rank
 
 
 class _Rate(ProgressColumn):
@@ -62,6 +67,19 @@ def note(line: str) -> None:
 def _console() -> Console:
     # A new one each time: it follows whatever sys.stderr is now (pytest, Hydra redirect it).
     return Console(stderr=True)
+
+
+@contextlib.contextmanager
+def said_if_slow(line: str, seconds: float = 4.0) -> Iterator[None]:
+    """Print a line on stderr once the block has taken so many seconds, on the first process."""
+    timer = threading.Timer(seconds, note, [line])
+    timer.daemon = True
+    if global_rank() == 0:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class Screen:

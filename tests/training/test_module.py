@@ -13,6 +13,7 @@ from helpers.small_run import fit, small_batches, small_module
 from semabench.config.schema import RecipeConfig
 from semabench.data.augment.batch import Normalize, PixelAugment
 from semabench.data.draws import Samples
+from semabench.training.forward import Forward
 from semabench.training.module import Classifier
 from semabench.training.optim import create_optimizer
 from semabench.training.step import TrainStep, step_seed
@@ -163,6 +164,8 @@ def test_pixels_are_augmented_before_and_erased_after_normalisation(monkeypatch)
     assert torch.equal(seen[0], module.augment.erase(expected, samples))
     step(images, labels, Samples(1, samples.keys), 0)
     assert not torch.equal(seen[0], seen[1])  # another epoch
+    forward = Forward(module.model, module.normalize, torch.device("cpu"), "32-true")
+    monkeypatch.setattr(module, "_forwards", [forward])
     monkeypatch.setattr(module, "counts", type("Counts", (), {"add": lambda *_: None})())
     module.validation_step((images, labels), 0)
     assert torch.equal(seen[2], module.normalize(images))  # as they are

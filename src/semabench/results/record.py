@@ -19,7 +19,8 @@ from typing import Any, Self
 from semabench import __version__
 from semabench.errors import SemabenchError, nearest
 
-SCHEMA = 5  # since 2: cost; since 3: dispersion; since 4: study; since 5: structure in fields
+# Since 2: cost; 3: dispersion; 4: study; 5: structure in fields; 6: busy_ms, launch_ms.
+SCHEMA = 6
 
 
 def _key(default: Any = MISSING) -> Any:
@@ -75,7 +76,7 @@ class Record:
     backend: str = _key("")  # of the mixer's op
     device: str = _key("")
     mode: str = _key("")  # of cost: "infer", or "train": a whole optimiser step
-    execution: str = _key("")  # of accuracy and cost: "eager" or "compiled"
+    execution: str = _key("")  # of accuracy and cost: "eager", "graph", "compiled", …
     layout: str = _key("")  # of images: "nchw" where it is not channels-last
     batch_size: int | None = _key(None)
     asked_batch_size: int | None = None  # where that ran out of memory, and batch_size is less
@@ -93,6 +94,8 @@ class Record:
     images_per_second_spread: float | None = None  # half the distance between the quartiles
     latency_ms: float | None = None  # of one batch
     latency_ms_spread: float | None = None
+    busy_ms: float | None = None  # of it the GPU at work; its idle gaps left out
+    launch_ms: float | None = None  # of the host, for a step it need not wait for
     joules_per_image: float | None = None  # of the whole device
     joules_per_image_spread: float | None = None
     peak_memory_mib: float | None = None

@@ -76,6 +76,8 @@ QUANTITIES: dict[str, Quantity] = {
     "images_per_second": Quantity("Throughput", "images per second", log=True),
     "latency_ms": Quantity("Latency of a batch", "ms", log=True),
     "joules_per_image": Quantity("Energy of an image", "J", log=True),
+    "busy_ms": Quantity("GPU at work, a batch", "ms", log=True),
+    "launch_ms": Quantity("Host launching, a batch", "ms", log=True),
     "peak_memory_mib": Quantity("Peak memory", "MiB", log=True),
     "memory_per_image": Quantity("Peak memory per image", "MiB", log=True, take=_memory_per_image),
     "n_max_weight": Quantity("n · largest weight", log=True),

@@ -12,6 +12,7 @@ from torch import nn
 
 from semabench.config.schema import TrainConfig
 from semabench.errors import SemabenchError
+from semabench.progress import said_if_slow
 from semabench.training.module import Classifier
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,8 @@ class Compile(Callback):
             return
         self.tried.add(resolution)
         started = time.perf_counter()
-        error = _failure(trainer, pl_module, resolution)
+        with said_if_slow(f"compiling for {resolution} px: a minute or two"):
+            error = _failure(trainer, pl_module, resolution)
         mine = torch.tensor(int(error is not None), device=trainer.strategy.root_device)
         self.failed = bool(trainer.strategy.reduce(mine, reduce_op="max"))
         if not self.failed:

@@ -16,6 +16,7 @@ import torch
 from semabench.errors import SemabenchError, nearest
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
+PRECISION_DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # of products
 
 
 def choose_accelerator(requested: str) -> str:
@@ -69,11 +70,18 @@ def check_processes(devices: int, num_nodes: int, accelerator: str) -> None:
         )
 
 
-def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
-    """Return the context that Lightning's name of a precision stands for."""
-    dtypes = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-    if precision in dtypes:
-        return torch.autocast(device.type, dtypes[precision])
+def autocast(
+    device: torch.device, precision: str, keep: bool = True
+) -> contextlib.AbstractContextManager:
+    """Return the context that Lightning's name of a precision stands for.
+
+    Args:
+        device: where it counts.
+        precision: Lightning's name.
+        keep: weights that have been cast, until the outermost context ends.
+    """
+    if precision in PRECISION_DTYPES:
+        return torch.autocast(device.type, PRECISION_DTYPES[precision], cache_enabled=keep)
     return contextlib.nullcontext()
 
 
@@ -115,6 +123,12 @@ def device_label(device: torch.device) -> str:
 def options_label(options: Mapping[str, Any]) -> str:
     """Return a model's options, but those that are None: ``backend=reference,window_size=14``."""
     return ",".join(f"{k}={v}" for k, v in sorted(options.items()) if v is not None)
+
+
+def execution_label(compiled: bool, graph: bool) -> str:
+    """Return ``eager``, ``compiled``, ``graph`` (one CUDA graph a step) or ``compiled-graph``."""
+    parts = [name for name, wanted in (("compiled", compiled), ("graph", graph)) if wanted]
+    return "-".join(parts) or "eager"
 
 
 def layout_label(channels_last: bool) -> str:

@@ -14,6 +14,8 @@ from semabench.data.augment.batch import BatchAugment, Normalize, PixelAugment
 from semabench.data.epoch import TrainBatch
 from semabench.data.mixup import Mix
 from semabench.training.counts import Counts
+from semabench.training.device import PRECISION_DTYPES
+from semabench.training.forward import Forward
 from semabench.training.lightning_compat import bring_up_to_date, count_step
 from semabench.training.optim import create_optimizer, ema_decay, rate_factor
 from semabench.training.reduce import GradientReducer
@@ -79,6 +81,7 @@ class Classifier(L.LightningModule):
         self.step: TrainStep
         self.counts = Counts()
         self.ema_counts = Counts()
+        self._forwards: list[Forward] = []
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return AdamW, which `TrainStep` steps and whose rates it sets."""
@@ -104,7 +107,6 @@ class Classifier(L.LightningModule):
     ) -> TrainStep:
         """Return the step that trains this model by this recipe."""
         recipe = self.recipe
-        kinds = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
         return TrainStep(
             self.model,
             optimizer,
@@ -114,7 +116,7 @@ class Classifier(L.LightningModule):
                 mesa=recipe.mesa,
                 clip_grad=recipe.clip_grad,
                 micro_batches=self.micro_batches,
-                autocast=kinds.get(precision),
+                autocast=PRECISION_DTYPES.get(precision),
             ),
             prepare=PrepareImages(self.augment, self.normalize, self.mix),
             ema=self.ema,
@@ -132,6 +134,8 @@ class Classifier(L.LightningModule):
         """Let go of what steps hold on the device besides weights; before processes part."""
         if isinstance(getattr(self, "step", None), TrainStep):
             self.step.release()
+        for forward in self._forwards:
+            forward.release()
 
     def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:
         """Take a step and return its loss; nothing here waits for the device."""
@@ -153,14 +157,18 @@ class Classifier(L.LightningModule):
         """Forget the last validation."""
         self.counts.reset()
         self.ema_counts.reset()
+        if not self._forwards:
+            precision = str(self.trainer.precision)
+            self._forwards = [
+                Forward(model, self.normalize, self.device, precision, graph=self.graph)
+                for model in [self.model, *([] if self.ema is None else [self.ema.module])]
+            ]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count the correct predictions of one batch."""
         images, labels = batch
-        images = self.normalize(images)
-        self.counts.add(self.model(images), labels)
-        if self.ema is not None:
-            self.ema_counts.add(self.ema.module(images), labels)
+        for forward, counts in zip(self._forwards, (self.counts, self.ema_counts), strict=False):
+            counts.add(forward(images), labels)
 
     def on_validation_epoch_end(self) -> None:
         """Log accuracies in percent over the samples of all ranks, each counted once."""

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from semabench.data.augment.batch import BatchAugment, Normalize
 from semabench.data.mixup import Mix
 from semabench.errors import first_line
+from semabench.progress import said_if_slow
 from semabench.training.reduce import GradientReducer
 
 log = logging.getLogger(__name__)
@@ -186,6 +187,10 @@ class TrainStep:
         key = images.shape, labels.shape, kind, mesa
         if key not in self._programs:
             self._programs[key] = _Program(self, images, labels, samples, mesa)
+            with said_if_slow(f"first step of {images.shape[-1]} px: choosing algorithms"):
+                self._programs[key].run(images, labels, samples)
+                torch.cuda.synchronize(self.device)
+            return self.loss
         self._programs[key].run(images, labels, samples)
         return self.loss
 

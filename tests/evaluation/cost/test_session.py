@@ -31,7 +31,9 @@ class Fakes:
             raise WorkerError("its process died (killed by SIGKILL)")
         if method == "prepare":
             return Prepared(self.batch_size, 5)
-        return Window(0.01 * self.calls.count((method, name)), 0.5, 100.0)
+        if method == "busy":
+            return 7.5
+        return Window(0.01 * self.calls.count((method, name)), 0.002, 0.5, 100.0)
 
     def windows(self):
         return "".join(name for method, name in self.calls if method == "window")
@@ -47,6 +49,7 @@ def test_windows_are_interleaved_after_all_are_warm():
     assert [method for method, _ in fakes.calls[:3]] == ["prepare"] * 3
     assert fakes.windows() == "ABCABCABC"
     assert [t.row.model for t in told if t.row] == ["A", "B", "C"]
+    assert {(t.row.busy_ms, t.row.launch_ms) for t in told if t.row} == {(7.5, 2.0)}
     assert sum(t.row is None and not t.failure for t in told) == 9
 
 
@@ -63,7 +66,9 @@ def test_a_dead_peer_gets_no_row_and_the_others_go_on(failure, order):
 
 
 def test_a_row_has_medians_and_half_the_interquartile_range():
-    windows = [Window(s, j, p) for s, j, p in ((0.1, 1.0, 5.0), (0.2, None, 7.0), (0.4, 3.0, 6.0))]
+    windows = [
+        Window(s, None, j, p) for s, j, p in ((0.1, 1.0, 5.0), (0.2, None, 7.0), (0.4, 3.0, 6.0))
+    ]
     row = complete(job("A", size=8).row, 4, windows)
     assert (row.batch_size, row.asked_batch_size, row.rounds) == (4, 8, 3)
     assert row.images_per_second == pytest.approx(20)

@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from semabench.errors import SemabenchError
-from semabench.evaluation.cost.schema import CostModel
+from semabench.evaluation.cost.meters import PowerMeter
+from semabench.evaluation.cost.plan import plan_jobs
+from semabench.evaluation.cost.schema import CostConfig, CostModel
 from semabench.evaluation.cost.worker import CostWorker, halve_until_it_fits, ran_out_of_memory
 from semabench.evaluation.cost.workload import (
-    PowerMeter,
     Setting,
     Workload,
     backend_label,
@@ -73,12 +74,13 @@ def test_out_of_memory_halves_the_batch(monkeypatch):
     def limited(self, execution):
         run = forward(self, execution)
 
-        def call(images):
-            if len(images) > 2:
-                raise torch.OutOfMemoryError("CUDA out of memory.")
-            return run(images)
+        class Limited(torch.nn.Module):
+            def forward(self, images):
+                if len(images) > 2:
+                    raise torch.OutOfMemoryError("CUDA out of memory.")
+                return run(images)
 
-        return call
+        return Limited()
 
     monkeypatch.setattr(Workload, "forward", limited)
     assert worker.prepare(32, "eager", 9).batch_size == 2
@@ -141,6 +143,29 @@ def test_on_a_gpu_memory_is_the_models_own_and_energy_is_counted(mode):
     for window in found.values():
         watts = counts and window.joules * 16 / window.seconds
         assert 20 < watts < 1500 if counts else window.joules is None
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("mode", ["infer", "train"])
+def test_on_a_gpu_a_graph_is_one_launch_of_the_same_work(mode):
+    told = setting(device="cuda", precision="bf16-mixed", min_seconds=0.1)
+    worker = CostWorker(CostModel("sema_nano"), mode, told)
+    launched, graph = (
+        worker.window(64, name, 16, worker.prepare(64, name, 16).steps)
+        for name in ("eager", "graph")
+    )
+    assert graph.launch_seconds < launched.launch_seconds / 3
+    assert graph.seconds < launched.seconds
+    assert graph.peak_memory_mib == pytest.approx(launched.peak_memory_mib, rel=0.3)
+    busy = worker.busy(64, "graph", 16)
+    assert 0 < busy <= 1.2e3 * graph.seconds
+    assert busy == pytest.approx(worker.busy(64, "eager", 16), rel=0.3)
+
+
+def test_no_gpu_no_graph():
+    config = CostConfig(models=["sema_nano"], resolutions=[32], executions=["graph"])
+    with pytest.raises(SemabenchError, match="executions=graph needs a GPU"):
+        plan_jobs(config, setting())
 
 
 @pytest.mark.gpu

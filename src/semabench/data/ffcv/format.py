@@ -297,8 +297,13 @@ def stamp_path(beton: Path) -> Path:
     return beton.with_name(f".{beton.name}.verified")
 
 
+_verified: set[tuple[Any, ...]] = set()  # in this process
+
+
 def is_stamped(beton: Path, sha256: str) -> bool:
     """Say whether this very file (size, time, inode) was verified to have this checksum."""
+    if (beton, *_stamp(beton, sha256).values()) in _verified:
+        return True
     with contextlib.suppress(OSError, ValueError):
         stamp: object = json.loads(stamp_path(beton).read_bytes())
         return stamp == _stamp(beton, sha256)
@@ -306,7 +311,8 @@ def is_stamped(beton: Path, sha256: str) -> bool:
 
 
 def write_stamp(beton: Path, sha256: str) -> None:
-    """Remember that ``beton`` has this checksum; in a read-only directory nothing is kept."""
+    """Remember that ``beton`` has this checksum; in a read-only directory in this process."""
+    _verified.add((beton, *_stamp(beton, sha256).values()))
     with contextlib.suppress(OSError, SemabenchError):
         atomic_write(stamp_path(beton), json.dumps(_stamp(beton, sha256)))
 

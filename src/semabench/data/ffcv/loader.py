@@ -25,6 +25,7 @@ from semabench.data.ffcv.check import require_intact
 from semabench.data.ffcv.format import Beton, read_beton, read_sidecar, require_holdout
 from semabench.data.image import JPG, RAW
 from semabench.errors import SemabenchError, nearest
+from semabench.progress import said_if_slow
 
 #: Filters for training crops: "area" is libffcv's (OpenCV's INTER_AREA), the others are Pillow's.
 #: The values are the kernels' codes.
@@ -123,7 +124,8 @@ class FFCVLoader(EpochLoader):
         try:
             self._status = np.zeros(0, np.uint8)
             empty = np.empty((0, resolution, resolution, 3), np.uint8)
-            self._fill(np.zeros(0, np.int64), 0, empty)
+            with said_if_slow(f"compiling the loader of {self.path.name}: 10 to 30 s, once"):
+                self._fill(np.zeros(0, np.int64), 0, empty)
         finally:
             lock.release()
 

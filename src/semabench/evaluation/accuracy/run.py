@@ -6,14 +6,14 @@ import hashlib
 import logging
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.progress import track
-from torch import Tensor, nn
+from torch import Tensor
 
 from semabench.config.schema import TrainConfig
 from semabench.data.augment.batch import Normalize
@@ -29,13 +29,14 @@ from semabench.processes import global_rank
 from semabench.results.record import Record, accuracy, git_commit, software_versions
 from semabench.results.store import RESULTS_NAME, append_record, read_rows
 from semabench.results.wandb_log import log_evaluation, run_id, start_run, wandb_mode
+from semabench.training import forward
 from semabench.training.counts import Counts
 from semabench.training.device import (
     Mark,
-    autocast,
     choose_accelerator,
     choose_precision,
     device_label,
+    execution_label,
     layout_label,
     mark,
     median_and_spread,
@@ -74,7 +75,7 @@ def evaluate(config: EvalConfig) -> list[Record]:
             row = _plan(config, target, loader, resolution, precision, device)
             before = stored.get(row.key)
             if before is None:
-                row = _complete(row, _measure(config, target, row, loader, device))
+                row = _measure(config, target, row, loader, device)
                 append_record(path, row)
             else:
                 row = before
@@ -132,7 +133,7 @@ def _plan(
         precision=precision,
         backend=backend_name(target.model, device),
         device=device_label(device),
-        execution="compiled" if config.compile else "eager",
+        execution=execution_label(config.compile, graph=config.graph and device.type == "cuda"),
         layout=layout_label(config.channels_last),
         batch_size=config.batch_size,
         params=count_parameters(target.model),
@@ -144,21 +145,31 @@ def _plan(
 
 def _measure(
     config: EvalConfig, target: EvalTarget, row: Record, loader: EvalLoader, device: torch.device
-) -> Measurement:
+) -> Record:
     # Each resolution is compiled by itself, in the first batches, which are not timed.
     if config.compile:
         torch.compiler.reset()
-    run = torch.compile(target.model, dynamic=False) if config.compile else target.model
-    return measure(
-        run,  # type: ignore[arg-type]
+    normalize = Normalize(target.mean, target.std).to(device)
+    if row.precision == "64-true":
+        normalize.double()
+    run = forward.Forward(
+        torch.compile(target.model, dynamic=False) if config.compile else target.model,
+        normalize,
+        device,
+        row.precision,
+        graph=config.graph,
+    )
+    found = measure(
+        run,
         loader,
-        normalize=Normalize(target.mean, target.std).to(device),
         device=device,
-        precision=row.precision,
         batch_size=config.batch_size,
         batches=len(loader),
         title=f"{row.resolution} px",
     )
+    run.release()
+    execution = execution_label(config.compile, run.graph)  # as it came to be
+    return _complete(replace(row, execution=execution), found)
 
 
 def _complete(row: Record, found: Measurement) -> Record:
@@ -210,6 +221,7 @@ def evaluate_trained(run_dir: Path, config: TrainConfig) -> list[Record]:
             accelerator=config.trainer.accelerator,
             precision=config.trainer.precision,
             compile=bool(config.trainer.compile),  # unless asked for: one compilation a resolution
+            graph=config.trainer.graph,
             channels_last=config.trainer.channels_last,
         )
     )
@@ -269,7 +281,7 @@ def _read(path: Path) -> str:
     return path.read_text() if path.exists() else ""
 
 
-WARMUP = 2  # batches not timed: they allocate, compile and fill caches
+WARMUP = forward.WARMUP + 1  # batches not timed: they allocate, compile, fill caches, record
 
 
 @dataclass(frozen=True)
@@ -293,26 +305,21 @@ class Measurement:
     peak_memory_mib: float | None
 
 
-@torch.inference_mode()
 def measure(
-    model: nn.Module,
+    run: Callable[[Tensor], Tensor],
     loader: Iterable[tuple[Tensor, Tensor]],
     *,
-    normalize: Normalize,
     device: torch.device,
-    precision: str,
     batch_size: int,
     batches: int,
     title: str,
 ) -> Measurement:
-    """Run ``model`` over ``loader`` once.
+    """Run over ``loader`` once.
 
     Args:
-        model: in eval mode, on ``device``.
+        run: uint8 images on ``device`` to logits.
         loader: batches as of the data room; full ones, padding labelled -1.
-        normalize: on ``device``.
         device: where to compute.
-        precision: Lightning's name of it, see `training.devices`.
         batch_size: images a batch.
         batches: of the loader, for the progress bar.
         title: of the progress bar.
@@ -330,21 +337,16 @@ def measure(
     for images, labels in bar:
         images = images.to(device, non_blocking=True)
         labels = labels.to(device, non_blocking=True)
-        with clock, autocast(device, precision):
-            logits = model(_prepare(images, normalize, precision))
+        with clock:
+            logits = run(images)
         counts.add(logits, labels)
     # A small data set: the last batch again, for speed alone, until there is something to time.
     while len(clock.marks) < WARMUP + 3 and batches:
-        with clock, autocast(device, precision):
-            model(_prepare(images, normalize, precision))
+        with clock:
+            run(images)
     n, top1, top5 = counts.correct()
     speed, spread = clock.images_per_second(batch_size)
     return Measurement(n, top1, top5, speed, spread, peak_memory_mib(device))
-
-
-def _prepare(images: Tensor, normalize: Normalize, precision: str) -> Tensor:
-    images = normalize(images)
-    return images.double() if precision == "64-true" else images
 
 
 class _Clock:

@@ -16,6 +16,7 @@ class EvalConfig(TargetConfig):
 
     logger: LoggerConfig = key(LoggerConfig)
     compile: bool = key(False)
+    graph: bool = key(True, "on a GPU, record each size's forward pass as a CUDA graph")
 
 
 def check_accuracy(config: EvalConfig) -> None:

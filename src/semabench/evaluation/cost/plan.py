@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from semabench.errors import SemabenchError
 from semabench.evaluation.cost.schema import CostConfig, CostModel, cost_models, products
 from semabench.evaluation.cost.workload import Setting, backend_label, build_bare
 from semabench.models import mixer_name
@@ -51,8 +52,13 @@ class Job:
         return f"{self.row.model}  {self.condition.title}"
 
 
+def is_compiled(execution: str) -> bool:
+    """Return whether an execution is of a compiled model."""
+    return execution.startswith("compiled")
+
+
 def conditions(config: CostConfig) -> list[Condition]:
-    """Return all conditions, each once: eager ones first, so that rows come while none compiles."""
+    """Return all conditions, each once: first those that bring rows while nothing compiles."""
     found = [
         Condition(execution, mode, resolution, size)
         for case in products(config)
@@ -60,16 +66,20 @@ def conditions(config: CostConfig) -> list[Condition]:
             case.executions or (), case.modes or (), case.resolutions or (), case.batch_sizes or ()
         )
     ]
-    return sorted(dict.fromkeys(found), key=lambda c: c.execution == "compiled")
+    return sorted(dict.fromkeys(found), key=lambda c: is_compiled(c.execution))
 
 
 def plan_jobs(config: CostConfig, setting: Setting) -> list[Job]:
     """Return a job for every model and condition; models are built, without weights, to check them.
 
     Raises:
-        SemabenchError: a model that cannot be built, or not for one of the resolutions.
+        SemabenchError: a model that cannot be built, or not for one of the resolutions; a CUDA
+            graph without a GPU.
     """
     wanted = conditions(config)
+    for condition in wanted:
+        if "graph" in condition.execution and setting.device != "cuda":
+            raise SemabenchError(f"executions={condition.execution} needs a GPU.")
     device = torch.device(setting.device)
     jobs = []
     for place, spec in enumerate(cost_models(config)):
@@ -128,7 +138,7 @@ def waves(jobs: Iterable[Job], order: Sequence[Condition]) -> Iterator[list[Job]
     Every mode's conditions are spread over as many waves as the mode with the fewest has, so that
     all processes have work in each. What a wave has timed is kept when a later one does not fit.
     """
-    chosen = [job for job in jobs if job.condition.execution == "compiled"]
+    chosen = [job for job in jobs if is_compiled(job.condition.execution)]
     queues: dict[str, list[Condition]] = {}
     for condition in sorted({job.condition for job in chosen}, key=order.index):
         queues.setdefault(condition.mode, []).append(condition)
@@ -155,10 +165,13 @@ def estimate_seconds(jobs: Sequence[Job], config: CostConfig) -> float:
 
 def compile_seconds(jobs: Iterable[Job]) -> float:
     """Return roughly how long the compiled ones among ``jobs`` compile, all processes at once."""
+    shapes = {
+        (job.place, job.condition.mode, job.condition.resolution, job.condition.batch_size)
+        for job in jobs
+        if is_compiled(job.condition.execution)
+    }
     queues: dict[tuple[int, str], float] = {}
-    for job in jobs:
-        mode = job.condition.mode
-        if job.condition.execution == "compiled":
-            queues[job.place, mode] = queues.get((job.place, mode), 0.0) + _COMPILE[mode]
+    for place, mode, *_ in shapes:
+        queues[place, mode] = queues.get((place, mode), 0.0) + _COMPILE[mode]
     longest = max(queues.values(), default=0.0)
     return max(longest, sum(queues.values()) / worker_count(None))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from semabench.errors import SemabenchError
-from semabench.evaluation.cost.plan import Job, estimate_seconds, in_turn, plan_jobs
+from semabench.evaluation.cost.plan import Job, estimate_seconds, in_turn, is_compiled, plan_jobs
 from semabench.evaluation.cost.schema import CostConfig
 from semabench.evaluation.cost.session import Session, minutes
 from semabench.evaluation.cost.views import VIEW
@@ -58,13 +58,13 @@ def measure_cost(config: CostConfig) -> list[Record]:
 
 
 def _steps(job: Job, config: CostConfig) -> int:
-    return config.rounds + (job.condition.execution == "compiled")
+    return config.rounds + is_compiled(job.condition.execution)
 
 
 def _opening(jobs: Sequence[Job], todo: Sequence[Job], config: CostConfig, path: Path) -> str:
     if not todo:
         return f"all {len(jobs)} measurements are in {path} already (redo=true repeats them)"
-    compiled = sum(job.condition.execution == "compiled" for job in todo)
+    compiled = sum(is_compiled(job.condition.execution) for job in todo)
     before = f", {len(jobs) - len(todo)} measured before" if len(todo) < len(jobs) else ""
     return (
         f"{len(todo)} measurements, {compiled} to compile{before}; "

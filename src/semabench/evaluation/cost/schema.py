@@ -14,7 +14,7 @@ from semabench.errors import SemabenchError
 from semabench.evaluation.schema import beside_cases, filled_cases, require_lists
 
 MODES = ("infer", "train")
-EXECUTIONS = ("eager", "compiled")
+EXECUTIONS = ("eager", "graph", "compiled", "compiled-graph")
 
 
 @dataclass
@@ -49,7 +49,10 @@ class CostConfig:
     batch_sizes: list[int] = key([64], low=1, needs=[beside_cases("batch_sizes")])
     modes: list[str] = key([*MODES], choices=MODES, needs=[beside_cases("modes")])
     executions: list[str] = key(
-        [*EXECUTIONS], choices=EXECUTIONS, needs=[beside_cases("executions")]
+        ["eager", "compiled"],
+        "graph, compiled-graph: a whole step as one CUDA graph, as train.py takes it",
+        choices=EXECUTIONS,
+        needs=[beside_cases("executions")],
     )
     cases: list[CostCase] = key(
         [], "in place of the product of the four above; what one leaves out is as there"

@@ -63,12 +63,14 @@ class Session:
         workers = self._workers(jobs)
         with stopped_at_the_end(list(workers.values())):
             self._count(jobs, workers)
-            for group in by_condition(jobs, "eager"):
+            for group in (*by_condition(jobs, "eager"), *by_condition(jobs, "graph")):
                 self._time(group, workers)
             for wave in waves(jobs, conditions(self.config)):
                 self._compile(wave, workers)
-                for group in by_condition(wave, "compiled"):
-                    self._time([job for job in group if job not in self.left], workers)
+                left = [job for job in wave if job not in self.left]
+                for execution in ("compiled", "compiled-graph"):
+                    for group in by_condition(left, execution):
+                        self._time(group, workers)
 
     def _workers(self, jobs: Sequence[Job]) -> dict[Place, Worker]:
         """Return a process for each model and mode: so that both compile at the same time."""
@@ -220,13 +222,23 @@ def measure_group(jobs: Sequence[Job], ask: Ask, rounds: int) -> Iterator[Told]:
         else:
             yield Told(job)
     for job, prepared in ready.items():
-        yield Told(job, row=complete(job.row, prepared.batch_size, windows[job]))
+        c = job.condition
+        try:
+            busy = ask(job, "busy", c.resolution, c.execution, prepared.batch_size)
+        except WorkerError as error:
+            yield Told(job, failure=str(error))
+        else:
+            row = replace(job.row, busy_ms=busy)
+            yield Told(job, row=complete(row, prepared.batch_size, windows[job]))
 
 
 def complete(row: Record, batch_size: int, windows: Sequence[Window]) -> Record:
     """Return the row with medians over the windows and half their interquartile ranges."""
     speed, speed_spread = median_and_spread([batch_size / w.seconds for w in windows])
     latency, latency_spread = median_and_spread([1e3 * w.seconds for w in windows])
+    launch, _ = median_and_spread(
+        [1e3 * w.launch_seconds for w in windows if w.launch_seconds is not None]
+    )
     joules, joules_spread = median_and_spread([w.joules for w in windows if w.joules is not None])
     peaks = [w.peak_memory_mib for w in windows if w.peak_memory_mib is not None]
     return replace(
@@ -238,6 +250,7 @@ def complete(row: Record, batch_size: int, windows: Sequence[Window]) -> Record:
         images_per_second_spread=speed_spread,
         latency_ms=latency,
         latency_ms_spread=latency_spread,
+        launch_ms=launch,
         joules_per_image=joules,
         joules_per_image_spread=joules_spread,
         peak_memory_mib=max(peaks, default=None),
@@ -259,6 +272,8 @@ def line_of(row: Record) -> str:
         f"{_number(row.images_per_second, row.images_per_second_spread)} img/s",
         f"{_number(row.latency_ms, None)} ms",
     ]
+    if row.busy_ms is not None and row.launch_ms is not None:
+        parts.append(f"(busy {row.busy_ms:.3g}, launching {row.launch_ms:.3g})")
     if row.peak_memory_mib is not None:
         parts.append(f"{row.peak_memory_mib:,.0f} MiB")
     if row.joules_per_image is not None:

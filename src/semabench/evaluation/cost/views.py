@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, groupby, pairwise
 
+from semabench.evaluation.cost.schema import EXECUTIONS
 from semabench.results.csv_file import rows_csv, timm_benchmark_csv
 from semabench.results.record import Record
 from semabench.results.summary import (
@@ -128,7 +129,7 @@ SERIES = Series(
     averaged=(),
     place=(lambda row: row.resolution, lambda row: row.asked_batch_size or row.batch_size or 0),
     sheet=_sheet,
-    order=lambda row: (row.mode != "train", row.execution != "eager"),
+    order=lambda row: (row.mode != "train", (*EXECUTIONS, row.execution).index(row.execution)),
     own="windows",
 )
 
@@ -286,6 +287,10 @@ def _held(lines: Sequence[Line]) -> str:
 _NAME = Column("model", lambda line: line.name)
 
 
+def _plain(value: Estimate) -> str:
+    return f"{value.mean:.1f}"
+
+
 def _table(
     title: str,
     quantity: str,
@@ -326,6 +331,8 @@ VIEW = View(
     tables=(
         _table("Images per second", "images_per_second"),
         _table("Milliseconds a batch", "latency_ms", brief=False),
+        _table("GPU at work, ms a batch", "busy_ms", _plain, brief=False),
+        _table("Host launching, ms a batch", "launch_ms", _plain, brief=False),
         _table("Peak memory (MiB)", "peak_memory_mib", lambda value: f"{value.mean:,.0f}"),
         _table("Joules per image", "joules_per_image", brief=False),
         Table(

@@ -87,6 +87,10 @@ class CostWorker:
         foreign = sum(workload.held_bytes() for workload in others)
         return self.workloads[resolution].window(execution, size, steps, foreign)
 
+    def busy(self, resolution: int, execution: str, size: int) -> float | None:
+        """Return the milliseconds that the device works at a step; None on a CPU."""
+        return self.workloads[resolution].busy_milliseconds(execution, size)
+
     def _workload(self, resolution: int) -> Workload:
         if resolution not in self.workloads:
             self.workloads[resolution] = Workload(self.spec, resolution, self.mode, self.setting)

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import math
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from typing import Self
+from functools import partial
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from semabench.data.augment.batch import Normalize
 from semabench.errors import SemabenchError
+from semabench.evaluation.cost.meters import PowerMeter, busy_milliseconds
 from semabench.evaluation.cost.schema import CostModel
 from semabench.models import backend_name, build_model
-from semabench.training.device import autocast, peak_memory_mib, reset_peak_memory
+from semabench.training import step as train_step
+from semabench.training.device import PRECISION_DTYPES, peak_memory_mib, reset_peak_memory
+from semabench.training.forward import Forward
+from semabench.training.step import Objective, TrainStep
 
 WARMUP = 2  # first steps of all, not timed: they choose algorithms and fill caches
 SETTLE = 1  # before each window: allocates again what was given back to the peers
+BUSY_STEPS = 3  # over which the device's work is taken
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,13 @@ class Window:
 
     Attributes:
         seconds: a step.
+        launch_seconds: the host's part of one step that it need not wait for; None on a CPU.
         joules: an image, of the whole device; None where nothing tells.
         peak_memory_mib: of this model's own; see `Workload.window`.
     """
 
     seconds: float
+    launch_seconds: float | None
     joules: float | None
     peak_memory_mib: float | None
 
@@ -63,8 +66,8 @@ class Window:
 class Workload:
     """A model at one resolution, in one mode.
 
-    An inference step is the forward pass; a training step is forward, cross-entropy, backward and
-    AdamW. Both take random pictures that lie normalised on the device.
+    An inference step is `Forward`, a training step `TrainStep` with cross-entropy and AdamW: what
+    eval.py and train.py take. Both take random images that lie normalised on the device.
 
     Args:
         spec: the model.
@@ -85,23 +88,38 @@ class Workload:
             model.double()
         if setting.channels_last:
             model.to(memory_format=torch.channels_last)
+        if hasattr(model, "head_dist"):  # timm's distilled models train two heads
+            model.register_forward_hook(lambda _module, _images, logits: _first(logits))
         self.model = model.train(mode == "train")
-        self.optimizer = None
+        self.optimizer: torch.optim.AdamW | None = None
         if mode == "train":
-            fused = self.device.type == "cuda"
+            fused = self.device.type == "cuda" and setting.precision != "16-mixed"
             self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=fused)
-        self.scaler = torch.amp.GradScaler(setting.device, enabled=setting.precision == "16-mixed")
-        self._compiled: Callable[[Tensor], Tensor] | None = None
+        self._compiled: Any = None
 
-    def forward(self, execution: str) -> Callable[[Tensor], Tensor]:
+    def forward(self, execution: str) -> Any:
         """Return the model as it is, or compiled for each shape by itself."""
-        if execution == "eager":
+        if "compiled" not in execution:
             return self.model
         if self._compiled is None:
             _expect_many_shapes()
             self._compiled = torch.compile(self.model, dynamic=False)
-        assert self._compiled is not None
         return self._compiled
+
+    def step(self, execution: str) -> Forward | TrainStep:
+        """Return what takes the steps, anew: what it records goes with it."""
+        model, precision = self.forward(execution), self.setting.precision
+        graph = "graph" in execution
+        if self.optimizer is None:
+            return Forward(model, lambda images: images, self.device, precision, graph=graph)
+        return TrainStep(
+            model,
+            self.optimizer,
+            lambda _: 1.0,
+            Objective(autocast=PRECISION_DTYPES.get(precision)),
+            scaler=torch.amp.GradScaler(self.device.type) if precision == "16-mixed" else None,
+            graph=graph,
+        )
 
     def batch(self, size: int) -> tuple[Tensor, Tensor]:
         """Return random pictures, normalised, and random labels, on the device."""
@@ -117,39 +135,87 @@ class Workload:
 
     def steps(self, execution: str, size: int, count: int) -> float:
         """Run ``count`` steps on one new batch; return the seconds of one, waited for."""
-        return self._run(self.forward(execution), *self.batch(size), count)
+        step, (images, labels) = self.step(execution), self.batch(size)
+        try:
+            if "graph" in execution:
+                self._run(step, images, labels, train_step.WARMUP + 1)
+                self._require_graph(execution, step)
+            return self._run(step, images, labels, count)
+        finally:
+            self._leave(step)
 
     def window(self, execution: str, size: int, count: int, foreign_bytes: int) -> Window:
-        """Time ``count`` steps, after ``SETTLE`` of them that are not timed.
+        """Time ``count`` steps, after some that are not timed; a graph is recorded in these.
 
         Where the device counts its energy as many follow, whose power is taken for the timed ones'.
 
         Args:
-            execution: ``eager`` or ``compiled``.
+            execution: of `schema.EXECUTIONS`.
             size: of a batch.
             count: steps of the window.
             foreign_bytes: on the device in this process, but not of this model: left out of the
                 peak. On a CPU the peak is the whole process's.
-        """
-        run, (images, labels) = self.forward(execution), self.batch(size)
-        self._run(run, images, labels, SETTLE)
-        reset_peak_memory(self.device)
-        seconds = self._run(run, images, labels, count)
-        peak = peak_memory_mib(self.device)
-        if peak is not None and self.device.type == "cuda":
-            peak -= foreign_bytes / 2**20
-        watts = self._watts(run, images, labels, count)
-        return Window(seconds, None if watts is None else watts * seconds / size, peak)
 
-    def _watts(
-        self, run: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, count: int
+        Raises:
+            SemabenchError: no graph can be recorded.
+        """
+        step, (images, labels) = self.step(execution), self.batch(size)
+        run = partial(self._run, step, images, labels)
+        try:
+            run(train_step.WARMUP if "graph" in execution else SETTLE)
+            reset_peak_memory(self.device)
+            run(1)  # records
+            self._require_graph(execution, step)
+            launching = self._launch_seconds(step, images, labels)
+            seconds = run(count)
+            peak = peak_memory_mib(self.device)
+            if peak is not None and self.device.type == "cuda":
+                peak -= foreign_bytes / 2**20
+            watts = self._watts(partial(run, count))
+        finally:
+            self._leave(step)
+        joules = None if watts is None else watts * seconds / size
+        return Window(seconds, launching, joules, peak)
+
+    def busy_milliseconds(self, execution: str, size: int) -> float | None:
+        """Return how long a GPU works at one step; None on a CPU."""
+        if self.device.type != "cuda":
+            return None
+        step, (images, labels) = self.step(execution), self.batch(size)
+        run = partial(self._run, step, images, labels)
+        try:
+            run(train_step.WARMUP + 1)
+            busy = busy_milliseconds(partial(run, BUSY_STEPS), self.device)
+        finally:
+            self._leave(step)
+        return None if busy is None else busy / BUSY_STEPS
+
+    def _require_graph(self, execution: str, step: Forward | TrainStep) -> None:
+        if "graph" in execution and self.device.type == "cuda" and not step.graph:
+            raise SemabenchError("its step cannot be recorded as a CUDA graph (the log says why)")
+
+    def _leave(self, step: Forward | TrainStep) -> None:
+        """Keep nothing between two windows but weights and the optimiser's state."""
+        step.release()
+        self.model.zero_grad(set_to_none=True)
+
+    def _launch_seconds(
+        self, step: Forward | TrainStep, images: Tensor, labels: Tensor
     ) -> float | None:
-        """Return the device's mean power during ``count`` steps; None where nothing tells."""
+        """Return how long the host is at a step while the device has nothing else to do."""
+        if self.device.type != "cuda":
+            return None
+        start = time.perf_counter()
+        self._take(step, images, labels)
+        return time.perf_counter() - start
+
+    def _watts(self, run: Callable[[], object]) -> float | None:
+        """Return the device's mean power during ``run``; None where nothing tells."""
         power = PowerMeter(self.device)
         if not power:
             return None
         with power:
-            self._run(run, images, labels, count)
+            run()
         return power.watts
 
     def window_steps(self, seconds: float) -> int:
@@ -166,38 +232,28 @@ class Workload:
         storages = [t.untyped_storage() for t in tensors if t.device.type == self.device.type]
         return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
-    def _run(
-        self, run: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, count: int
-    ) -> float:
-        step = self._infer if self.optimizer is None else self._train
-        self.model.zero_grad(set_to_none=True)  # of a step that ran out of memory
+    def _run(self, step: Forward | TrainStep, images: Tensor, labels: Tensor, count: int) -> float:
         self._wait()
         start = time.perf_counter()
         for _ in range(count):
-            step(run, images, labels)
+            self._take(step, images, labels)
         self._wait()
         return (time.perf_counter() - start) / count
 
-    @torch.inference_mode()
-    def _infer(self, run: Callable[[Tensor], Tensor], images: Tensor, _: Tensor) -> None:
-        with autocast(self.device, self.setting.precision):
-            run(images)
-
-    def _train(self, run: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> None:
-        assert self.optimizer is not None
-        with autocast(self.device, self.setting.precision):
-            logits = run(images)
-            if isinstance(logits, tuple):  # of distilled models, one a head
-                logits = logits[0]
-            loss = F.cross_entropy(logits, labels)
-        self.scaler.scale(loss).backward()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
+    @staticmethod
+    def _take(step: Forward | TrainStep, images: Tensor, labels: Tensor) -> None:
+        if isinstance(step, Forward):
+            step(images)
+        else:
+            step(images, labels, None, 0)
 
     def _wait(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+
+
+def _first(logits: Any) -> Tensor:
+    return logits[0] if isinstance(logits, tuple) else logits
 
 
 def _expect_many_shapes() -> None:
@@ -253,86 +309,3 @@ def backend_label(model: nn.Module, device: torch.device) -> str:
         if isinstance(getattr(module, "fused_attn", None), bool)
     }
     return "+".join(sorted(fused)) or backend_name(model, device)
-
-
-_POLL_SECONDS = 0.002
-
-
-class PowerMeter:
-    """Measures a block's mean power: ``with PowerMeter(device) as meter: ...``; ``meter.watts``.
-
-    The counter (``nvmlDeviceGetTotalEnergyConsumption``, mJ since the driver was loaded) is of the
-    whole GPU, idle power and other processes included, and moves in steps of some 20 to 100 ms. A
-    thread looks for these steps, and what counts is what lies between the first and the last one.
-    So a block must do the same all the time, and last for at least two. ``watts`` is None on a CPU,
-    without the library, and where the GPU does not count or the counter has not moved twice.
-
-    The thread takes a little of a busy CPU: a block whose time is measured should be another one.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.read = _counter(device.index or 0) if device.type == "cuda" else None
-        self.watts: float | None = None
-        self._steps: list[tuple[float, int]] = []
-        self._stop = threading.Event()
-
-    def __bool__(self) -> bool:
-        """Tell whether there is a counter."""
-        return self.read is not None
-
-    def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=self._look, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        self.watts = mean_watts(self._steps)
-
-    def _look(self) -> None:
-        before = self.read() if self.read else None
-        while self.read and not self._stop.wait(_POLL_SECONDS):
-            now, counted = time.perf_counter(), self.read()
-            if counted is not None and counted != before:
-                self._steps.append((now, counted))
-                before = counted
-
-
-def mean_watts(steps: Sequence[tuple[float, int]]) -> float | None:
-    """Return the mean power between the first and the last of the counter's steps.
-
-    Args:
-        steps: seconds at which the counter moved, and the millijoules that it moved to.
-    """
-    if len(steps) < 2:
-        return None
-    (start, first), (end, last) = steps[0], steps[-1]
-    return (last - first) / 1e3 / (end - start)
-
-
-class _Counter:
-    def __init__(self, library: ctypes.CDLL, handle: ctypes.c_void_p) -> None:
-        self.library = library
-        self.handle = handle
-
-    def __call__(self) -> int | None:
-        """Return the millijoules counted so far."""
-        total = ctypes.c_ulonglong()
-        failed = self.library.nvmlDeviceGetTotalEnergyConsumption(self.handle, ctypes.byref(total))
-        return None if failed else total.value
-
-
-@cache
-def _counter(index: int) -> _Counter | None:
-    """Return the counter of torch's GPU ``index``, found by its UUID; None if there is none."""
-    uuid = getattr(torch.cuda.get_device_properties(index), "uuid", None)
-    with contextlib.suppress(OSError, AttributeError):
-        library = ctypes.CDLL("libnvidia-ml.so.1")
-        handle = ctypes.c_void_p()
-        name = f"GPU-{uuid}".encode()
-        if library.nvmlInit_v2() or library.nvmlDeviceGetHandleByUUID(name, ctypes.byref(handle)):
-            return None
-        counter = _Counter(library, handle)
-        return None if counter() is None else counter
-    return None

@@ -8,7 +8,8 @@ from torch import nn
 
 from semabench.data.augment.batch import Normalize
 from semabench.models import build_model
-from semabench.training.forward import WARMUP, Forward
+from semabench.training.forward import Forward
+from semabench.training.graphs import WARMUP
 
 
 def forward_of(model: nn.Module, device: str, precision: str, graph: bool) -> Forward:

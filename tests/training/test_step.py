@@ -13,8 +13,9 @@ from torch import nn
 from helpers.small_run import BATCH, small_batches, small_module
 from semabench.data.draws import Samples
 from semabench.training import step as step_module
+from semabench.training.graphs import WARMUP
 from semabench.training.optim import create_optimizer
-from semabench.training.step import WARMUP, Objective, TrainStep
+from semabench.training.step import Objective, TrainStep
 
 
 class Dropping(nn.Module):

@@ -9,13 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from semabench.errors import first_line
 from semabench.progress import said_if_slow
 from semabench.training.device import autocast
+from semabench.training.graphs import WARMUP, NotRecordedError, launch_aside, record
 
 log = logging.getLogger(__name__)
-
-WARMUP = 2  # batches of a shape taken one launch at a time before it is recorded
 
 
 class Forward:
@@ -61,7 +59,7 @@ class Forward:
         if shape not in self._recorded:
             self._taken[shape] = self._taken.get(shape, 0) + 1
             if self._taken[shape] <= WARMUP or not self._record(images):
-                return self._on_a_stream_of_its_own(images)
+                return launch_aside(lambda: self._launch(images), self.device)
         graph, static, logits = self._recorded[shape]
         static.copy_(images, non_blocking=True)
         graph.replay()
@@ -89,26 +87,13 @@ class Forward:
         with torch.autocast(self.device.type, enabled=False), lowered:
             return self.model(self.prepare(images))
 
-    def _on_a_stream_of_its_own(self, images: Tensor) -> Tensor:
-        stream, main = torch.cuda.Stream(self.device), torch.cuda.current_stream(self.device)
-        stream.wait_stream(main)
-        with torch.cuda.stream(stream):
-            logits = self._launch(images)
-        main.wait_stream(stream)
-        logits.record_stream(main)
-        return logits
-
     def _record(self, images: Tensor) -> bool:
         static = images.clone()
-        torch.cuda.synchronize(self.device)
-        graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-                logits = self._launch(static)
-        except Exception as error:  # whatever a model does that cannot be recorded
-            log.warning("evaluation runs without a CUDA graph: %s.", first_line(error)[:160])
+            graph, logits = record(lambda: self._launch(static), self.device, self._pool)
+        except NotRecordedError as error:
+            log.warning("evaluation runs without a CUDA graph: %s.", error)
             self.graph = False
-            torch.cuda.synchronize(self.device)
             return False
         self._pool = graph.pool()
         self._recorded[images.shape] = graph, static, logits

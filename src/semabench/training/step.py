@@ -20,13 +20,11 @@ from torch.nn import functional as F
 
 from semabench.data.augment.batch import BatchAugment, Normalize
 from semabench.data.mixup import Mix
-from semabench.errors import first_line
 from semabench.progress import said_if_slow
+from semabench.training.graphs import WARMUP, NotRecordedError, launch_aside, record
 from semabench.training.reduce import GradientReducer
 
 log = logging.getLogger(__name__)
-
-WARMUP = 3  # steps of a shape taken one launch at a time before it is recorded
 
 
 class Prepare(Protocol):
@@ -319,12 +317,7 @@ class _Program:
             self.graph.replay()
             return
         self.taken += 1
-        # On a stream of its own, as what is recorded later must have been once.
-        stream, main = torch.cuda.Stream(), torch.cuda.current_stream()
-        stream.wait_stream(main)
-        with torch.cuda.stream(stream):
-            self._launch()
-        main.wait_stream(stream)
+        launch_aside(self._launch, self.step.device)
 
     def _launch(self) -> None:
         images, targets = self.images, self.labels
@@ -337,17 +330,13 @@ class _Program:
         step.optimizer.zero_grad(set_to_none=True)  # made anew in the graph's own memory
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
-        graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph, pool=step._pool, capture_error_mode="thread_local"):
-                self._launch()
-        except Exception as error:  # whatever a model does that cannot be recorded
-            log.warning("steps run without a CUDA graph: %s.", first_line(error)[:160])
+            self.graph, _ = record(self._launch, step.device, step._pool)
+        except NotRecordedError as error:
+            log.warning("steps run without a CUDA graph: %s.", error)
             step.graph = False
-            torch.cuda.synchronize()
-            return
-        step._pool = graph.pool()
-        self.graph = graph
+        else:
+            step._pool = self.graph.pool()
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:

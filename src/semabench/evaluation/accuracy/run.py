@@ -29,7 +29,6 @@ from semabench.processes import global_rank
 from semabench.results.record import Record, accuracy, git_commit, software_versions
 from semabench.results.store import RESULTS_NAME, append_record, read_rows
 from semabench.results.wandb_log import log_evaluation, run_id, start_run, wandb_mode
-from semabench.training import forward
 from semabench.training.counts import Counts
 from semabench.training.device import (
     Mark,
@@ -44,6 +43,8 @@ from semabench.training.device import (
     reset_peak_memory,
     seconds_between,
 )
+from semabench.training.forward import Forward
+from semabench.training.graphs import WARMUP as GRAPH_WARMUP
 
 
 def evaluate(config: EvalConfig) -> list[Record]:
@@ -152,7 +153,7 @@ def _measure(
     normalize = Normalize(target.mean, target.std).to(device)
     if row.precision == "64-true":
         normalize.double()
-    run = forward.Forward(
+    run = Forward(
         torch.compile(target.model, dynamic=False) if config.compile else target.model,
         normalize,
         device,
@@ -281,7 +282,7 @@ def _read(path: Path) -> str:
     return path.read_text() if path.exists() else ""
 
 
-WARMUP = forward.WARMUP + 1  # batches not timed: they allocate, compile, fill caches, record
+WARMUP = GRAPH_WARMUP + 1  # batches not timed: they allocate, compile, fill caches, record
 
 
 @dataclass(frozen=True)

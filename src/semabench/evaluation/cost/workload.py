@@ -18,9 +18,9 @@ from semabench.errors import SemabenchError
 from semabench.evaluation.cost.meters import PowerMeter, busy_milliseconds
 from semabench.evaluation.cost.schema import CostModel
 from semabench.models import backend_name, build_model
-from semabench.training import step as train_step
 from semabench.training.device import PRECISION_DTYPES, peak_memory_mib, reset_peak_memory
 from semabench.training.forward import Forward
+from semabench.training.graphs import WARMUP as GRAPH_WARMUP
 from semabench.training.step import Objective, TrainStep
 
 WARMUP = 2  # first steps of all, not timed: they choose algorithms and fill caches
@@ -138,7 +138,7 @@ class Workload:
         step, (images, labels) = self.step(execution), self.batch(size)
         try:
             if "graph" in execution:
-                self._run(step, images, labels, train_step.WARMUP + 1)
+                self._run(step, images, labels, GRAPH_WARMUP + 1)
                 self._require_graph(execution, step)
             return self._run(step, images, labels, count)
         finally:
@@ -162,7 +162,7 @@ class Workload:
         step, (images, labels) = self.step(execution), self.batch(size)
         run = partial(self._run, step, images, labels)
         try:
-            run(train_step.WARMUP if "graph" in execution else SETTLE)
+            run(GRAPH_WARMUP if "graph" in execution else SETTLE)
             reset_peak_memory(self.device)
             run(1)  # records
             self._require_graph(execution, step)
@@ -184,7 +184,7 @@ class Workload:
         step, (images, labels) = self.step(execution), self.batch(size)
         run = partial(self._run, step, images, labels)
         try:
-            run(train_step.WARMUP + 1)
+            run(GRAPH_WARMUP + 1)
             busy = busy_milliseconds(partial(run, BUSY_STEPS), self.device)
         finally:
             self._leave(step)

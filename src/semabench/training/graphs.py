@@ -1,0 +1,68 @@
+"""CUDA graphs: warming up beside the main stream, recording, and going on where that fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, TypeVar
+
+import torch
+
+from semabench.errors import first_line
+
+WARMUP = 3  # times that a shape is launched kernel by kernel before it is recorded
+
+Result = TypeVar("Result")
+
+
+class NotRecordedError(Exception):
+    """What has been tried cannot be a graph; its text says why, in one line."""
+
+
+@cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """Return one stream for all warming up: cuBLAS keeps a workspace for each that it has seen."""
+    return torch.cuda.Stream(device)
+
+
+def launch_aside(launch: Callable[[], Result], device: torch.device) -> Result:
+    """Launch on a stream of its own, as what is recorded later must have been once."""
+    stream, main = _side_stream(device), torch.cuda.current_stream(device)
+    stream.wait_stream(main)
+    with torch.cuda.stream(stream):
+        result = launch()
+    main.wait_stream(stream)
+    return result
+
+
+def record(
+    launch: Callable[[], Result], device: torch.device, pool: Any = None
+) -> tuple[torch.cuda.CUDAGraph, Result]:
+    """Record what ``launch`` launches, on buffers that stay where they are; it does not run.
+
+    Args:
+        launch: has been through `launch_aside`.
+        device: of all its tensors.
+        pool: of an earlier graph, whose memory may be used again.
+
+    Returns:
+        The graph, and what ``launch`` returned: tensors that each replay fills.
+
+    Raises:
+        NotRecordedError: it waits for the device, or does what a graph cannot hold.
+    """
+    torch.cuda.synchronize(device)
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+            return graph, launch()
+    except Exception as error:  # whatever a model does
+        torch.cuda.synchronize(device)
+        # A recording that breaks off leaves the generator thinking that it is still going on
+        # (torch 2.11), and its next draw fails: it gets a state of its own with the same numbers.
+        index = torch.cuda.current_device() if device.index is None else device.index
+        generator = torch.cuda.default_generators[index]
+        generator.graphsafe_set_state(generator.clone_state())
+        # The last error is often that the recording was ended by the one before.
+        reason = first_line(error.__context__ or error)[:160].rstrip(".")
+        raise NotRecordedError(reason) from error

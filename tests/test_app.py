@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import OverrideParseException
+from omegaconf import OmegaConf
 
 from semabench.app import _hydra_message, run_app
 from semabench.config.key import unknown_key
-from semabench.config.schema import TrainConfig, known_keys
+from semabench.config.schema import ModelConfig, TrainConfig, known_keys, to_config
+from semabench.errors import SemabenchError
 
 
 def told(words: list[str], patch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
@@ -117,3 +122,19 @@ def test_a_full_gpu_is_told_with_what_helps(monkeypatch, capsys):
         run_app(full, list)
     assert ended.value.code == 2
     assert "trainer.accumulate" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["a=b", "x(y", "a#b", "don't", "/tmp/ü x", 'a"(b', "${x", "é"])
+def test_a_value_that_hydra_cannot_read_is_told_with_quotes_that_it_can(value):
+    parser = OverridesParser.create()
+    with pytest.raises(OverrideParseException) as error:
+        parser.parse_overrides([f"data.packed={value}"])
+    line = _hydra_message(error.value, known_keys(TrainConfig))
+    (word,) = shlex.split(line.rpartition("as in ")[2])
+    assert parser.parse_override(word).value() == value
+    assert "hydra.cc" not in line
+
+
+def test_a_value_taken_from_a_key_that_is_not_there_is_told():
+    with pytest.raises(SemabenchError, match=r"'name': Interpolation key 'x' not found"):
+        to_config(OmegaConf.create({"name": "${x}", "mixer": None}), ModelConfig)

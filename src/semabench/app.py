@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
+import shlex
 import sys
 import tempfile
 import traceback
@@ -140,8 +142,12 @@ def _in_sweep() -> bool:
 def one_line_errors() -> Iterator[None]:
     """End the process with one line on stderr where the user can mend what went wrong.
 
-    Around the body of a Hydra job, it also keeps Hydra from adding lines of its own.
+    Around the body of a Hydra job, it also keeps Hydra from adding lines of its own. Names of files
+    that are no UTF-8 are printed as escapes.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         yield
     except SemabenchError as error:
@@ -178,8 +184,22 @@ def fail(message: str, code: int = 2) -> NoReturn:
     sys.exit(code)
 
 
+def _quoted(override: str) -> str:
+    """Say how to write a value that Hydra's grammar cannot read as it stands."""
+    key, equals, value = override.partition("=")
+    if not equals or not value or value[0] in "[{'\"":
+        return ""
+    quote = "'" if '"' in value else '"'
+    return (
+        f"{override}: the value has signs of Hydra's grammar in it; quote it for Hydra, and once "
+        f"more for the shell, as in {shlex.quote(f'{key}={quote}{value}{quote}')}"
+    )
+
+
 def _hydra_message(error: Exception, keys: list[str]) -> str:
     text = str(error)
+    if told := _quoted(getattr(error, "override", "")):
+        return told
     if match := re.search(r"Could not (?:override|append|delete)[^']*'([^']+)'", text):
         key = match[1].lstrip("+~")
         inner = re.search(r"Key '([^']+)'", str(error.__cause__))

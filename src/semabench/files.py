@@ -14,6 +14,11 @@ from semabench.errors import SemabenchError
 PARTIAL_SUFFIX = ".partial"
 
 
+def readable(name: str) -> str:
+    r"""Return a file's name as text that can be stored anywhere: what is no UTF-8 as ``\xe9``."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it to ``path`` if the block succeeds.
@@ -56,9 +61,13 @@ def make_directory(path: Path) -> None:
 
 def atomic_write(path: Path, content: str | bytes) -> None:
     """Write ``content`` to ``path``: a reader sees the old file or the new one, never a part."""
-    data = content.encode() if isinstance(content, str) else content
     with atomic_path(path) as partial:
-        partial.write_bytes(data)
+        partial.write_bytes(encode(content) if isinstance(content, str) else content)
+
+
+def encode(text: str) -> bytes:
+    """Return text as a file holds it: UTF-8, names that are none as JSON's escapes of them."""
+    return text.encode(errors="backslashreplace")
 
 
 def sha256_file(path: Path, advance: Callable[[int], None] | None = None) -> str:

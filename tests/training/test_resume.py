@@ -96,6 +96,8 @@ def test_another_runs_checkpoint_is_not_resumed(tmp_path, changes, what):
     check_same_run(path, describe(config={"data": elsewhere}))
     with pytest.raises(SemabenchError, match=what):
         check_same_run(path, describe(**changes))
+    with pytest.raises(SemabenchError, match=f"model.checkpoint={path}"):  # not "another name"
+        check_same_run(path, describe(**changes), chosen=True)
 
 
 def test_another_packing_of_the_same_images_is_another_run(tmp_path):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from semabench.config.key import ABOVE_0, Need, declared, key, unknown_key
 from semabench.errors import SemabenchError
@@ -382,6 +382,8 @@ def describe(error: OmegaConfBaseException, schema: type) -> str:
         return (
             _NO_PAIRS if name in ("", _PAIRS) else f"config key '{name}' is a list: {name}=[...]."
         )
+    if isinstance(error, InterpolationKeyError):
+        return f"config key '{name}': {reason}; ${{...}} takes the value of another key."
     if "not in" in reason or "not found" in reason.lower():
         return unknown_key(name, known_keys(schema))
     if "missing mandatory value" in reason.lower():

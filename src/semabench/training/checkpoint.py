@@ -246,12 +246,13 @@ def _step(path: Path) -> int | None:
         return None
 
 
-def check_same_run(path: Path, describe: dict[str, Any]) -> None:
+def check_same_run(path: Path, describe: dict[str, Any], *, chosen: bool = False) -> None:
     """Refuse to go on from a checkpoint of another run: other settings, classes or pictures.
 
     Args:
         path: a sound checkpoint.
         describe: what this run would store in its own.
+        chosen: whether the user named this checkpoint.
 
     Raises:
         SemabenchError: it is not one of ours, or they differ.
@@ -273,10 +274,10 @@ def check_same_run(path: Path, describe: dict[str, Any]) -> None:
             name = {
                 "fingerprint": "training images, by their fingerprint or how they were packed,"
             }.get(key, key)
-            raise SemabenchError(
-                f"{path} was trained with {name}{detail}: give this run another name=..., or "
-                "start it anew with resume=never."
-            )
+            advice = "give this run another name=..., or start it anew with resume=never"
+            if chosen:
+                advice = f"to begin another run with its weights, take model.checkpoint={path}"
+            raise SemabenchError(f"{path} was trained with {name}{detail}: {advice}.")
 
 
 def _flat(values: dict[str, Any], prefix: str) -> dict[str, Any]:

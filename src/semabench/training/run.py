@@ -130,7 +130,8 @@ def _resume(config: TrainConfig, run_dir: Path, module: Classifier) -> Path | No
     """Return the checkpoint to go on from, of the same run."""
     path = resume_path(config.resume, run_dir)
     if path is not None:
-        check_same_run(path, module.describe)
+        chosen = config.resume not in ("auto", "never")
+        check_same_run(path, module.describe, chosen=chosen)
     return path
 
 

@@ -1,6 +1,7 @@
 """Packing: what is stored, the same bytes whoever works, odd images, and every bad option."""
 
 import hashlib
+import os
 import shutil
 import sys
 
@@ -145,6 +146,21 @@ def test_unreadable_images_can_be_skipped(tree, tmp_path, capsys):
     assert check(done.path, source=src).samples == 23
     second = read_beton(done.path).image(0).data
     assert second == decode((src / "train" / "cat" / "cat_1.JPEG").read_bytes()).tobytes()
+
+
+def test_names_that_are_no_utf8_are_packed_and_told(tmp_path, capsys):
+    root = write_tree(tmp_path / "in", "train", {"a": 2, "b": 2})
+    os.rename(root / "train" / "b", os.fsencode(root / "train") + b"/caf\xe9")
+    damaged = os.fsencode(root / "train" / "a") + b"/\xff.jpg"
+    with open(damaged, "wb") as file:
+        file.write(b"no image")
+    done = pack(root, tmp_path / "out", on_error="skip")
+    sidecar = require_intact(done.path)
+    assert sidecar == done.sidecar == read_sidecar(done.path)
+    assert (sidecar.classes, sidecar.samples) == (["a", "caf\\xe9"], 4)
+    assert os.fsencode(sidecar.skipped[0][0]) == b"a/\xff.jpg"
+    check(done.path, source=root)
+    assert not pack(root, tmp_path / "out", on_error="skip").fresh
 
 
 def test_nothing_readable(tmp_path):

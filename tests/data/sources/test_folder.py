@@ -98,13 +98,38 @@ def test_undecodable_file_names_have_a_fingerprint(tmp_path):
     assert len(find_images(tmp_path, "train").fingerprint) == 64
 
 
+def test_class_names_that_are_no_utf8_are_written_as_escapes(tmp_path):
+    write_tree(tmp_path, "train", {"a": 1, "b": 2})
+    os.rename(tmp_path / "train" / "b", os.fsencode(tmp_path / "train") + b"/caf\xe9")
+    images = find_images(tmp_path, "train")
+    assert images.classes == images.names == ["a", "caf\\xe9"]
+    assert [len(images.read(index)) > 0 for index in range(3)] == [True] * 3
+
+
+def test_a_directory_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    write_tree(tmp_path, "train", {"a": 1, "b": 1})
+    scandir = os.scandir
+
+    def refusing(path):
+        if os.fspath(path).endswith("b"):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(SemabenchError, match=r"cannot read .*train/b: Permission denied\.$"):
+        find_images(tmp_path, "train")
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda root: None, "expected train/<class>/<image>"),
         (lambda root: (root / "train").mkdir(), "no class directories"),
         (lambda root: write_tree(root, ".", {"train": 1}), "images but no class directories"),
-        (lambda root: write_tree(root, "train", {"a": 1, "empty": 0}), "train/empty"),
+        (
+            lambda root: write_tree(root, "train", {"a": 1, "empty": 0}),
+            "train/empty: remove the class from all splits",
+        ),
         (
             lambda root: write_tree(write_tree(root, "train", {"a": 1, "b": 1}), "val", {"a": 1}),
             "'b' is in train but not in val",

@@ -32,7 +32,7 @@ from semabench.data.ffcv.format import (
 from semabench.data.image import Encoded, UnreadableImageError, allow_large_images
 from semabench.data.sources.types import ImageList
 from semabench.errors import SemabenchError
-from semabench.files import PARTIAL_SUFFIX, atomic_path, sha256_file
+from semabench.files import PARTIAL_SUFFIX, atomic_path, encode, sha256_file
 from semabench.processes import WorkerPool
 from semabench.progress import byte_bar, item_bar, note
 
@@ -86,7 +86,7 @@ def exclusive_partial(target: Path) -> Iterator[tuple[Path, BinaryIO]]:
 def replace_pair(partial: Path, target: Path, sidecar: Sidecar) -> None:
     """Put the new pair in place of the old one, the sidecar last."""
     with atomic_path(sidecar_path(target)) as pending:
-        pending.write_text(sidecar.to_json(), encoding="utf-8")
+        pending.write_bytes(encode(sidecar.to_json()))
         sidecar_path(target).unlink(missing_ok=True)
         stamp_path(target).unlink(missing_ok=True)
         os.replace(partial, target)

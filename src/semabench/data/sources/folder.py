@@ -11,6 +11,7 @@ import numpy as np
 
 from semabench.data.sources.types import ImageList, class_names, same_classes
 from semabench.errors import SemabenchError
+from semabench.files import readable
 from semabench.progress import item_bar, note
 
 #: File names that count as images (compared in lower case): torchvision's list, and more that
@@ -25,8 +26,16 @@ def folder_images(src: Path, split: str) -> ImageList:
     """Index one split of the tree ``src``; see ``find_images``.
 
     Raises:
-        SemabenchError: no classes, a class without images, or train and val differ in classes.
+        SemabenchError: no classes, a class without images, train and val differ in classes, or a
+            directory cannot be read.
     """
+    try:
+        return _folder_images(src, split)
+    except OSError as error:
+        raise SemabenchError(f"cannot read {error.filename}: {error.strerror}.") from error
+
+
+def _folder_images(src: Path, split: str) -> ImageList:
     root = src / split
     classes = _class_directories(root)
     if not classes:
@@ -35,7 +44,7 @@ def folder_images(src: Path, split: str) -> ImageList:
         raise SemabenchError(f"{root} holds {what}: expected <class>/<image> below it.")
     other = {"train": "val", "val": "train"}.get(split)
     if other and (src / other).is_dir() and (there := _class_directories(src / other)):
-        same_classes(classes, there, split, other, src)
+        same_classes([*map(readable, classes)], [*map(readable, there)], split, other, src)
     paths: list[str] = []
     sizes: list[int] = []
     labels: list[int] = []
@@ -45,8 +54,8 @@ def folder_images(src: Path, split: str) -> ImageList:
             found = sorted(_walk(root / name, name, set(), others))
             if not found:
                 raise SemabenchError(
-                    f"no images in class directory {root / name}: remove it, or add files "
-                    f"ending in {', '.join(EXTENSIONS)}."
+                    f"no images in class directory {root / name}: remove the class from all "
+                    f"splits, or add files ending in {', '.join(EXTENSIONS)}."
                 )
             paths += [path for path, _ in found]
             sizes += [size for _, size in found]
@@ -58,6 +67,7 @@ def folder_images(src: Path, split: str) -> ImageList:
         note(f"{root}: left out {others.total()} files that are no images by their names: {kinds}.")
     if any(name != wanted for name, wanted in zip(classes, sorted(classes), strict=True)):
         note(f"{root}: classes are named by numbers, and are in their order.")
+    classes = [*map(readable, classes)]
     return ImageList(
         split=split,
         container=root,

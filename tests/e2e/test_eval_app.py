@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from helpers.apps import run_here
@@ -100,25 +102,43 @@ def test_wrong_arguments_are_one_line(trained, monkeypatch, capfd, arguments, me
     assert message in errors[0]
 
 
-def test_a_checkpoint_with_other_classes_is_refused(copied, tmp_path, monkeypatch, capfd):
+def rendered(folder: Path, classes: list[str], source: Path) -> str:
+    """Render a dataset of these classes, images taken from ``source`` as far as it has them."""
     from semabench.cli import main as semabench
 
-    (copied.cwd / "data/shapes/train/row-of-nothing").mkdir()
-    for split in ("train", "val"):
-        folder = copied.cwd / "data/shapes" / split
-        (folder / "row-of-nothing").mkdir(exist_ok=True)
-        picture = next(folder.glob("*/*.jpg"))
-        (folder / "row-of-nothing" / "0.jpg").write_bytes(picture.read_bytes())
-    other = str(copied.cwd / "other")
-    source = str(copied.cwd / "data/shapes")
-    semabench(["data", "render", source, other, "--resolution", "32", "--crop-pct", "1.0"])
-    capfd.readouterr()
+    for name in classes:
+        images = sorted((source / name).glob("*.jpg")) or sorted(source.glob("*/*.jpg"))[:1]
+        for split in ("train", "val"):
+            (folder / "in" / split / name).mkdir(parents=True)
+            for image in images:
+                (folder / "in" / split / name / image.name).write_bytes(image.read_bytes())
+    told = ["--resolution", "32", "--crop-pct", "1.0"]
+    semabench(["data", "render", str(folder / "in"), str(folder), *told])
+    return str(folder)
+
+
+def test_classes_are_matched_by_their_names(copied, tmp_path, monkeypatch, capfd):
+    source = copied.cwd / "data/shapes/val"
+    known = sorted(path.name for path in source.iterdir())
     arguments = (f"checkpoint={copied.run_dir}", "resolutions=[32]", "data=shapes")
-    code = run_here(
-        "eval.py", *arguments, f"data.packed={other}", cwd=copied.cwd, patch=monkeypatch
-    )
-    assert code == 2
-    assert "has 9 classes but shapes has 10" in capfd.readouterr().err
+
+    def run(data: str, *more: str) -> int:
+        return run_here(
+            "eval.py", *arguments, f"data.packed={data}", *more, cwd=copied.cwd, patch=monkeypatch
+        )
+
+    other = rendered(tmp_path / "other", [*known, "row-of-nothing"], source)
+    capfd.readouterr()
+    assert run(other) == 2
+    assert "does not know 1 of the dataset's 10 classes: row-of-nothing" in capfd.readouterr().err
+    some = rendered(tmp_path / "some", known[1::4], source)
+    assert run(some) == run(some, "logits=all") == 0
+    told = "2 of the 9 classes of sema_nano: the other logits are left out"
+    assert told in capfd.readouterr().err
+    rows = [row for row in read_rows(copied.run_dir / "results.jsonl") if row.logits]
+    assert [(row.logits, row.classes, row.n) for row in rows] == [("own", 2, 10), ("all", 2, 10)]
+    assert rows[0].top1 >= rows[1].top1
+    assert rows[0].top5 == 100
 
 
 def test_a_checkpoint_of_another_model_is_refused(copied, monkeypatch, capfd):

@@ -9,7 +9,7 @@ import torch
 import semabench.models  # noqa: F401  registers the names
 from semabench.errors import SemabenchError
 from semabench.models.checkpoint import load_checkpoint
-from semabench.models.vim import resample_positions
+from semabench.models.vim import fit_positions, resample_positions
 
 OFFICIAL = {
     "vim_tiny": "t",
@@ -67,6 +67,18 @@ def test_positions_of_another_size_or_stride_are_interpolated(saved, kwargs, gri
     assert loaded.grid_size == grid
     expected = resample_positions(model.pos_embed, (4, 4), grid)
     torch.testing.assert_close(loaded.pos_embed, expected)
+
+
+@pytest.mark.parametrize("name", ["vim_tiny", "vim_small"])
+def test_weights_of_half_the_stride_are_refused(name):
+    """The official file of stride 8 fits in all else; weights of stride 16 go either way."""
+    models = {n: timm.create_model(n, depth=1) for n in (name, f"{name}_plus")}
+    plain, plus = models[name], models[f"{name}_plus"]
+    with pytest.raises(SemabenchError, match=r"27 x 27 positions.*take vim_tiny_plus"):
+        fit_positions(plus.state_dict(), plain)
+    assert fit_positions(plain.state_dict(), plus)["pos_embed"].shape == plus.pos_embed.shape
+    other = timm.create_model(name, depth=1, img_size=432)
+    assert torch.equal(fit_positions(plus.state_dict(), other)["pos_embed"], plus.pos_embed)
 
 
 def test_loading_at_a_size_is_running_at_it(saved):

@@ -18,6 +18,7 @@ from semabench.config.run_name import config_digest
 from semabench.config.schema import DataConfig, ModelConfig
 from semabench.data.loader import check_data, require_eval_files
 from semabench.errors import SemabenchError, first_line
+from semabench.evaluation.classes import IMAGENET_CLASSES, imagenet_wnids
 from semabench.evaluation.schema import TargetConfig
 from semabench.files import sha256_file
 from semabench.models import build_model, mixer_name, set_window_size
@@ -194,6 +195,7 @@ def _from_name(config: TargetConfig) -> EvalTarget:
         options=model_config.options,
     )
     told: dict[str, Any] = getattr(model, "pretrained_cfg", {})
+    count = int(getattr(model, "num_classes", 0))
     return EvalTarget(
         model=model,
         fields={
@@ -204,8 +206,8 @@ def _from_name(config: TargetConfig) -> EvalTarget:
             "recipe": _published_recipe(model_config),
         },
         data=config.data,
-        classes=None,
-        num_classes=int(getattr(model, "num_classes", 0)),
+        classes=list(imagenet_wnids()) if count == IMAGENET_CLASSES else None,
+        num_classes=count,
         mean=tuple(told.get("mean", IMAGENET_DEFAULT_MEAN)),
         std=tuple(told.get("std", IMAGENET_DEFAULT_STD)),
         output_dir=Path(config.output_dir or f"outputs/eval/{model_config.name}"),

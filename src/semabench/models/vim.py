@@ -352,18 +352,32 @@ _CFG: dict[str, Any] = {"first_conv": "patch_embed.proj", "classifier": "head", 
 register_variants(Vim, VARIANTS, official="Vim", **_CFG)
 
 
+_TRAINED_AT = 224  # pixels, all that was published
+
+
 def fit_positions(state_dict: Mapping[str, Tensor], model: Vim) -> dict[str, Tensor]:
     """Interpolate the table of positions to the model's own grid of patches.
 
     So weights of any resolution or stride fit: those of 224 px at 512, those of stride 16 in the
     fine-tuning form with stride 8. The table's own grid is taken to be square; one that is not is
     left alone, for the loader to refuse by its shape.
+
+    Raises:
+        SemabenchError: a table as the published models of half the stride have it, for a model of
+            the full one: all other weights would fit, and give other numbers.
     """
     fitted = dict(state_dict)
     table = fitted.get("pos_embed")
     if table is None or table.ndim != 3 or table.shape == model.pos_embed.shape:
         return fitted
     side = math.isqrt(table.shape[1] - 1)
+    patch, stride = model.patch_embed.patch_size, model.patch_embed.stride
+    if stride == patch and side == (_TRAINED_AT - patch) // (patch // 2) + 1:
+        raise SemabenchError(
+            f"the weights have {side} x {side} positions, as Vim of stride {patch // 2} at "
+            f"{_TRAINED_AT} px has, and this model's stride is {patch}: take vim_tiny_plus or "
+            f"vim_small_plus, or, if they are of stride {patch}, build it for {side * patch} px."
+        )
     if side * side == table.shape[1] - 1:
         fitted["pos_embed"] = resample_positions(table, (side, side), model.grid_size)
     return fitted

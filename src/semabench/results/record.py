@@ -19,7 +19,7 @@ from typing import Any, Self
 from semabench import __version__
 from semabench.errors import SemabenchError, nearest
 
-# Since 2: cost; 3: dispersion; 4: study; 5: structure in fields; 6: busy_ms, launch_ms.
+# Since 2: cost; 3: dispersion; 4: study; 5: structure in fields; 6: busy_ms, launch_ms, logits.
 SCHEMA = 6
 
 
@@ -67,6 +67,7 @@ class Record:
     dataset: str = ""
     fingerprint: str = _key("")  # hash of names, sizes and labels; of a task its settings
     classes: int | None = None
+    logits: str = _key("")  # of a model of more classes: "own", or "all", which compete, too
     n: int = _key(0)  # samples; 0 where none were needed
     resolution: int = _key()  # in pixels; on random inputs the side of their grid
     crop_pct: float | None = _key(None)

@@ -20,12 +20,14 @@ from semabench.data.augment.batch import Normalize
 from semabench.data.loader import EvalLoader, create_eval_loader
 from semabench.errors import SemabenchError
 from semabench.evaluation.accuracy.schema import EvalConfig
+from semabench.evaluation.classes import among_all, columns_of, own_logits
 from semabench.evaluation.target import EvalTarget, load_target
 from semabench.files import atomic_write
 from semabench.models import backend_name, set_resolution
 from semabench.models.flops import count_gmacs, count_parameters
 from semabench.models.resolution import try_size
 from semabench.processes import global_rank
+from semabench.progress import note
 from semabench.results.record import Record, accuracy, git_commit, software_versions
 from semabench.results.store import RESULTS_NAME, append_record, read_rows
 from semabench.results.wandb_log import log_evaluation, run_id, start_run, wandb_mode
@@ -70,13 +72,16 @@ def evaluate(config: EvalConfig) -> list[Record]:
     console.print(f"evaluating {target.fields['model']} on {target.data.name}: {path}")
     rows: list[Record] = []
     failed: dict[int, str] = {}
-    for resolution in config.resolutions:
+    for number, resolution in enumerate(config.resolutions):
         loader = _loader(config, target, resolution)
+        columns = _columns(target, loader)
+        if number == 0:
+            _say_what_is_compared(config, target, loader)
         try:
             row = _plan(config, target, loader, resolution, precision, device)
             before = stored.get(row.key)
             if before is None:
-                row = _measure(config, target, row, loader, device)
+                row = _measure(config, target, row, loader, columns, device)
                 append_record(path, row)
             else:
                 row = before
@@ -95,20 +100,31 @@ def evaluate(config: EvalConfig) -> list[Record]:
 
 def _loader(config: EvalConfig, target: EvalTarget, resolution: int) -> EvalLoader:
     data = target.data
-    loader = create_eval_loader(
+    return create_eval_loader(
         data, resolution, batch_size=config.batch_size, num_workers=data.num_workers
     )
-    if len(loader.classes) != target.num_classes:
-        raise SemabenchError(
-            f"{target.fields['model']} has {target.num_classes} classes but {data.name} has "
-            f"{len(loader.classes)}: evaluate on the data set it was trained on."
+
+
+def _columns(target: EvalTarget, loader: EvalLoader) -> list[int]:
+    """Return the logit of each class of the dataset."""
+    known, theirs = target.classes, loader.classes
+    return columns_of(theirs, known, target.num_classes, target.fields["model"])
+
+
+def _say_what_is_compared(config: EvalConfig, target: EvalTarget, loader: EvalLoader) -> None:
+    """Say where classes are taken on trust, or are some of the model's alone."""
+    name, theirs = target.fields["model"], loader.classes
+    if target.classes is None:
+        note(
+            f"the weights of {name} do not name their {len(theirs)} classes: they must be in the "
+            f"dataset's order, {', '.join(theirs[:3])}, ..."
         )
-    if target.classes is not None and target.classes != loader.classes:
-        raise SemabenchError(
-            f"{target.fields['model']} was trained on other classes than {data.name}'s "
-            f"({target.classes[0]}, ... against {loader.classes[0]}, ...)."
+    elif len(theirs) < target.num_classes:
+        others = "are left out" if config.logits == "own" else "compete, too (logits=all)"
+        note(
+            f"{len(theirs)} of the {target.num_classes} classes of {name}: the other logits "
+            f"{others}."
         )
-    return loader
 
 
 def _plan(
@@ -127,6 +143,7 @@ def _plan(
         dataset=target.data.name,
         fingerprint=loader.fingerprint,
         classes=len(loader.classes),
+        logits=config.logits if len(loader.classes) < target.num_classes else "",
         n=loader.num_samples,
         resolution=resolution,
         crop_pct=target.data.crop_pct,
@@ -145,7 +162,12 @@ def _plan(
 
 
 def _measure(
-    config: EvalConfig, target: EvalTarget, row: Record, loader: EvalLoader, device: torch.device
+    config: EvalConfig,
+    target: EvalTarget,
+    row: Record,
+    loader: EvalLoader,
+    columns: list[int],
+    device: torch.device,
 ) -> Record:
     # Each resolution is compiled by itself, in the first batches, which are not timed.
     if config.compile:
@@ -160,9 +182,17 @@ def _measure(
         row.precision,
         graph=config.graph,
     )
+    logits: Callable[[Tensor], Tensor] = run
+    batches: Iterable[tuple[Tensor, Tensor]] = loader
+    if columns != list(range(target.num_classes)):
+        chosen = torch.tensor(columns, device=device)
+        if config.logits == "own":
+            logits = own_logits(run, chosen)
+        else:
+            batches = among_all(loader, chosen)
     found = measure(
-        run,
-        loader,
+        logits,
+        batches,
         device=device,
         batch_size=config.batch_size,
         batches=len(loader),

@@ -15,6 +15,12 @@ class EvalConfig(TargetConfig):
     """`semabench eval`: top-1, top-5 and inference speed on real images."""
 
     logger: LoggerConfig = key(LoggerConfig)
+    logits: str = key(
+        "own",
+        "on some of the model's classes: own (theirs alone compete, as ImageNet-A and -R are told)"
+        " | all",
+        choices=("own", "all"),
+    )
     compile: bool = key(False)
     graph: bool = key(True, "on a GPU, record each size's forward pass as a CUDA graph")
 

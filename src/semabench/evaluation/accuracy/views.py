@@ -26,7 +26,7 @@ SERIES = Series(
         *("options", "weights", "epochs", "train_resolution", "dataset"),
         *("crop_pct", "interpolation", "precision", "device"),
     ),
-    apart=("backend", "execution", "layout", "n", "fingerprint", "config"),
+    apart=("backend", "execution", "layout", "n", "fingerprint", "logits", "config"),
 )
 
 _SHARED = ("recipe", "dataset", "n", "crop_pct", "interpolation", "train_resolution", "epochs")

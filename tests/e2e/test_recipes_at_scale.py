@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from helpers.apps import REPOSITORY, environment, run_here
+from semabench.cli import main as semabench
 from semabench.results.store import read_rows
 from semabench.training.checkpoint import read_checkpoint
 from semabench.training.module import Classifier
@@ -127,6 +128,20 @@ def test_recomputed_activations_change_nothing(workplace, tmp_path, monkeypatch,
     arguments[-2] = "model.drop_path_rate=null"
     assert run("model=timm", "model.name=dla34", "trainer.grad_checkpointing=true") == 2
     assert "dla34 knows no gradient checkpointing" in capfd.readouterr().err
+
+
+def test_what_a_model_leaves_out_of_images_is_said_and_recorded(
+    workplace, tmp_path, monkeypatch, capfd
+):
+    shapes = str(workplace / "data/shapes")
+    semabench(["data", "render", shapes, shapes, "--resolution", "40", "--crop-pct", "1.0"])
+    arguments = ["experiment=stress", "recipe.epochs=1", "evaluate_at=[32,40]", "logger=csv"]
+    arguments += ["model=timm", "model.name=vit_tiny_patch16_224", "model.drop_path_rate=null"]
+    arguments += ["data.resolution=32", f"output_root={tmp_path}", "name=run"]
+    assert run_here("train.py", *arguments, cwd=workplace, patch=monkeypatch) == 0
+    assert "vit_tiny_patch16_224 sees 32 of 40 px in height and width" in capfd.readouterr().err
+    rows = read_rows(tmp_path / "stress" / "run" / "results.jsonl")
+    assert [(row.resolution, row.seen_resolution) for row in rows] == [(32, None), (40, 32)]
 
 
 def test_two_processes_in_parts_train_as_one_process_does(workplace, tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ from semabench.mixers.ssm import Scan
 from semabench.models.flops import without_data
 from semabench.models.staged import StagedModel
 from semabench.models.vim import Vim
+from semabench.progress import note
 
 
 def mixer_name(model: nn.Module) -> str | None:
@@ -121,6 +122,47 @@ def try_size(model: nn.Module, resolution: int, batch: int, classes: int, train:
             f"{name}, {what}, gives {told}, not {(batch, classes)}: leave the option that changes "
             "its head out."
         )
+
+
+def seen_pixels(model: nn.Module, resolution: int) -> int:
+    """Return how many rows of square images a model sees: some leave out what no patch covers.
+
+    From the gradient, in a copy, of an image of noise. Ours see all, and so does any at a multiple
+    of 32 that its patches divide, which is not tried.
+    """
+    patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
+    sides = patch if isinstance(patch, tuple) else (patch or 1,)
+    if isinstance(model, StagedModel | Vim) or not any(resolution % n for n in (32, *sides)):
+        return resolution
+    weight = next(model.parameters())
+    if weight.is_meta:
+        return resolution
+    shape = (1, getattr(model, "in_chans", 3), resolution, resolution)
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(shape, generator=generator).to(weight.device, weight.dtype)
+    image.requires_grad_()
+    probe = copy.deepcopy(model).eval()
+    with torch.no_grad():
+        for parameter in probe.parameters():
+            if parameter.ndim < 2:  # what begins at zero would see nothing
+                parameter.fill_(0.5)
+            elif not parameter.any():
+                parameter.normal_(std=0.02)
+    with torch.enable_grad():
+        logits = probe(image).float()
+        (gradient,) = torch.autograd.grad(logits.square().sum(), image)
+    rows = gradient.abs().amax(dim=(0, 1, 3)).nonzero()
+    return int(rows.max()) + 1 if len(rows) else resolution
+
+
+def say_unseen(model: nn.Module, resolution: int) -> int | None:
+    """Say where a model leaves out the rim of images; return what it sees, None if all."""
+    seen = seen_pixels(model, resolution)
+    if seen == resolution:
+        return None
+    name = (getattr(model, "pretrained_cfg", None) or {}).get("architecture", type(model).__name__)
+    note(f"{name} sees {seen} of {resolution} px in height and width: no patch covers the rest.")
+    return seen
 
 
 @dataclass(frozen=True)

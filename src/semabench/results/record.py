@@ -19,7 +19,8 @@ from typing import Any, Self
 from semabench import __version__
 from semabench.errors import SemabenchError, nearest
 
-# Since 2: cost; 3: dispersion; 4: study; 5: structure in fields; 6: busy_ms, launch_ms, logits.
+# Since 2: cost; 3: dispersion; 4: study; 5: structure in fields; 6: busy_ms, launch_ms, logits,
+# seen_resolution.
 SCHEMA = 6
 
 
@@ -69,6 +70,7 @@ class Record:
     classes: int | None = None
     logits: str = _key("")  # of a model of more classes: "own", or "all", which compete, too
     n: int = _key(0)  # samples; 0 where none were needed
+    seen_resolution: int | None = None  # where the model leaves out the rim of an image
     resolution: int = _key()  # in pixels; on random inputs the side of their grid
     crop_pct: float | None = _key(None)
     interpolation: str = _key("")

@@ -26,7 +26,7 @@ from semabench.data.loader import check_data
 from semabench.errors import SemabenchError, first_line
 from semabench.files import atomic_write
 from semabench.models import build_model, model_names, set_resolution
-from semabench.models.resolution import takes_any_size, try_size
+from semabench.models.resolution import say_unseen, takes_any_size, try_size
 from semabench.processes import global_rank
 from semabench.results.wandb_log import forget_run_id
 from semabench.training.checkpoint import (
@@ -112,6 +112,8 @@ def _try_sizes(config: TrainConfig, model: nn.Module, classes: int) -> None:
     grown = [pixels for _, pixels in config.recipe.resolution_schedule or ()]
     for pixels in dict.fromkeys([config.data.resolution, *grown]):
         try_size(model, pixels, share // config.trainer.accumulate, classes, train=True)
+        if global_rank() == 0 and not hasattr(model, "set_input_size"):
+            say_unseen(model, pixels)
     tested = [config.data.val_resolution or config.data.resolution, *config.evaluate_at]
     if not hasattr(model, "set_input_size"):  # which is resampled for each, when it comes to that
         for pixels in dict.fromkeys(tested):

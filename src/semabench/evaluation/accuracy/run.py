@@ -25,7 +25,7 @@ from semabench.evaluation.target import EvalTarget, load_target
 from semabench.files import atomic_write
 from semabench.models import backend_name, set_resolution
 from semabench.models.flops import count_gmacs, count_parameters
-from semabench.models.resolution import try_size
+from semabench.models.resolution import say_unseen, try_size
 from semabench.processes import global_rank
 from semabench.progress import note
 from semabench.results.record import Record, accuracy, git_commit, software_versions
@@ -138,6 +138,7 @@ def _plan(
     """Return the row as known before it is measured."""
     set_resolution(target.model, resolution)
     try_size(target.model, resolution, 1, target.num_classes, train=False)
+    seen = say_unseen(target.model, resolution)
     return Record(
         **target.fields,
         dataset=target.data.name,
@@ -146,6 +147,7 @@ def _plan(
         logits=config.logits if len(loader.classes) < target.num_classes else "",
         n=loader.num_samples,
         resolution=resolution,
+        seen_resolution=seen,
         crop_pct=target.data.crop_pct,
         interpolation=target.data.interpolation,
         precision=precision,

@@ -49,7 +49,7 @@ def test_ranks_share_an_epoch_without_repeats(num_samples, batch_size, world_siz
     assert len(np.unique(alone)) == alone.size == num_samples // global_batch * global_batch
 
 
-@given(num_samples=sizes, batch_size=st.integers(1, 40), world_size=st.integers(1, 8))
+@given(num_samples=sizes, batch_size=st.integers(1, 40), world_size=st.integers(1, 64))
 def test_evaluation_sees_every_sample_once(num_samples, batch_size, world_size):
     ranks = [
         eval_order(num_samples, batch_size=batch_size, rank=rank, world_size=world_size)

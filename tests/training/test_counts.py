@@ -5,6 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from semabench.data.draws import PADDING
+from semabench.data.sampling import eval_order
 from semabench.training.counts import Counts
 
 
@@ -29,3 +31,22 @@ def test_counts_equal_a_loop(seed, classes, size):
         assert counts.result()["loss"] == pytest.approx(float(loss), rel=1e-5)
     counts.reset()
     assert counts.correct() == (0, 0, 0)
+
+
+@pytest.mark.parametrize("samples", [1, 63, 64, 1000])
+def test_sixty_four_processes_count_what_one_does(samples):
+    """Each its share of batches, padding included; reduced as Lightning reduces them: by sums."""
+    generator = torch.Generator().manual_seed(samples)
+    logits = torch.randn(samples, 7, generator=generator)
+    labels = torch.randint(0, 7, (samples,), generator=generator)
+    whole = Counts()
+    whole.add(logits, labels)
+    sums = torch.zeros(4, dtype=torch.float64)
+    for rank in range(64):
+        mine = Counts()
+        for order in eval_order(samples, batch_size=4, rank=rank, world_size=64):
+            keys = torch.from_numpy(order)
+            mine.add(logits[keys], torch.where(keys == PADDING, PADDING, labels[keys]))
+        sums += mine.sums
+    assert torch.equal(sums[:3], whole.sums[:3])
+    assert whole.result(sums)["loss"] == pytest.approx(whole.result()["loss"], rel=1e-6)

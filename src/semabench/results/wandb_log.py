@@ -178,6 +178,9 @@ def log_evaluation(
         run.log({"eval/results": table}, step=step)
 
 
+FINISH_SECONDS = 120.0  # that a run that has ended waits for what is not uploaded yet
+
+
 def _settings(silent: bool) -> wandb.Settings:
     """Return the settings under which wandb collects nothing by itself but device metrics."""
     import wandb
@@ -194,6 +197,9 @@ def _settings(silent: bool) -> wandb.Settings:
         x_save_requirements=False,
         # Slurm ends wandb's process at once: what it still holds then is lost. It would be 15 s.
         x_transaction_log_flush_interval=1.0,
+        # Whose server has gone in mid-run would hold a finished job for half an hour.
+        finish_timeout=FINISH_SECONDS,
+        finish_timeout_raises=True,
     )
 
 

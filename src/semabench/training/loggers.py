@@ -45,6 +45,10 @@ class StepLogger(WandbLogger):
         try:
             with _no_tracebacks():
                 self.experiment.finish()
+        except TimeoutError:
+            self.gone = True
+            place = Path(self.experiment.dir).parent
+            log.warning("W&B does not answer: `wandb sync %s` uploads what is missing.", place)
         except Exception as error:
             self._lost(error)
         if self.gone:

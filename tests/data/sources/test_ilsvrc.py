@@ -1,10 +1,12 @@
 """The official archives, read where they lie, give what the unpacked tree gives."""
 
+import io
 import shutil
+import tarfile
 
 import pytest
 
-from helpers.image_makers import WNIDS, write_devkit, write_ilsvrc
+from helpers.image_makers import WNIDS, jpeg, write_devkit, write_ilsvrc
 from semabench.data.ffcv.pack import pack, render
 from semabench.data.sources import find_images
 from semabench.errors import SemabenchError
@@ -50,6 +52,27 @@ def test_missing_archive_is_named(tars, name):
     split = "train" if "train" in name else "val"
     with pytest.raises(SemabenchError, match=f"{name} is missing"):
         find_images(tars, split)
+
+
+def test_names_in_an_archive_lead_nowhere(tmp_path):
+    """Members called ../ and links: nothing is written, and nothing outside the tar is read."""
+    inner = io.BytesIO()
+    with tarfile.open(fileobj=inner, mode="w") as archive:
+        for name in ("../../outside.JPEG", "/etc/n01440764_1.JPEG"):
+            member = tarfile.TarInfo(name)
+            member.size = len(jpeg())
+            archive.addfile(member, io.BytesIO(jpeg()))
+        link = tarfile.TarInfo("n01440764_2.JPEG")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    with tarfile.open(tmp_path / "ILSVRC2012_img_train.tar", "w") as archive:
+        member = tarfile.TarInfo("../../n01440764.tar")
+        member.size = len(inner.getvalue())
+        archive.addfile(member, io.BytesIO(inner.getvalue()))
+    images = find_images(tmp_path, "train")
+    assert images.paths == ["n01440764/n01440764_1.JPEG", "n01440764/outside.JPEG"]
+    assert [images.read(index) for index in range(2)] == [jpeg()] * 2
+    assert [path.name for path in tmp_path.iterdir()] == ["ILSVRC2012_img_train.tar"]
 
 
 def test_train_needs_no_devkit(tars):

@@ -3,9 +3,10 @@
     python benchmarks/endurance.py [--loader ffcv] [--samples 1000000] [--out DIR]
 
 A thousand procedural images of 96 px are packed, and read over and over as random crops of 64 px,
-an epoch after the other. What this process and its workers hold is read at a tenth of the way and
-at the end. From the tenth on the process may take no more than 64 MiB of new memory
-(RLIMIT_DATA): a leak of 75 bytes a sample would end it. One row goes to DIR/endurance.jsonl.
+an epoch after the other. What this process and its workers hold is read at a tenth, the half and
+the end of the way: anonymous pages, those shared by several counted once. From the tenth on the
+process may take no more than 64 MiB of new memory (RLIMIT_DATA): a leak of 75 bytes a sample would
+end it. One row goes to DIR/endurance.jsonl.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ BATCH = 100
 
 
 def held(pid: int, key: str) -> int:
-    """Return bytes of a process, ``VmData`` or ``Pss``, by Linux."""
-    name = "smaps_rollup" if key == "Pss" else "status"
+    """Return bytes of a process, ``VmData`` or ``Pss_Anon``, by Linux."""
+    name = "smaps_rollup" if key == "Pss_Anon" else "status"
     for line in Path(f"/proc/{pid}/{name}").read_text().splitlines():
         if line.startswith(f"{key}:"):
             return int(line.split()[1]) * 1024
@@ -73,17 +74,27 @@ def main() -> None:
 
 def read(loader: Any, samples: int) -> dict[str, Any]:
     """Read so many samples, from a tenth on under the limit."""
-    seen, epoch, at_a_tenth = 0, 0, 0
+    seen, epoch = 0, 0
+    memory: dict[str, float] = {}  # MiB, in the middle of an epoch, workers included
     began = time.perf_counter()
     with item_bar() as bar:
         task = bar.add_task("reading", total=samples)
         while seen < samples:
             loader.set_epoch(epoch)
-            for images, *_ in loader:
+            for number, (images, *_) in enumerate(loader):
                 seen += len(images)
                 bar.advance(task, len(images))
-                if not at_a_tenth and seen >= samples // 10:
-                    at_a_tenth = sum(held(pid, "Pss") for pid in family())
+                if number != len(loader) // 2:
+                    continue
+                for part in (0.1, 0.5, 1.0):
+                    if (
+                        f"mib_at_{part}" not in memory
+                        and seen + len(loader) * BATCH > part * samples
+                    ):
+                        memory[f"mib_at_{part}"] = (
+                            sum(held(pid, "Pss_Anon") for pid in family()) / 2**20
+                        )
+                if "mib_at_0.1" in memory and epoch * len(loader) * BATCH <= samples // 10:
                     limit = held(os.getpid(), "VmData") + MORE
                     resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.RLIM_INFINITY))
             epoch += 1
@@ -91,8 +102,7 @@ def read(loader: Any, samples: int) -> dict[str, Any]:
         "samples": seen,
         "epochs": epoch,
         "seconds": time.perf_counter() - began,
-        "mib_at_a_tenth": at_a_tenth / 2**20,
-        "mib_at_the_end": sum(held(pid, "Pss") for pid in family()) / 2**20,
+        **memory,
     }
 
 

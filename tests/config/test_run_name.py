@@ -16,7 +16,7 @@ from semabench.config.schema import RecipeConfig, TrainConfig, to_config
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 OLD = json.loads(Path(__file__).with_name("run_names.json").read_text())
-"""Overrides, and the names that they had at commit d7cf55f (2026-11-26)."""
+"""Overrides, and the names that they had at commit d7cf55f (2026-11-26), or when they came."""
 
 
 def config(overrides: list[str]) -> TrainConfig:

@@ -5,8 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semabench.data.draws import PADDING
-from semabench.data.sampling import eval_order
+from semabench.data.draws import PADDING, eval_order
 from semabench.training.counts import Counts
 
 

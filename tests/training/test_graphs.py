@@ -33,14 +33,21 @@ def test_a_replay_draws_anew_as_its_seed_says():
 
 
 def test_after_a_recording_that_breaks_off_draws_go_on_as_seeded():
+    """Also those of graphs that had been recorded before."""
+    launch_aside(draw, CUDA)
+    graph, drawn = record(draw, CUDA)
     torch.manual_seed(3)
     expected = draw()
     launch_aside(draw_and_ask, CUDA)
     with pytest.raises(NotRecordedError) as told:
         record(draw_and_ask, CUDA)
     assert "\n" not in str(told.value)
+    assert torch.cuda.current_stream() == torch.cuda.default_stream()
     torch.manual_seed(3)
     assert torch.equal(draw(), expected)
+    torch.manual_seed(3)
+    graph.replay()
+    assert torch.equal(drawn, expected)
     test_a_replay_draws_anew_as_its_seed_says()
 
 

@@ -52,17 +52,24 @@ def record(
         NotRecordedError: it waits for the device, or does what a graph cannot hold.
     """
     torch.cuda.synchronize(device)
-    graph = torch.cuda.CUDAGraph()
+    graph, main = torch.cuda.CUDAGraph(), torch.cuda.current_stream(device)
     try:
         with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
             return graph, launch()
     except Exception as error:  # whatever a model does
+        torch.cuda.set_stream(main)  # which torch leaves at the recording's
         torch.cuda.synchronize(device)
-        # A recording that breaks off leaves the generator thinking that it is still going on
-        # (torch 2.11), and its next draw fails: it gets a state of its own with the same numbers.
-        index = torch.cuda.current_device() if device.index is None else device.index
-        generator = torch.cuda.default_generators[index]
-        generator.graphsafe_set_state(generator.clone_state())
+        _end_broken_recording(device)
         # The last error is often that the recording was ended by the one before.
         reason = first_line(error.__context__ or error)[:160].rstrip(".")
         raise NotRecordedError(reason) from error
+
+
+def _end_broken_recording(device: torch.device) -> None:
+    """Let the generator draw again, which thinks that it still records (torch 2.11).
+
+    A recording that succeeds ends that, too. Its state must remain the same object: graphs that
+    were recorded before take their draws from it.
+    """
+    with torch.cuda.graph(torch.cuda.CUDAGraph(), capture_error_mode="thread_local"):
+        torch.zeros(1, device=device)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from semabench.data.sources.folder import folder_images
+from semabench.data.sources.folder import folder_images, has_classes
 from semabench.data.sources.ilsvrc import ilsvrc_images, is_ilsvrc
 from semabench.data.sources.types import ImageList
 from semabench.errors import SemabenchError
@@ -24,7 +24,8 @@ def find_images(src: Path, split: str, holdout: float | None = None) -> ImageLis
     ``src`` is either a folder tree (``src/<split>/<class>/**/<image>``, hidden files ignored,
     extensions in any case) or the directory with ``ILSVRC2012_img_train.tar``,
     ``ILSVRC2012_img_val.tar`` and ``ILSVRC2012_devkit_t12.tar.gz`` as downloaded; the tars are
-    read in place. A folder wins where both exist.
+    read in place. A folder wins where both exist. Where there is neither, folders of images in
+    ``src`` itself are the classes of ``val``: so test sets are distributed.
 
     Raises:
         SemabenchError: nothing of that layout is there, a class is empty, or the classes of
@@ -41,6 +42,8 @@ def find_images(src: Path, split: str, holdout: float | None = None) -> ImageLis
         return folder_images(src, split)
     if is_ilsvrc(src):
         return ilsvrc_images(src, split)
+    if split == "val" and not (src / "train").is_dir() and has_classes(src):
+        return folder_images(src, ".")  # as ImageNet-V2, -A, -R and -Sketch are distributed
     raise SemabenchError(
         f"no dataset in {src}: expected {split}/<class>/<image> or the ILSVRC2012 tar files."
     )

@@ -50,7 +50,8 @@ def _folder_images(src: Path, split: str) -> ImageList:
     labels: list[int] = []
     others: Counter[str] = Counter()
     with item_bar() as bar:
-        for label, name in enumerate(bar.track(classes, description=f"indexing {split}")):
+        what = "indexing" if split == "." else f"indexing {split}"
+        for label, name in enumerate(bar.track(classes, description=what)):
             found = sorted(_walk(root / name, name, set(), others))
             if not found:
                 raise SemabenchError(
@@ -69,7 +70,7 @@ def _folder_images(src: Path, split: str) -> ImageList:
         note(f"{root}: classes are named by numbers, and are in their order.")
     classes = [*map(readable, classes)]
     return ImageList(
-        split=split,
+        split="val" if split == "." else split,
         container=root,
         classes=classes,
         names=class_names(classes),
@@ -77,6 +78,12 @@ def _folder_images(src: Path, split: str) -> ImageList:
         sizes=np.array(sizes, dtype=np.int64),
         labels=np.array(labels, dtype=np.int64),
     )
+
+
+def has_classes(root: Path) -> bool:
+    """Tell whether there are folders in ``root``, and images in the first of them."""
+    names = _class_directories(root)
+    return bool(names) and next(_walk(root / names[0], "", set(), Counter()), None) is not None
 
 
 def _class_directories(root: Path) -> list[str]:

@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import OverrideParseException
 from omegaconf import OmegaConf
 
-from semabench.app import _hydra_message, run_app
+from semabench.app import _hydra_message, one_line_errors, run_app
 from semabench.config.key import unknown_key
 from semabench.config.schema import ModelConfig, TrainConfig, known_keys, to_config
 from semabench.errors import SemabenchError
@@ -122,6 +122,18 @@ def test_a_full_gpu_is_told_with_what_helps(monkeypatch, capsys):
         run_app(full, list)
     assert ended.value.code == 2
     assert "trainer.accumulate" in capsys.readouterr().err
+
+
+def test_a_file_that_may_not_be_read_is_told_with_its_place(monkeypatch, capsys):
+    def refused() -> None:
+        with one_line_errors():  # as around a job, whose errors Hydra would take for its own
+            raise PermissionError(13, "Permission denied", "/data/locked")
+
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    with pytest.raises(SystemExit) as ended:
+        run_app(refused, list)
+    assert ended.value.code == 2
+    assert "no permission for /data/locked" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("value", ["a=b", "x(y", "a#b", "don't", "/tmp/ü x", 'a"(b', "${x", "é"])

@@ -106,7 +106,7 @@ def run_job(job: Callable[[Any], float | None], composed: Any) -> float | None:
     except Exception as error:
         if os.environ.get(DEBUG):
             traceback.print_exc()
-        reason = unexpected(error)
+        reason = _surroundings(error) or unexpected(error)
         print(f"error: {reason}", file=sys.stderr)
     raise JobFailed(reason)
 
@@ -157,12 +157,23 @@ def one_line_errors() -> Iterator[None]:
     except Exception as error:
         if os.environ.get(DEBUG):
             raise
-        if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported for this
-            fail(
-                f"{first_line(error).split('. ')[0]}: take a smaller batch, or go through it in "
-                "more micro-batches (trainer.accumulate)."
-            )
+        if told := _surroundings(error):
+            fail(told)
         fail(unexpected(error), UNEXPECTED)
+
+
+def _surroundings(error: Exception) -> str:
+    """Say what is wrong with the machine or the files rather than with us; nothing of the rest."""
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported for this
+        return (
+            f"{first_line(error).split('. ')[0]}: take a smaller batch, or go through it in "
+            "more micro-batches (trainer.accumulate)."
+        )
+    if isinstance(error, PermissionError) and error.filename is not None:
+        return (
+            f"no permission for {error.filename}: change its mode or owner, or take another place."
+        )
+    return ""
 
 
 def unexpected(error: Exception) -> str:

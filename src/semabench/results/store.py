@@ -84,6 +84,8 @@ def read_results(paths: Iterable[Path]) -> list[Record]:
     for path in paths:
         rows = [row for file in find_results(path) for row in read_rows(file)]
         if not rows:
+            if path.exists() and not os.access(path, os.R_OK):
+                raise SemabenchError(f"no permission to read {path}.")
             raise SemabenchError(
                 f"no results in {path}: evaluate a run there first, or name another directory."
             )

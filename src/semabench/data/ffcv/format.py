@@ -278,7 +278,9 @@ def read_sidecar(beton: Path) -> Sidecar:
             f"{beton} has no sidecar {path.name}: it was not finished, or not packed by "
             "semabench; pack it again."
         ) from error
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise SemabenchError(f"cannot read {path}: {error.strerror}.") from error
+    except ValueError as error:
         raise SemabenchError(f"cannot read {path}: {error}; pack again.") from error
     if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
         raise SemabenchError(f"{path} is no sidecar of format {FORMAT}; pack again.")

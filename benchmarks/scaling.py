@@ -50,7 +50,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Machine:
-    """The assumptions; defaults as docs/scaling.md lists them.
+    """The assumptions.
 
     Attributes:
         node: GPUs of a node.
@@ -190,6 +190,19 @@ def limits(models: dict[str, Measured], machine: Machine, gpus: int) -> list[str
     return lines
 
 
+ABOUT = {
+    "node": "GPUs of a node",
+    "intra": "GB/s, an all-reduce in a node; the default was measured with two H100s",
+    "inter": "GB/s between nodes, a GPU: one 400 Gbit/s adapter each, at 80 %%",
+    "latency": "µs, for each doubling of the GPUs",
+    "overlap": "share of a step behind which an all-reduce hides",
+    "cores": "CPU cores for each GPU",
+    "loader": "images per second that a core makes",
+    "checkpoint": "seconds an epoch",
+    "validations": "passes over the validation set an epoch",
+}
+
+
 def main() -> None:
     """Parse the command line and print the tables."""
     models, loader, origin = load()
@@ -197,7 +210,8 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list(models), choices=list(models))
     parser.add_argument("--gpus", nargs="+", type=int, default=[8, 16, 32, 64, 128, 256])
     for name, default in {**vars(Machine()), "loader": loader}.items():
-        parser.add_argument(f"--{name}", type=type(default), default=default)
+        said = f"{ABOUT[name]} ({default:g})"
+        parser.add_argument(f"--{name}", type=type(default), default=default, help=said)
     options = parser.parse_args()
     machine = Machine(**{name: getattr(options, name) for name in vars(Machine())})
     chosen = {name: models[name] for name in options.models}

@@ -83,9 +83,18 @@ def set_resolution(model: nn.Module, resolution: int) -> None:
             shadow = copy.deepcopy(model).cpu().eval()
             with torch.no_grad():
                 shadow(torch.zeros(1, getattr(model, "in_chans", 3), resolution, resolution))
-    except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
+    except FAILURES as error:
         reason = first_line(error)
         raise SemabenchError(f"{name} cannot be run at {resolution} px: {reason}") from error
+
+
+#: What models raise at a size that they cannot take.
+FAILURES = AssertionError, IndexError, RuntimeError, TypeError, ValueError
+
+
+def _name(model: nn.Module) -> str:
+    told = getattr(model, "pretrained_cfg", None) or {}
+    return str(told.get("architecture", type(model).__name__))
 
 
 def try_size(model: nn.Module, resolution: int, batch: int, classes: int, train: bool) -> None:
@@ -105,7 +114,7 @@ def try_size(model: nn.Module, resolution: int, batch: int, classes: int, train:
     """
     if isinstance(model, StagedModel | Vim):
         return
-    name = (getattr(model, "pretrained_cfg", None) or {}).get("architecture", type(model).__name__)
+    name = _name(model)
     shape = (batch, getattr(model, "in_chans", 3), resolution, resolution)
     what = f"{'trained' if train else 'run'} at {resolution} px, {batch} image(s) at once"
     images = torch.zeros(shape, device="meta", dtype=next(model.parameters()).dtype)
@@ -129,6 +138,9 @@ def seen_pixels(model: nn.Module, resolution: int) -> int:
 
     From the gradient, in a copy, of an image of noise. Ours see all, and so does any at a multiple
     of 32 that its patches divide, which is not tried.
+
+    Raises:
+        SemabenchError: it cannot be run at that size.
     """
     patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
     sides = patch if isinstance(patch, tuple) else (patch or 1,)
@@ -148,9 +160,13 @@ def seen_pixels(model: nn.Module, resolution: int) -> int:
                 parameter.fill_(0.5)
             elif not parameter.any():
                 parameter.normal_(std=0.02)
-    with torch.enable_grad():
-        logits = probe(image).float()
-        (gradient,) = torch.autograd.grad(logits.square().sum(), image)
+    try:
+        with torch.enable_grad():
+            logits = probe(image).float()
+            (gradient,) = torch.autograd.grad(logits.square().sum(), image)
+    except FAILURES as error:  # which data alone can show
+        what = f"{_name(model)} cannot be run at {resolution} px"
+        raise SemabenchError(f"{what}: {first_line(error)}") from error
     rows = gradient.abs().amax(dim=(0, 1, 3)).nonzero()
     return int(rows.max()) + 1 if len(rows) else resolution
 
@@ -160,7 +176,7 @@ def say_unseen(model: nn.Module, resolution: int) -> int | None:
     seen = seen_pixels(model, resolution)
     if seen == resolution:
         return None
-    name = (getattr(model, "pretrained_cfg", None) or {}).get("architecture", type(model).__name__)
+    name = _name(model)
     note(f"{name} sees {seen} of {resolution} px in height and width: no patch covers the rest.")
     return seen
 

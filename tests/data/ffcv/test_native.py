@@ -75,6 +75,8 @@ def mutated(data: bytes, generator: random.Random) -> bytes:
     """Turn bytes, cut some out, put some in, or cut the end off."""
     changed = bytearray(data)
     for _ in range(generator.randint(1, 4)):
+        if not changed:
+            break
         at = generator.randrange(len(changed))
         what = generator.randrange(4)
         if what == 0:

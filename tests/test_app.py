@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import OverrideParseException
 from omegaconf import OmegaConf
 
-from semabench.app import _hydra_message, one_line_errors, run_app
+from semabench.app import hydra_message, one_line_errors, run_app
 from semabench.config.key import unknown_key
 from semabench.config.schema import ModelConfig, TrainConfig, known_keys, to_config
 from semabench.errors import SemabenchError
@@ -58,16 +58,16 @@ def test_a_group_without_a_name_is_one_line(monkeypatch, capsys):
 
 def test_a_key_within_a_mapping_is_the_one_that_is_told():
     error = Exception("Could not override 'steps'.\nTo append to your config use +steps={neddle:1}")
-    assert _hydra_message(error, ["steps"]) == "steps cannot have that value."
+    assert hydra_message(error, ["steps"]) == "steps cannot have that value."
     error.__cause__ = Exception("Key 'neddle' is not in struct")
-    assert _hydra_message(error, ["steps"]) == "steps has no 'neddle'."
+    assert hydra_message(error, ["steps"]) == "steps has no 'neddle'."
 
 
 def test_a_key_of_a_group_of_which_nothing_is_chosen_asks_for_a_choice():
     error = Exception("Could not override 'data.source'.\nTo append use +data.source=X")
     error.__cause__ = Exception("Key 'data' is not in struct")
-    assert _hydra_message(error, ["data", "data.source"]) == "data.source needs data=NAME, too."
-    assert "unknown config key" in _hydra_message(error, ["models"])
+    assert hydra_message(error, ["data", "data.source"]) == "data.source needs data=NAME, too."
+    assert "unknown config key" in hydra_message(error, ["models"])
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_a_value_that_hydra_cannot_read_is_told_with_quotes_that_it_can(value):
     parser = OverridesParser.create()
     with pytest.raises(OverrideParseException) as error:
         parser.parse_overrides([f"data.packed={value}"])
-    line = _hydra_message(error.value, known_keys(TrainConfig))
+    line = hydra_message(error.value, known_keys(TrainConfig))
     (word,) = shlex.split(line.rpartition("as in ")[2])
     assert parser.parse_override(word).value() == value
     assert "hydra.cc" not in line

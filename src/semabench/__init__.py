@@ -5,7 +5,9 @@ Importing it makes its models known to timm: ``timm.create_model("sema_tiny")``.
 
 import gc
 import sys
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 __version__ = "0.1.0"
 
@@ -21,4 +23,11 @@ if Path(sys.argv[0] if sys.argv else "").name not in _APPS:
         if _collects:
             gc.enable()
 
-__all__ = ["__version__"]
+__all__ = ["__version__", "evaluate", "load", "train", "train_config"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import `semabench.api` for what it holds: it takes seconds."""
+    if name in ("evaluate", "load", "train", "train_config"):
+        return getattr(import_module("semabench.api"), name)
+    raise AttributeError(f"module 'semabench' has no attribute '{name}'")

@@ -47,7 +47,7 @@ def run_app(main: Callable[[], None], keys: Callable[[], list[str]]) -> None:
         try:
             main()
         except HydraException as error:
-            fail(_hydra_message(error, keys()))
+            fail(hydra_message(error, keys()))
         except ValueError as error:
             if "Config group override" not in str(error):
                 raise
@@ -207,7 +207,8 @@ def _quoted(override: str) -> str:
     )
 
 
-def _hydra_message(error: Exception, keys: list[str]) -> str:
+def hydra_message(error: Exception, keys: list[str]) -> str:
+    """Say in one line what Hydra found wrong with the words of an app that has these keys."""
     text = str(error)
     if told := _quoted(getattr(error, "override", "")):
         return told

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from semabench.config.key import check_declared
 
 if TYPE_CHECKING:
+    from semabench.results.record import Record
     from semabench.results.view import View
 
 
@@ -36,9 +37,10 @@ class Measure:
         check_declared(config)
         self.checks(config)
 
-    def run(self, config: Any) -> None:
-        """Measure what is asked for and is not stored yet."""
-        pkgutil.resolve_name(self.runner)(config)
+    def run(self, config: Any) -> list[Record]:
+        """Measure what is asked for and is not stored yet; return all rows asked for."""
+        rows: list[Record] = pkgutil.resolve_name(self.runner)(config)
+        return rows
 
     @property
     def view(self) -> View:

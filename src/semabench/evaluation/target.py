@@ -71,7 +71,7 @@ def load_target(config: TargetConfig, device: torch.device, precision: str) -> E
         )
     if config.data is not None:
         check_data(config.data)
-    target = _from_run(config) if config.checkpoint is not None else _from_name(config)
+    target = from_run(config) if config.checkpoint is not None else _from_name(config)
     if config.window_size is not None:
         set_window_size(target.model, config.window_size)
         trained = [o for o in target.fields["options"].split(",") if o]
@@ -87,7 +87,8 @@ def load_target(config: TargetConfig, device: torch.device, precision: str) -> E
     return target
 
 
-def _from_run(config: TargetConfig) -> EvalTarget:
+def from_run(config: TargetConfig) -> EvalTarget:
+    """Build the model of a run of ours with its weights, on the CPU; its data need not be there."""
     assert config.checkpoint is not None
     trained = load_trained(Path(config.checkpoint))
     told = trained.describe["config"]

@@ -175,11 +175,10 @@ def _measure(
     if config.compile:
         torch.compiler.reset()
     normalize = Normalize(target.mean, target.std).to(device)
-    if row.precision == "64-true":
-        normalize.double()
+    double = row.precision == "64-true"
     run = Forward(
         torch.compile(target.model, dynamic=False) if config.compile else target.model,
-        normalize,
+        (lambda images: normalize(images).double()) if double else normalize,
         device,
         row.precision,
         graph=config.graph,

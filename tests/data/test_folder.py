@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional as F
 
+from semabench.data import folder
 from semabench.data.draws import draw_crop, draw_flip
 from semabench.data.folder import FolderEvalLoader, FolderTrainLoader
 from semabench.errors import SemabenchError
@@ -65,6 +66,19 @@ def test_a_worker_that_is_killed_is_noticed(dataset):
     with pytest.raises(SemabenchError, match="a worker of the folder loader failed in epoch 0"):
         list(batches)
     assert time.monotonic() - started < 30
+
+
+def test_the_flag_that_ends_workers_is_no_lock(dataset):
+    """A lock would stay with a worker that is killed as it looks, and its death go untold."""
+    ours = loader(dataset.source, batch_size=1)
+    next(iter(ours))
+    iterator = ours._data._iterator
+    flag, workers = iterator._workers_done_event, list(iterator._workers)
+    assert type(flag) is folder._Flag
+    assert not flag.is_set()
+    iterator._shutdown_workers()
+    assert flag.is_set()
+    assert not any(worker.is_alive() for worker in workers)
 
 
 def test_spawned_workers_make_the_same_batches(dataset):

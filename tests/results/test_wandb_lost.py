@@ -25,6 +25,7 @@ def server(monkeypatch, tmp_path):
         return told
 
     monkeypatch.setattr(wandb_log, "_settings", quick)
+    wandb.teardown()  # a process of its own, with these surroundings
     with WandbServer() as running:
         monkeypatch.setenv("WANDB_BASE_URL", running.url)
         monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
@@ -33,7 +34,7 @@ def server(monkeypatch, tmp_path):
 
 
 def wait_for(condition) -> None:
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < until
         time.sleep(0.02)
@@ -45,7 +46,7 @@ def test_lost_and_back_nothing_is_missing(server, tmp_path):
     server.lost = True
     for step in range(10):
         run.log({"a": step})
-    ending = threading.Thread(target=run.finish)
+    ending = threading.Thread(target=run.finish, daemon=True)
     ending.start()
     wait_for(lambda: server.refused >= 2)
     assert not server.rows

@@ -157,7 +157,7 @@ def test_the_app_lists_what_failed_and_does_not_end_well(monkeypatch, capsys):
 
 def test_a_launcher_that_is_not_installed_is_told():
     text = "Could not find 'hydra/launcher/joblib'\n\nAvailable options:\n\tbasic\n\tprocesses\n"
-    told = app._hydra_message(Exception(text), [])
+    told = app.hydra_message(Exception(text), [])
     assert (
         told == "hydra/launcher/joblib needs a plugin of Hydra's: pip install 'semabench[sweep]'."
     )

@@ -6,12 +6,14 @@ For machines without FFCV, and the yardstick of the FFCV loader: the same orders
 from __future__ import annotations
 
 import contextlib
+import copy
 import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +96,32 @@ def apply_operation(
     return operation(image, value, fillcolor=augment.fill, resample=resample)
 
 
+class _Flag:
+    """As multiprocessing's Event, but without its lock.
+
+    torch's workers look at it between any two batches: one that is killed as it looks would keep
+    the lock for good, and torch, which looks at it to tell of the death, would wait for ever.
+    """
+
+    def __init__(self, context: BaseContext) -> None:
+        self._value = context.RawValue("b", 0)
+
+    def is_set(self) -> bool:
+        """Tell whether it has been set."""
+        return bool(self._value.value)
+
+    def set(self) -> None:
+        """Set it, for good."""
+        self._value.value = 1
+
+
+def _context(start_method: str | None) -> BaseContext:
+    """Return multiprocessing's context with such flags as events."""
+    context = copy.copy(multiprocessing.get_context(start_method))
+    context.Event = lambda: _Flag(context)  # type: ignore[assignment, method-assign, return-value]
+    return context
+
+
 class FolderLoader(EpochLoader):
     """Common to both folder loaders: worker processes that make whole batches.
 
@@ -133,7 +161,7 @@ class FolderLoader(EpochLoader):
             num_workers=self.num_workers,
             collate_fn=_unchanged,
             worker_init_fn=_init_worker,
-            multiprocessing_context=start_method or fork,
+            multiprocessing_context=_context(start_method or fork),
             persistent_workers=True,
         )
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import Self
 
 from rich.console import Console
@@ -23,6 +24,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from semabench.files import readable
 from semabench.processes import global_rank
 
 
@@ -67,6 +69,17 @@ def note(line: str) -> None:
 def _console() -> Console:
     # A new one each time: it follows whatever sys.stderr is now (pytest, Hydra redirect it).
     return Console(stderr=True)
+
+
+def tally(names: Iterable[str], most: int = 3) -> str:
+    """Count names, the most frequent first: ``cat 12, dog 3, owl 1, 2 more kinds``.
+
+    >>> tally(["a", "b", "a"])
+    'a 2, b 1'
+    """
+    counts = Counter(names).most_common()
+    told = [f"{readable(name)} {count}" for name, count in counts[:most]]
+    return ", ".join([*told, *([f"{len(counts) - most} more kinds"] if counts[most:] else [])])
 
 
 @contextlib.contextmanager

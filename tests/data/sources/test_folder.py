@@ -33,7 +33,9 @@ def test_hidden_files_and_other_kinds_are_not_images(tmp_path, capsys):
     (tmp_path / "train" / ".cache").mkdir()
     assert find_images(tmp_path, "train").paths == ["a/a_0.JPEG"]
     told = " ".join(capsys.readouterr().err.split())
-    assert "left out 2 files that are no images by their names: .db 1, .txt 1." in told
+    assert (
+        "left out 2 files that are no images by their names: .db 1, .txt 1; by class: a 2" in told
+    )
     assert "one class alone, 'a'" in told
 
 

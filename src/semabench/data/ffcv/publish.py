@@ -34,7 +34,7 @@ from semabench.data.sources.types import ImageList
 from semabench.errors import SemabenchError
 from semabench.files import PARTIAL_SUFFIX, atomic_path, encode, sha256_file
 from semabench.processes import WorkerPool
-from semabench.progress import byte_bar, item_bar, note
+from semabench.progress import byte_bar, item_bar, note, tally
 
 
 def free_bytes(directory: Path) -> int:
@@ -206,7 +206,12 @@ def publish(job: Job) -> Published:
         ) from error
     write_stamp(job.target, sidecar.sha256)
     if sidecar.skipped:
-        note(f"left out {len(sidecar.skipped)} unreadable images, listed in the sidecar.")
+        classes = tally(path.partition("/")[0] for path, _ in sidecar.skipped)
+        reasons = tally(reason for _, reason in sidecar.skipped)
+        note(
+            f"left out {len(sidecar.skipped)} unreadable images, listed in the sidecar; by class: "
+            f"{classes}; by reason: {reasons}."
+        )
     return Published(job.target, sidecar, fresh=True)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import numpy as np
 from semabench.data.sources.types import ImageList, class_names, same_classes
 from semabench.errors import SemabenchError
 from semabench.files import readable
-from semabench.progress import item_bar, note
+from semabench.progress import item_bar, note, tally
 
 #: File names that count as images (compared in lower case): torchvision's list, and more that
 #: Pillow reads.
@@ -48,7 +47,7 @@ def _folder_images(src: Path, split: str) -> ImageList:
     paths: list[str] = []
     sizes: list[int] = []
     labels: list[int] = []
-    others: Counter[str] = Counter()
+    others: list[tuple[str, str]] = []  # class and extension of what is left out
     with item_bar() as bar:
         what = "indexing" if split == "." else f"indexing {split}"
         for label, name in enumerate(bar.track(classes, description=what)):
@@ -64,8 +63,10 @@ def _folder_images(src: Path, split: str) -> ImageList:
     if len(classes) == 1:
         note(f"{root} has one class alone, '{classes[0]}': is there a folder level too many?")
     if others:
-        kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(others.items()))
-        note(f"{root}: left out {others.total()} files that are no images by their names: {kinds}.")
+        note(
+            f"{root}: left out {len(others)} files that are no images by their names: "
+            f"{tally(kind for _, kind in others)}; by class: {tally(name for name, _ in others)}."
+        )
     if any(name != wanted for name, wanted in zip(classes, sorted(classes), strict=True)):
         note(f"{root}: classes are named by numbers, and are in their order.")
     classes = [*map(readable, classes)]
@@ -83,7 +84,7 @@ def _folder_images(src: Path, split: str) -> ImageList:
 def has_classes(root: Path) -> bool:
     """Tell whether there are folders in ``root``, and images in the first of them."""
     names = _class_directories(root)
-    return bool(names) and next(_walk(root / names[0], "", set(), Counter()), None) is not None
+    return bool(names) and next(_walk(root / names[0], "", set(), []), None) is not None
 
 
 def _class_directories(root: Path) -> list[str]:
@@ -103,11 +104,11 @@ def _is_image(entry: os.DirEntry[str]) -> bool:
 
 
 def _walk(
-    directory: Path, prefix: str, above: set[tuple[int, int]], others: Counter[str]
+    directory: Path, prefix: str, above: set[tuple[int, int]], others: list[tuple[str, str]]
 ) -> Iterator[tuple[str, int]]:
     """Yield (relative path, bytes) of every image below, following links but no cycles.
 
-    Files of other kinds are counted by their extension in ``others``, hidden ones are not.
+    Files of other kinds go into ``others`` with their class and extension, hidden ones do not.
     """
     here = directory.stat()
     identity = (here.st_dev, here.st_ino)
@@ -125,4 +126,5 @@ def _walk(
                 except OSError:  # a broken link: reading it will say so, with its path
                     yield path, 0
             elif not entry.name.startswith("."):
-                others[os.path.splitext(entry.name)[1].lower() or "without extension"] += 1
+                kind = os.path.splitext(entry.name)[1].lower() or "without extension"
+                others.append((path.partition("/")[0], kind))

@@ -136,7 +136,9 @@ def test_a_file_that_may_not_be_read_is_told_with_its_place(monkeypatch, capsys)
     assert "no permission for /data/locked" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("value", ["a=b", "x(y", "a#b", "don't", "/tmp/ü x", 'a"(b', "${x", "é"])
+@pytest.mark.parametrize(
+    "value", ["a=b", "x(y", "a#b", "don't", "d'o\"n", "/tmp/ü x", 'a"(b', "${x", "é"]
+)
 def test_a_value_that_hydra_cannot_read_is_told_with_quotes_that_it_can(value):
     parser = OverridesParser.create()
     with pytest.raises(OverrideParseException) as error:

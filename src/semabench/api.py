@@ -50,6 +50,8 @@ def train(config: TrainConfig | str, *words: str) -> Path:
     """
     if isinstance(config, str):
         config = train_config(config, *words)
+    elif words:
+        raise SemabenchError(f"{words[0]} has no effect beside a config: give train_config words.")
     check_train(config)
     return training.train(config)
 

@@ -166,8 +166,8 @@ def _surroundings(error: Exception) -> str:
     """Say what is wrong with the machine or the files rather than with us; nothing of the rest."""
     if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported for this
         return (
-            f"{first_line(error).split('. ')[0]}: take a smaller batch, or go through it in "
-            "more micro-batches (trainer.accumulate)."
+            f"{first_line(error).split('. ')[0]}: take a smaller batch; in training, "
+            "trainer.accumulate goes through it in more micro-batches."
         )
     if isinstance(error, PermissionError) and error.filename is not None:
         return (
@@ -198,12 +198,13 @@ def fail(message: str, code: int = 2) -> NoReturn:
 def _quoted(override: str) -> str:
     """Say how to write a value that Hydra's grammar cannot read as it stands."""
     key, equals, value = override.partition("=")
-    if not equals or not value or value[0] in "[{'\"":
+    if not equals or not value or value[0] in "[{'\"" or not re.fullmatch(r"[\w./@+~:-]+", key):
         return ""
-    quote = "'" if '"' in value else '"'
+    quote = "'" if '"' in value and "'" not in value else '"'
+    escaped = value.replace('"', '\\"') if quote == '"' else value
     return (
         f"{override}: the value has signs of Hydra's grammar in it; quote it for Hydra, and once "
-        f"more for the shell, as in {shlex.quote(f'{key}={quote}{value}{quote}')}"
+        f"more for the shell, as in {shlex.quote(f'{key}={quote}{escaped}{quote}')}"
     )
 
 

@@ -39,6 +39,7 @@ def test_a_tour(workplace, tmp_path, monkeypatch):
         (lambda: semabench.train_config("experiment=demo", "recipe.lr=-1"), r"recipe\.lr must be"),
         (lambda: semabench.evaluate("checkpoint=nowhere", "resolutions=[32]"), "nowhere"),
         (lambda: semabench.load("nowhere"), "nowhere"),
+        (lambda: semabench.train(TrainConfig(), "seed=3"), "seed=3 has no effect beside a config"),
     ],
 )
 def test_mistakes_are_one_line(call, message, tmp_path, monkeypatch):

@@ -12,6 +12,8 @@ def test_names_find_their_logits():
     assert columns_of(list("abcde"), known, 5, "m") == [0, 1, 2, 3, 4]
     assert columns_of(list("db"), known, 5, "m") == [3, 1]
     assert columns_of(["x", "y"], None, 2, "m") == [0, 1]
+    text = [str(n) for n in sorted(range(12), key=str)]  # of a run that sorted numbers as text
+    assert columns_of(text, text, 12, "m") == list(range(12))
 
 
 def test_folders_by_number_are_imagenets_classes_in_its_order():
@@ -29,6 +31,7 @@ def test_folders_by_number_are_imagenets_classes_in_its_order():
     [
         (["a", "z", "q"], ["a", "b"], r"m does not know 2 of the dataset's 3 classes: z, q \("),
         (["a"], None, "m has 2 classes but the dataset has 1"),
+        (["a"], ["b"], "its own are b, ..."),
     ],
 )
 def test_what_is_not_known_is_refused_by_name(theirs, known, message):

@@ -40,15 +40,15 @@ def columns_of(theirs: list[str], known: list[str] | None, count: int, model: st
                 "dataset it was trained on."
             )
         return list(range(count))
-    if set(theirs) == {str(number) for number in range(count)}:  # ImageNet-V2's folders
-        return [int(name) for name in theirs]
     place = {name: column for column, name in enumerate(known)}
     unknown = [name for name in theirs if name not in place]
+    if unknown and set(theirs) == {str(number) for number in range(count)}:  # ImageNet-V2's folders
+        return [int(name) for name in theirs]
     if unknown:
         few = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
         raise SemabenchError(
             f"{model} does not know {len(unknown)} of the dataset's {len(theirs)} classes: {few} "
-            f"(its own are {known[0]}, {known[1]}, ...)."
+            f"(its own are {', '.join(known[:2])}, ...)."
         )
     return [place[name] for name in theirs]
 

@@ -17,6 +17,7 @@ from semabench.mixers.ssm import Scan
 from semabench.models.flops import without_data
 from semabench.models.staged import StagedModel
 from semabench.models.vim import Vim
+from semabench.processes import global_rank
 from semabench.progress import note
 
 
@@ -159,14 +160,21 @@ def seen_pixels(model: nn.Module, resolution: int) -> int:
             if parameter.ndim < 2:  # what begins at zero would see nothing
                 parameter.fill_(0.5)
             elif not parameter.any():
-                parameter.normal_(std=0.02)
+                drawn = torch.randn(parameter.shape, generator=generator)
+                parameter.copy_(0.02 * drawn)
     try:
         with torch.enable_grad():
             logits = probe(image).float()
-            (gradient,) = torch.autograd.grad(logits.square().sum(), image)
+        (gradient,) = torch.autograd.grad(logits.square().sum(), image, allow_unused=True)
+    except torch.OutOfMemoryError:
+        return resolution
     except FAILURES as error:  # which data alone can show
+        if "does not require grad" in str(error):
+            return resolution
         what = f"{_name(model)} cannot be run at {resolution} px"
         raise SemabenchError(f"{what}: {first_line(error)}") from error
+    if gradient is None:
+        return resolution
     rows = gradient.abs().amax(dim=(0, 1, 3)).nonzero()
     return int(rows.max()) + 1 if len(rows) else resolution
 
@@ -177,7 +185,10 @@ def say_unseen(model: nn.Module, resolution: int) -> int | None:
     if seen == resolution:
         return None
     name = _name(model)
-    note(f"{name} sees {seen} of {resolution} px in height and width: no patch covers the rest.")
+    if global_rank() == 0:
+        note(
+            f"{name} sees {seen} of {resolution} px in height and width: no patch covers the rest."
+        )
     return seen
 
 

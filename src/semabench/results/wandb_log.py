@@ -7,6 +7,7 @@ packages, console output) is switched off, and API keys stay where wandb reads t
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import netrc
 import os
@@ -178,6 +179,21 @@ def log_evaluation(
         run.log({"eval/results": table}, step=step)
 
 
+def finish_run(run: wandb.Run) -> bool:
+    """End a run; where its server does not answer, say how to upload the rest. Return whether."""
+    import wandb
+
+    place = Path(run.dir).parent
+    try:
+        run.finish()
+    except TimeoutError:
+        log.warning("W&B does not answer: `wandb sync %s` uploads what is missing.", place)
+        with contextlib.suppress(Exception):  # or it would try once more when Python ends
+            wandb.teardown()
+        return False
+    return True
+
+
 FINISH_SECONDS = 120.0  # that a run that has ended waits for what is not uploaded yet
 
 
@@ -185,7 +201,11 @@ def _settings(silent: bool) -> wandb.Settings:
     """Return the settings under which wandb collects nothing by itself but device metrics."""
     import wandb
 
+    # Whose server has gone in mid-run would hold a finished job for half an hour.
+    ending: dict[str, Any] = {"finish_timeout": FINISH_SECONDS, "finish_timeout_raises": True}
+    known = wandb.Settings.model_fields  # older clients have no such thing
     return wandb.Settings(
+        **{name: value for name, value in ending.items() if name in known},
         console="off",
         disable_code=True,
         disable_git=True,
@@ -197,9 +217,6 @@ def _settings(silent: bool) -> wandb.Settings:
         x_save_requirements=False,
         # Slurm ends wandb's process at once: what it still holds then is lost. It would be 15 s.
         x_transaction_log_flush_interval=1.0,
-        # Whose server has gone in mid-run would hold a finished job for half an hour.
-        finish_timeout=FINISH_SECONDS,
-        finish_timeout_raises=True,
     )
 
 

@@ -45,6 +45,7 @@ class Forward:
         self.model, self.prepare = model, prepare
         self.device, self.precision = device, precision
         self.graph = graph and device.type == "cuda"
+        self.no_graph = ""  # why, where recording failed
         self._seen: set[torch.Size] = set()
         self._taken: dict[torch.Size, int] = {}
         self._recorded: dict[torch.Size, tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
@@ -52,7 +53,7 @@ class Forward:
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
-        """Return the logits of a batch; they are overwritten by the next of its shape."""
+        """Return the logits of a batch; they are overwritten by the next call."""
         if not self.graph:
             return self._launch(images)
         shape = images.shape
@@ -93,7 +94,7 @@ class Forward:
             graph, logits = record(lambda: self._launch(static), self.device, self._pool)
         except NotRecordedError as error:
             log.warning("evaluation runs without a CUDA graph: %s.", error)
-            self.graph = False
+            self.graph, self.no_graph = False, str(error)
             return False
         self._pool = graph.pool()
         self._recorded[images.shape] = graph, static, logits

@@ -112,7 +112,7 @@ def _try_sizes(config: TrainConfig, model: nn.Module, classes: int) -> None:
     grown = [pixels for _, pixels in config.recipe.resolution_schedule or ()]
     for pixels in dict.fromkeys([config.data.resolution, *grown]):
         try_size(model, pixels, share // config.trainer.accumulate, classes, train=True)
-        if global_rank() == 0 and not hasattr(model, "set_input_size"):
+        if not hasattr(model, "set_input_size"):
             say_unseen(model, pixels)
     tested = [config.data.val_resolution or config.data.resolution, *config.evaluate_at]
     if not hasattr(model, "set_input_size"):  # which is resampled for each, when it comes to that

@@ -138,6 +138,7 @@ class TrainStep:
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.device = self.parameters[0].device
         self.graph = graph and self.device.type == "cuda" and self._can_be_recorded()
+        self.no_graph = ""  # why, where recording failed
         self.loss = torch.zeros((), device=self.device)
         self.mesa_term: Tensor | None = None
         self.rates = [float(group["lr"]) for group in optimizer.param_groups]
@@ -334,7 +335,7 @@ class _Program:
             self.graph, _ = record(self._launch, step.device, step._pool)
         except NotRecordedError as error:
             log.warning("steps run without a CUDA graph: %s.", error)
-            step.graph = False
+            step.graph, step.no_graph = False, str(error)
         else:
             step._pool = self.graph.pool()
 

@@ -151,16 +151,21 @@ def test_what_is_not_a_data_set_is_told_in_one_line(tmp_path, make, message):
     assert "\n" not in str(caught.value)
 
 
-def test_folders_of_images_alone_are_a_test_set(tmp_path):
+def test_folders_of_images_alone_are_a_test_set(tmp_path, capsys):
     """As ImageNet-V2, -A, -R and -Sketch come; training images are still asked for by name."""
     write_tree(tmp_path, ".", {"n01440764": 2, "n01443537": 1})
     images = find_images(tmp_path, "val")
+    told = " ".join(capsys.readouterr().err.split())
+    assert "has no val/: its own 2 folders are the classes" in told
     assert (images.split, images.classes) == ("val", ["n01440764", "n01443537"])
     assert images.names[0] == "tench, Tinca tinca"
     assert images.location(2) == str(next((tmp_path / "n01443537").iterdir()))
     assert images.read(0)
     with pytest.raises(SemabenchError, match="expected train/<class>/<image>"):
         find_images(tmp_path, "train")
+    write_tree(tmp_path / "mislaid", "validation", {"a": 1})
+    with pytest.raises(SemabenchError, match="expected val/<class>/<image>"):
+        find_images(tmp_path / "mislaid", "val")
     write_tree(tmp_path, "train", {"n01440764": 1})
     with pytest.raises(SemabenchError, match="expected val/<class>/<image>"):
         find_images(tmp_path, "val")

@@ -304,9 +304,9 @@ _verified: set[tuple[Any, ...]] = set()  # in this process
 
 def is_stamped(beton: Path, sha256: str) -> bool:
     """Say whether this very file (size, time, inode) was verified to have this checksum."""
-    if (beton, *_stamp(beton, sha256).values()) in _verified:
-        return True
     with contextlib.suppress(OSError, ValueError):
+        if (beton, *_stamp(beton, sha256).values()) in _verified:
+            return True
         stamp: object = json.loads(stamp_path(beton).read_bytes())
         return stamp == _stamp(beton, sha256)
     return False
@@ -314,8 +314,8 @@ def is_stamped(beton: Path, sha256: str) -> bool:
 
 def write_stamp(beton: Path, sha256: str) -> None:
     """Remember that ``beton`` has this checksum; in a read-only directory in this process."""
-    _verified.add((beton, *_stamp(beton, sha256).values()))
     with contextlib.suppress(OSError, SemabenchError):
+        _verified.add((beton, *_stamp(beton, sha256).values()))
         atomic_write(stamp_path(beton), json.dumps(_stamp(beton, sha256)))
 
 

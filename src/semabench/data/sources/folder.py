@@ -60,6 +60,8 @@ def _folder_images(src: Path, split: str) -> ImageList:
             paths += [path for path, _ in found]
             sizes += [size for _, size in found]
             labels += [label] * len(found)
+    if split == ".":
+        note(f"{root} has no val/: its own {len(classes)} folders are the classes.")
     if len(classes) == 1:
         note(f"{root} has one class alone, '{classes[0]}': is there a folder level too many?")
     if others:
@@ -82,9 +84,9 @@ def _folder_images(src: Path, split: str) -> ImageList:
 
 
 def has_classes(root: Path) -> bool:
-    """Tell whether there are folders in ``root``, and images in the first of them."""
+    """Tell whether there are folders in ``root``, and images, not folders of such, in each."""
     names = _class_directories(root)
-    return bool(names) and next(_walk(root / names[0], "", set(), []), None) is not None
+    return bool(names) and all(any(map(_is_image, os.scandir(root / name))) for name in names)
 
 
 def _class_directories(root: Path) -> list[str]:

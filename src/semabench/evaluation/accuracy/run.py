@@ -30,7 +30,13 @@ from semabench.processes import global_rank
 from semabench.progress import note
 from semabench.results.record import Record, accuracy, git_commit, software_versions
 from semabench.results.store import RESULTS_NAME, append_record, read_rows
-from semabench.results.wandb_log import log_evaluation, run_id, start_run, wandb_mode
+from semabench.results.wandb_log import (
+    finish_run,
+    log_evaluation,
+    run_id,
+    start_run,
+    wandb_mode,
+)
 from semabench.training.counts import Counts
 from semabench.training.device import (
     Mark,
@@ -79,7 +85,8 @@ def evaluate(config: EvalConfig) -> list[Record]:
             _say_what_is_compared(config, target, loader)
         try:
             row = _plan(config, target, loader, resolution, precision, device)
-            before = stored.get(row.key)
+            launched = replace(row, execution=execution_label(config.compile, graph=False))
+            before = stored.get(row.key) or stored.get(launched.key)  # where none can be recorded
             if before is None:
                 row = _measure(config, target, row, loader, columns, device)
                 append_record(path, row)
@@ -107,14 +114,26 @@ def _loader(config: EvalConfig, target: EvalTarget, resolution: int) -> EvalLoad
 
 def _columns(target: EvalTarget, loader: EvalLoader) -> list[int]:
     """Return the logit of each class of the dataset."""
-    known, theirs = target.classes, loader.classes
-    return columns_of(theirs, known, target.num_classes, target.fields["model"])
+    theirs = loader.classes
+    return columns_of(theirs, _known(target, theirs), target.num_classes, target.fields["model"])
+
+
+def _known(target: EvalTarget, theirs: list[str]) -> list[str] | None:
+    """Return the names of the model's classes; None where they can only be taken on trust.
+
+    Weights of others have no names: a thousand classes are ImageNet's, unless the dataset has as
+    many and shares not one name.
+    """
+    if target.classes is None or target.train_config or len(theirs) != target.num_classes:
+        return target.classes
+    numbered = set(theirs) == {str(number) for number in range(len(theirs))}
+    return target.classes if numbered or set(theirs) & set(target.classes) else None
 
 
 def _say_what_is_compared(config: EvalConfig, target: EvalTarget, loader: EvalLoader) -> None:
     """Say where classes are taken on trust, or are some of the model's alone."""
     name, theirs = target.fields["model"], loader.classes
-    if target.classes is None:
+    if _known(target, theirs) is None:
         note(
             f"the weights of {name} do not name their {len(theirs)} classes: they must be in the "
             f"dataset's order, {', '.join(theirs[:3])}, ..."
@@ -302,7 +321,7 @@ def _log(
     # Offline nobody knows the steps that training has used, and used ones would be dropped on
     # upload; seconds since 1970 are beyond them. The axis of the plots is eval/resolution.
     log_evaluation(run, rows, first_step=int(time.time()) if mode == "offline" else None)
-    run.finish()
+    finish_run(run)
 
 
 def _digest(rows: list[Record]) -> str:

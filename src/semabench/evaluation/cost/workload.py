@@ -191,8 +191,11 @@ class Workload:
         return None if busy is None else busy / BUSY_STEPS
 
     def _require_graph(self, execution: str, step: Forward | TrainStep) -> None:
-        if "graph" in execution and self.device.type == "cuda" and not step.graph:
-            raise SemabenchError("its step cannot be recorded as a CUDA graph (the log says why)")
+        if "graph" not in execution or self.device.type != "cuda" or step.graph:
+            return
+        if "out of memory" in step.no_graph:  # a smaller batch may do
+            raise torch.OutOfMemoryError(step.no_graph)
+        raise SemabenchError(f"its step cannot be recorded as a CUDA graph: {step.no_graph}")
 
     def _leave(self, step: Forward | TrainStep) -> None:
         """Keep nothing between two windows but weights and the optimiser's state."""

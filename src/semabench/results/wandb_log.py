@@ -183,10 +183,10 @@ def finish_run(run: wandb.Run) -> bool:
     """End a run; where its server does not answer, say how to upload the rest. Return whether."""
     import wandb
 
-    place = Path(run.dir).parent
     try:
         run.finish()
     except TimeoutError:
+        place = Path(run.dir).parent
         log.warning("W&B does not answer: `wandb sync %s` uploads what is missing.", place)
         with contextlib.suppress(Exception):  # or it would try once more when Python ends
             wandb.teardown()

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from semabench.config.schema import TrainConfig
 from semabench.errors import first_line
 from semabench.processes import global_rank
-from semabench.results.wandb_log import run_id, start_run, wandb_mode
+from semabench.results.wandb_log import finish_run, run_id, start_run, wandb_mode
 
 log = logging.getLogger(__name__)
 
@@ -44,11 +44,7 @@ class StepLogger(WandbLogger):
         """End the W&B run."""
         try:
             with _no_tracebacks():
-                self.experiment.finish()
-        except TimeoutError:
-            self.gone = True
-            place = Path(self.experiment.dir).parent
-            log.warning("W&B does not answer: `wandb sync %s` uploads what is missing.", place)
+                self.gone = not finish_run(self.experiment) or self.gone
         except Exception as error:
             self._lost(error)
         if self.gone:

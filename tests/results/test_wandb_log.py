@@ -75,6 +75,13 @@ def test_a_server_that_fails_at_the_start_is_left_for_a_process_of_its_own(
     assert "W&B: 503: logging offline." in caplog.text
 
 
+def test_a_command_line_that_wandb_cannot_store_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["train.py", "data.packed=caf\udce9"])
+    wandb.teardown()
+    with pytest.raises(SemabenchError, match=r"no path that is not UTF-8.*logger=csv"):
+        start_run(tmp_path, "abc", project="p", name="n", mode="offline")
+
+
 def test_auto_follows_the_environment_and_other_modes_are_taken_as_they_are(monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert wandb_mode("auto") == "disabled"

@@ -141,6 +141,10 @@ def start_run(
         return wandb.init(**arguments | {"mode": mode}, settings=_settings(silent=True))
     except wandb.errors.Error as error:
         raise SemabenchError(f"W&B cannot start in {run_dir}: {error}") from error
+    except UnicodeError as error:  # it stores the command line
+        raise SemabenchError(
+            "W&B stores no path that is not UTF-8: rename it, or log with logger=csv."
+        ) from error
 
 
 def log_evaluation(

@@ -4,6 +4,7 @@ import time
 
 import pytest
 import torch
+from torch import nn
 
 from semabench.errors import SemabenchError
 from semabench.models import (
@@ -214,6 +215,7 @@ def test_what_something_else_decides_is_no_option(option):
     ("name", "pixels", "batch", "options", "message"),
     [
         ("resnet18", 32, 1, {}, "1 image.*more than 1 value"),
+        ("sema_nano", 32, 1, {}, "1 image.*more than 1 value"),
         ("resnet18", 64, 2, {"global_pool": ""}, "cannot be trained at 64 px"),
         ("crossvit_tiny_240", 64, 2, {}, "cannot be trained at 64 px"),
     ],
@@ -222,6 +224,24 @@ def test_what_a_model_cannot_take_is_known_before_a_run(name, pixels, batch, opt
     model = build_model(name, num_classes=9, resolution=pixels, options=options)
     with pytest.raises(SemabenchError, match=message):
         try_size(model, pixels, batch, 9, train=True)
+
+
+class InPlace(nn.Module):
+    """Changes what its backward pass needs, which its forward pass does not show."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, 9)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weights = self.head(x.mean((2, 3))).sigmoid()
+        return weights.mul_(2.0)
+
+
+def test_what_fails_backwards_is_known_before_a_run():
+    try_size(InPlace(), 64, 2, 9, train=False)
+    with pytest.raises(SemabenchError, match=r"InPlace cannot be trained at 64 px.*inplace"):
+        try_size(InPlace(), 64, 2, 9, train=True)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "sema_nano", "vit_tiny_patch16_224"])

@@ -1,6 +1,8 @@
+import json
 import logging
 import os
 import sys
+from pathlib import Path
 
 import pytest
 import wandb
@@ -75,11 +77,21 @@ def test_a_server_that_fails_at_the_start_is_left_for_a_process_of_its_own(
     assert "W&B: 503: logging offline." in caplog.text
 
 
-def test_a_command_line_that_wandb_cannot_store_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["train.py", "data.packed=caf\udce9"])
-    wandb.teardown()
-    with pytest.raises(SemabenchError, match=r"no path that is not UTF-8.*logger=csv"):
-        start_run(tmp_path, "abc", project="p", name="n", mode="offline")
+def test_names_that_are_no_utf8_are_stored_readably(monkeypatch, surroundings):
+    folder = surroundings / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    typed = ["train.py", "data.packed=caf\udce9"]
+    monkeypatch.setattr(sys, "argv", typed)
+    run = _run(Path("outputs"), config={"data": {"packed": "caf\udce9", "sizes": [1, 2]}})
+    log_evaluation(run, [row(dataset="caf\udce9")], first_step=2)
+    run.finish()
+    assert sys.argv is typed
+    (directory,) = (folder / "outputs" / "wandb").glob("offline-run-*")
+    stored = read_offline_run(directory)
+    assert stored["config"]["data"] == {"packed": "caf\\xe9", "sizes": [1, 2]}
+    (table,) = directory.glob("files/media/table/eval/*.json")
+    assert "caf\\xe9" in json.loads(table.read_text())["data"][0]
 
 
 def test_auto_follows_the_environment_and_other_modes_are_taken_as_they_are(monkeypatch):

@@ -12,15 +12,17 @@ import logging
 import netrc
 import os
 import secrets
+import sys
+import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from semabench.errors import SemabenchError, first_line, nearest
-from semabench.files import atomic_write
+from semabench.files import atomic_write, readable
 from semabench.results.record import Record
 
 if TYPE_CHECKING:
@@ -117,34 +119,62 @@ def start_run(
     mode = wandb_mode(mode)
     (run_dir / "wandb").mkdir(parents=True, exist_ok=True)
     # Tables are staged here, not in the home directory, which may not be writable.
-    os.environ.setdefault("WANDB_DATA_DIR", str((run_dir / "wandb").resolve()))
+    place = _nameable(run_dir)
+    os.environ.setdefault("WANDB_DATA_DIR", str(place.absolute() / "wandb"))
     arguments: dict[str, Any] = {
-        "dir": str(run_dir),
+        "dir": str(place),
         "id": run_id,
         "project": project,
-        "name": name,
-        "group": group,
-        "tags": list(tags),
-        "config": dict(config or {}),
+        "name": readable(name),
+        "group": group and readable(group),
+        "tags": [readable(tag) for tag in tags],
+        "config": _stored(dict(config or {})),
         "job_type": job_type,
         "reinit": "finish_previous",
     }
     if mode == "online":
         settings = _settings(silent=False)
         try:
-            return wandb.init(**arguments, mode="online", resume="allow", settings=settings)
+            with _stored_command_line():
+                return wandb.init(**arguments, mode="online", resume="allow", settings=settings)
         except wandb.errors.Error as error:
             log.warning("W&B: %s: logging offline.", first_line(error))
             wandb.teardown()  # its process keeps the id for the run that did not start
             mode = "offline"
     try:
-        return wandb.init(**arguments | {"mode": mode}, settings=_settings(silent=True))
+        with _stored_command_line():
+            return wandb.init(**arguments | {"mode": mode}, settings=_settings(silent=True))
     except wandb.errors.Error as error:
         raise SemabenchError(f"W&B cannot start in {run_dir}: {error}") from error
-    except UnicodeError as error:  # it stores the command line
-        raise SemabenchError(
-            "W&B stores no path that is not UTF-8: rename it, or log with logger=csv."
-        ) from error
+
+
+def _stored(value: Any) -> Any:
+    """Return what W&B can store of a value: it takes no text that is not UTF-8."""
+    if isinstance(value, str):
+        return readable(value)
+    if isinstance(value, Mapping):
+        return {_stored(name): _stored(part) for name, part in value.items()}
+    return [_stored(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def _nameable(directory: Path) -> Path:
+    """Return a directory, or a link to it where its own name is not UTF-8."""
+    target = directory.resolve()
+    if str(target) == readable(str(target)):
+        return directory
+    link = Path(tempfile.mkdtemp(prefix="semabench-")) / "run"
+    link.symlink_to(target, target_is_directory=True)
+    return link
+
+
+@contextlib.contextmanager
+def _stored_command_line() -> Iterator[None]:
+    """Let wandb, which reads the command line to leave it out, read one that it can store."""
+    typed, sys.argv = sys.argv, [readable(word) for word in sys.argv]
+    try:
+        yield
+    finally:
+        sys.argv = typed
 
 
 def log_evaluation(
@@ -171,14 +201,16 @@ def log_evaluation(
         names = (first.mixer_or_model, first.model, first.config[:6])
         series = ", ".join(dict.fromkeys(filter(None, names)))
         told = {"mixer": first.mixer_or_model, SERIES: series}
-        run.config.update(told, allow_val_change=True)
+        run.config.update(_stored(told), allow_val_change=True)
     for offset, record in enumerate(records):
         row = record.to_dict()
         metrics = {f"eval/{name}": row[name] for name in METRICS if row[name] is not None}
         run.log(metrics, step=None if first_step is None else first_step + offset)
     if records:
         rows = [record.to_dict() for record in records]
-        table = wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])
+        table = wandb.Table(
+            columns=list(rows[0]), data=[_stored(list(row.values())) for row in rows]
+        )
         step = None if first_step is None else first_step + len(records)
         run.log({"eval/results": table}, step=step)
 
@@ -215,6 +247,7 @@ def _settings(silent: bool) -> wandb.Settings:
         disable_git=True,
         disable_job_creation=True,
         host="",
+        program="semabench",
         save_code=False,
         silent=silent,
         x_disable_meta=True,

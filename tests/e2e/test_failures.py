@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
 
-from helpers.apps import REPOSITORY, TINY, environment, run_here, start
+from helpers.apps import REPOSITORY, TINY, environment, finish, run_here, start
 from helpers.mishaps import SHORT, assert_it_goes_on, at_step, error_line, last
 from semabench.errors import SemabenchError
 from semabench.training.checkpoint import read_checkpoint
@@ -158,6 +159,53 @@ def test_clocks_that_disagree(trained, tmp_path, monkeypatch, capfd):
         path.write_bytes(path.read_bytes())  # a file of its own, no link
         os.utime(path, ((year - 1970) * 31_556_952,) * 2)
     assert_it_goes_on(arguments, trained.cwd, capfd, monkeypatch, trained)
+
+
+#: train.py on a host whose clock is wrong by so many seconds.
+_SHIFTED = (
+    "import runpy, sys, time; now, by = time.time, float(sys.argv.pop(1)); del sys.argv[0];"
+    "time.time = lambda: now() + by; runpy.run_path(sys.argv[0], run_name='__main__')"
+)
+
+
+def two_hosts(root: Path, cwd: Path, clocks: tuple[int, int]) -> list[subprocess.Popen[str]]:
+    """Start a training of two hosts of one process each."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "clocks"}
+    words = [*SHORT, "recipe.epochs=2", "trainer.num_nodes=2", f"output_root={root}", "name=run"]
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", _SHIFTED, str(clock), str(REPOSITORY / "train.py"), *words],
+            cwd=cwd,
+            env=environment() | shared | {"RANK": str(rank), "GROUP_RANK": str(rank)},
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        for rank, clock in enumerate(clocks)
+    ]
+
+
+def test_two_hosts_whose_clocks_disagree(workplace, tmp_path):
+    """By days, and after a kill the other way round: the weights of equal clocks."""
+    for host in two_hosts(tmp_path / "equal", workplace, (0, 0)):
+        finish(host)
+    first, second = two_hosts(tmp_path / "apart", workplace, (10_000, -400_000))
+    while first.poll() is None and not list((tmp_path / "apart").rglob("last.ckpt")):
+        time.sleep(0.02)
+    for host in (first, second):
+        host.kill()
+        host.communicate()
+    first, second = two_hosts(tmp_path / "apart", workplace, (-200_000, 30_000))
+    assert "resuming" in finish(first)
+    finish(second)
+    equal, apart = (read_checkpoint(last(tmp_path / name)) for name in ("equal", "apart"))
+    assert equal["global_step"] == apart["global_step"]
+    weights = equal["state_dict"]
+    assert [n for n in weights if not torch.equal(weights[n], apart["state_dict"][n])] == []
 
 
 def test_a_loss_that_is_not_finite(trained, tmp_path, monkeypatch, capfd):

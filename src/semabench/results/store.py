@@ -82,7 +82,12 @@ def read_results(paths: Iterable[Path]) -> list[Record]:
     """
     found: list[Record] = []
     for path in paths:
-        rows = [row for file in find_results(path) for row in read_rows(file)]
+        # A file's later rows are newer, whatever the clocks of the hosts that appended them said.
+        rows = [
+            row
+            for file in find_results(path)
+            for row in {r.key: r for r in read_rows(file)}.values()
+        ]
         if not rows:
             if path.exists() and not os.access(path, os.R_OK):
                 raise SemabenchError(f"no permission to read {path}.")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from semabench.errors import SemabenchError, nearest
-from semabench.ops import rotary
+from semabench.ops import depthwise_conv, rotary
 from semabench.ops.generalized_attention import Kernel
 
 
@@ -49,7 +49,7 @@ class Mixer(nn.Module):
         self.value_projection = value_projection
         self.rope = rope
         self.project(dim)
-        self.lepe = nn.Conv2d(dim, dim, 3, padding=1, groups=dim) if lepe else None
+        self.lepe = DepthwiseConv(dim) if lepe else None
 
     def project(self, dim: int) -> None:
         """Create the layers that give q, k and v: one matrix product for all."""
@@ -90,7 +90,7 @@ class Mixer(nn.Module):
 
     def add_local(self, y: Tensor, v: Tensor) -> Tensor:
         """Add the local term on v, both (B, H, W, C), if the mixer has LePE."""
-        return y if self.lepe is None else y + grid_conv(v, self.lepe)
+        return y if self.lepe is None else self.lepe(v, add=y)
 
     def set_backend(self, resolve: Callable[..., str], backend: str) -> None:
         """Set the backend of an op, which ``resolve`` knows: a wrong name is an error at once."""
@@ -100,6 +100,18 @@ class Mixer(nn.Module):
     def resolved_backend(self, device: torch.device | None = None) -> str:
         """Return the op backend that runs on ``device``; "torch" where there is no choice."""
         return "torch" if self._resolve is None else self._resolve(self.backend, device)
+
+
+class DepthwiseConv(nn.Conv2d):
+    """A depthwise 3×3 convolution of a grid, (B, H, W, C), by ``ops.depthwise_conv``."""
+
+    def __init__(self, dim: int, bias: bool = True) -> None:
+        super().__init__(dim, dim, 3, padding=1, groups=dim, bias=bias)
+        self.backend = "auto"
+
+    def forward(self, x: Tensor, add: Tensor | None = None, silu: bool = False) -> Tensor:
+        """Return the convolution of x, through SiLU if asked for, plus ``add``."""
+        return depthwise_conv(x, self.weight, self.bias, add=add, silu=silu, backend=self.backend)
 
 
 def grid_conv(x: Tensor, conv: nn.Conv2d) -> Tensor:

@@ -16,6 +16,8 @@ class SEMA(WindowedMixer):
     neither gated nor weighted. Options and their defaults: ``WindowedMixer``.
     """
 
+    adds_mean = True
+
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """SEMA(Q, K, V) = A_w(Q, K, V) + mean(V), (B, H, W, heads, d)."""
         return self.window_attention(q, k, v) + grid_mean(v)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from semabench.errors import SemabenchError
 from semabench.mixers.base import Mixer, register_mixer
-from semabench.ops import window_mean, window_mean_backend
+from semabench.ops import window_mean, window_mean_fused, window_mean_fused_backend
 from semabench.ops.generalized_attention import Kernel, Phi, scaled
+from semabench.ops.window_mean import FUSED_TOKENS
 
 
 class WindowedMixer(Mixer):
@@ -23,8 +25,10 @@ class WindowedMixer(Mixer):
         shift: move the window borders by half a window. In a model, the blocks of a stage with an
             odd index do so, as in Swin.
         scale: logits are q·k/sqrt(d), or q·k.
-        backend: of ``ops.window_mean``.
+        backend: of ``ops.window_mean_fused``, or of ``ops.window_mean``.
     """
+
+    adds_mean = False  # whether ``attend`` adds the mean of all values
 
     def __init__(
         self,
@@ -43,7 +47,7 @@ class WindowedMixer(Mixer):
         self.window_size = window_size
         self.shift = shift
         self.scale = scale
-        self.set_backend(window_mean_backend, backend)
+        self.set_backend(window_mean_fused_backend, backend)
 
     @property
     def window_size(self) -> tuple[int, int]:
@@ -56,6 +60,29 @@ class WindowedMixer(Mixer):
         if len(pair) != 2 or not all(isinstance(n, int) and n >= 1 for n in pair):
             raise SemabenchError(f"window_size must be one or two integers >= 1, not {size}.")
         self._window_size: tuple[int, int] = (pair[0], pair[1])
+
+    def resolved_backend(self, device: torch.device | None = None) -> str:
+        """Return the backend that runs on ``device``: the fused one where it can serve."""
+        name = super().resolved_backend(device)
+        fits = self.value_projection and not self.rope
+        fits = fits and self.window_size[0] * self.window_size[1] <= FUSED_TOKENS
+        return name if fits or name != "triton" else "sdpa"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mix the tokens of a grid: (B, H, W, C) -> (B, H, W, C)."""
+        if x.dtype == torch.float64 or self.resolved_backend(x.device) != "triton":
+            return super().forward(x)
+        local = self.lepe
+        return window_mean_fused(
+            self.qkv(x),
+            self.num_heads,
+            self.window_size,
+            shift=self.border_shift,
+            scale=None if self.scale else 1.0,
+            mean=self.adds_mean,
+            weight=None if local is None else local.weight,
+            bias=None if local is None else local.bias,
+        )
 
     @property
     def border_shift(self) -> tuple[int, int]:
@@ -72,7 +99,7 @@ class WindowedMixer(Mixer):
             shift=self.border_shift,
             scale=None if self.scale else 1.0,
             mean=False,
-            backend=self.backend,
+            backend="sdpa" if self.backend == "triton" else self.backend,
         )
 
     def kernel(self) -> Kernel:

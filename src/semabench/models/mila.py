@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from semabench.errors import SemabenchError, nearest
 from semabench.mixers import create_mixer, list_mixers, mixer_options
-from semabench.mixers.base import grid_conv
+from semabench.mixers.base import DepthwiseConv
 from semabench.models.drop_path import DropPath
 from semabench.models.staged import Stage, StagedModel, init_linear, register_variants
+from semabench.ops import depthwise_conv_backend
 
 
 class ConvLayer(nn.Module):
@@ -120,27 +121,27 @@ class Block(nn.Module):
         drop_path: float,
     ) -> None:
         super().__init__()
-        self.cpe1 = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
+        self.cpe1 = DepthwiseConv(dim)
         self.norm1 = nn.LayerNorm(dim)
         self.in_proj = nn.Linear(dim, dim)
         self.act_proj = nn.Linear(dim, dim)
-        self.dwc = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
+        self.dwc = DepthwiseConv(dim)
         self.mixer = create_mixer(mixer, dim, num_heads, **mixer_options)
         self.out_proj = nn.Linear(dim, dim)
         self.drop_path1 = DropPath(drop_path)
-        self.cpe2 = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
+        self.cpe2 = DepthwiseConv(dim)
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
         self.drop_path2 = DropPath(drop_path)
 
     def forward(self, x: Tensor, drops: Sequence[Tensor | None] = (None, None)) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C); ``drops`` as of `drop_path.run_recomputing`."""
-        x = x + grid_conv(x, self.cpe1)
+        x = self.cpe1(x, add=x)
         y = self.norm1(x)
         gate = F.silu(self.act_proj(y))
-        u = F.silu(grid_conv(self.in_proj(y), self.dwc))
+        u = self.dwc(self.in_proj(y), silu=True)
         x = x + self.drop_path1(self.out_proj(self.mixer(u) * gate), drops[0])
-        x = x + grid_conv(x, self.cpe2)
+        x = self.cpe2(x, add=x)
         return x + self.drop_path2(self.mlp(self.norm2(x)), drops[1])
 
 
@@ -189,6 +190,7 @@ class Backbone(StagedModel):
         mlp_ratio: hidden over outer channels of the MLP.
         drop_path_rate: stochastic depth of the last block, growing linearly from 0.
         mixer: name of the token mixer (``semabench.mixers``).
+        conv_backend: of ``ops.depthwise_conv``, for the blocks' convolutions.
         **options: its options.
 
     Raises:
@@ -208,8 +210,10 @@ class Backbone(StagedModel):
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         mixer: str = "sema",
+        conv_backend: str = "auto",
         **options: Any,
     ) -> None:
+        depthwise_conv_backend(conv_backend)  # a wrong name is an error at once
         check_options(mixer, options)
         if len(num_heads) != len(depths):
             raise SemabenchError(
@@ -241,6 +245,9 @@ class Backbone(StagedModel):
             drop_rate=drop_rate,
         )
         self.mixer = mixer
+        for module in self.modules():
+            if isinstance(module, DepthwiseConv):
+                module.backend = conv_backend
         self.apply(init_linear)
 
 

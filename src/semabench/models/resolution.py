@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from semabench.errors import SemabenchError, first_line
 from semabench.mixers import Mixer, WindowedMixer
+from semabench.mixers.base import DepthwiseConv
 from semabench.mixers.ssm import Scan
 from semabench.models.flops import without_data
 from semabench.models.staged import StagedModel
 from semabench.models.vim import Vim
+from semabench.ops import depthwise_conv_backend
 from semabench.processes import global_rank
 from semabench.progress import note
 
@@ -37,6 +39,9 @@ def backend_name(model: nn.Module, device: torch.device | None = None) -> str:
         for module in model.modules()
         if isinstance(module, Mixer | Scan)
     }
+    convolutions = [module for module in model.modules() if isinstance(module, DepthwiseConv)]
+    if any(depthwise_conv_backend(m.backend, device) == "triton" for m in convolutions):
+        names.add("triton")
     if not names:
         fused = {module.fused_attn for module in model.modules() if hasattr(module, "fused_attn")}
         names = {"sdpa" if value else "unfused" for value in fused}

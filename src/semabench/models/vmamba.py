@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from semabench.errors import SemabenchError, nearest
 from semabench.mixers import SSM
-from semabench.mixers.base import grid_conv
+from semabench.mixers.base import DepthwiseConv, grid_conv
 from semabench.models.drop_path import DropPath
 from semabench.models.staged import Stage, StagedModel, init_linear, register_variants
 
@@ -66,14 +66,14 @@ class SS2D(nn.Module):
         super().__init__()
         inner = int(ratio * dim)
         self.in_proj = nn.Linear(dim, inner, bias=False)
-        self.conv2d = nn.Conv2d(inner, inner, 3, padding=1, groups=inner, bias=False)
+        self.conv2d = DepthwiseConv(inner, bias=False)
         # The rank follows the channels outside, whatever the ratio.
         self.mixer = SSM(inner, 1, d_state=d_state, dt_rank=math.ceil(dim / 16), backend=backend)
         self.out_proj = nn.Linear(inner, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C)."""
-        u = F.silu(grid_conv(self.in_proj(x), self.conv2d))
+        u = self.conv2d(self.in_proj(x), silu=True)
         return self.out_proj(self.mixer(u))
 
 

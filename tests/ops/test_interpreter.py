@@ -1,4 +1,4 @@
-"""Runs test_triton_kernels.py in Triton's interpreter, where there is no GPU."""
+"""Runs the test_triton_kernels.py of every op in Triton's interpreter, where there is no GPU."""
 
 import os
 import subprocess
@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-TESTS = Path(__file__).with_name("test_triton_kernels.py")
+OPS = sorted(path.parent.name for path in Path(__file__).parent.glob("*/test_triton_kernels.py"))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels run on the GPU itself")
-def test_kernels_in_the_interpreter():
+@pytest.mark.parametrize("op", OPS)
+def test_kernels_in_the_interpreter(op):
     pytest.importorskip("triton")
+    tests = Path(__file__).parent / op / "test_triton_kernels.py"
     ran = subprocess.run(
-        [sys.executable, "-m", "pytest", "-m", "not gpu", "-p", "no:cacheprovider", TESTS],
+        [sys.executable, "-m", "pytest", "-m", "not gpu", "-p", "no:cacheprovider", tests],
         env=os.environ | {"TRITON_INTERPRET": "1"},
         capture_output=True,
         text=True,

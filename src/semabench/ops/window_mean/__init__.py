@@ -8,6 +8,8 @@ J(m) is the window of token m, n = H·W counts all tokens of the image, s is the
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -152,7 +154,17 @@ def window_mean(
     Raises:
         SemabenchError: the window, the shift or the backend's name is not valid.
     """
-    (H, W), d = q.shape[1:3], q.shape[-1]
+    window, moved = _fit(window_size, shift, q.shape[1], q.shape[2])
+    run = BACKENDS[window_mean_backend(backend, q.device)]
+    return run(q, k, v, window, moved, q.shape[-1] ** -0.5 if scale is None else scale, mean)
+
+
+def _fit(window_size: int | Pair, shift: int | Pair, H: int, W: int) -> tuple[Pair, Pair]:
+    """Return window and shift on a grid of this size.
+
+    Raises:
+        SemabenchError: as ``window_mean``.
+    """
     (window_h, window_w), (shift_h, shift_w) = _pair(window_size), _pair(shift)
     if min(window_h, window_w) < 1:
         raise SemabenchError(f"window_size must be at least 1, not {window_size}.")
@@ -162,9 +174,7 @@ def window_mean(
         window_h, shift_h = H, 0
     if window_w >= W:
         window_w, shift_w = W, 0
-    run = BACKENDS[window_mean_backend(backend, q.device)]
-    scale = d**-0.5 if scale is None else scale
-    return run(q, k, v, (window_h, window_w), (shift_h, shift_w), scale, mean)
+    return (window_h, window_w), (shift_h, shift_w)
 
 
 def window_mean_backend(backend: str = "auto", device: torch.device | None = None) -> str:
@@ -174,6 +184,60 @@ def window_mean_backend(backend: str = "auto", device: torch.device | None = Non
         SemabenchError: there is no such backend.
     """
     return resolve("window_mean", backend, BACKENDS, auto="sdpa")
+
+
+FUSED_TOKENS = 64  # of the largest window that the fused kernels take
+_TRITON = find_spec("triton") is not None  # looked up once: torch.compile does not trace the search
+
+
+def window_mean_fused_backend(backend: str = "auto", device: torch.device | None = None) -> str:
+    """Return the backend of ``window_mean_fused``, or that of ``window_mean`` to use instead.
+
+    "auto" is "triton" on a CUDA device where Triton is installed; else "sdpa".
+
+    Raises:
+        SemabenchError: there is no such backend.
+    """
+    fits = device is not None and device.type == "cuda" and _TRITON
+    auto = "triton" if fits else "sdpa"
+    return resolve("window_mean", backend, (*BACKENDS, "triton"), auto=auto)
+
+
+def window_mean_fused(
+    qkv: Tensor,
+    num_heads: int,
+    window_size: int | Pair,
+    *,
+    shift: int | Pair = 0,
+    scale: float | None = None,
+    mean: bool = True,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """Compute ``window_mean`` and a depthwise convolution of the values by Triton, in one node.
+
+    Args:
+        qkv: (B, H, W, 3C): queries, keys and values side by side, as one projection gives them.
+        num_heads: divides C.
+        window_size, shift, scale, mean: as in ``window_mean``; up to ``FUSED_TOKENS`` a window.
+        weight, bias: (C, 1, 3, 3) and (C), of the convolution to add (LePE), or none.
+
+    Returns:
+        (B, H, W, C) in the dtype of ``qkv``.
+
+    Raises:
+        SemabenchError: as ``window_mean``; windows of too many tokens.
+    """
+    from semabench.ops.window_mean.triton_backend import window_mean_triton
+
+    window, moved = _fit(window_size, shift, qkv.shape[1], qkv.shape[2])
+    if window[0] * window[1] > FUSED_TOKENS:
+        raise SemabenchError(
+            f"window_mean's backend 'triton' takes {FUSED_TOKENS} tokens a window, not "
+            f"{window[0]}x{window[1]}; use 'sdpa'."
+        )
+    scale = (qkv.shape[-1] // (3 * num_heads)) ** -0.5 if scale is None else scale
+    return window_mean_triton(qkv, weight, bias, num_heads, window, moved, scale, mean)
 
 
 def _pair(size: int | Pair) -> Pair:

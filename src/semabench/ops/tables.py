@@ -1,4 +1,4 @@
-"""What ops share: tables that depend on the grid, in a bounded cache; names of backends."""
+"""What ops share: tables of the grid in a bounded cache, names of backends, autocast's dtype."""
 
 from __future__ import annotations
 
@@ -49,3 +49,13 @@ def resolve(op: str, backend: str, available: Collection[str], auto: str) -> str
         hint = nearest(str(backend), ["auto", *available])
         raise SemabenchError(f"{op} has no backend '{backend}'.{hint}")
     return backend
+
+
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """Return the dtype that autocast computes in on ``device``; None where it is off.
+
+    torch 2.11 does not trace ``is_autocast_available``, which would break a graph.
+    """
+    if device.type not in ("cpu", "cuda") or not torch.is_autocast_enabled(device.type):
+        return None
+    return torch.get_autocast_dtype(device.type)

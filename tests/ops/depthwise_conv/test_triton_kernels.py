@@ -52,7 +52,7 @@ def assert_equals_float64(shape, dtype, adds, silu, biased=True, strided=False):
 
 @pytest.mark.parametrize("silu", [False, True])
 @pytest.mark.parametrize("adds", ["nothing", "itself", "other"])
-@pytest.mark.parametrize("shape", [(2, 7, 7, 16), (1, 1, 1, 3), (1, 1, 9, 4), (1, 30, 17, 20)])
+@pytest.mark.parametrize("shape", [(2, 7, 7, 16), (1, 1, 1, 3), (1, 1, 9, 4), (1, 30, 9, 12)])
 def test_equals_float64(shape, adds, silu):
     assert_equals_float64(shape, torch.float32, adds, silu)
 

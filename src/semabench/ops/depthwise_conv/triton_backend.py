@@ -16,6 +16,7 @@ from semabench.ops.depthwise_conv.triton_kernels import (
     backward_kernel,
     forward_kernel,
 )
+from semabench.ops.tables import autocast_dtype
 
 
 class Tile(NamedTuple):
@@ -28,16 +29,22 @@ class Tile(NamedTuple):
     stages: int
 
 
+def _columns(W: int) -> int:
+    """Return how many columns a strip has: few of its last ones beyond the grid."""
+    return 16 if 8 < W <= 16 else min(triton.next_power_of_2(W), 8)
+
+
+# Chosen by benchmarks/kernels.py --sweep on an H100.
 def forward_tile(H: int, W: int, C: int) -> Tile:
     """Return how a forward pass is cut."""
-    channels = min(triton.next_power_of_2(C), 64)
-    return Tile(min(H, 28), min(triton.next_power_of_2(W), 16), channels, 4, 2)
+    rows = min((7, 8), key=lambda n: -H % n)
+    return Tile(min(H, rows), _columns(W), min(triton.next_power_of_2(C), 32), 2, 1)
 
 
 def backward_tile(H: int, W: int, C: int) -> Tile:
-    """Return how a backward pass is cut."""
-    channels = min(triton.next_power_of_2(C), 64)
-    return Tile(min(H, 28), min(triton.next_power_of_2(W), 8), channels, 4, 2)
+    """Return how a backward pass is cut: long strips, for each ends with ten sums."""
+    rows = -(-H // -(-H // 28))
+    return Tile(rows, _columns(W), min(triton.next_power_of_2(C), 64), 2, 2)
 
 
 def _options(tile: Tile, H: int, W: int, C: int) -> tuple[int, int, dict[str, Any]]:
@@ -185,10 +192,8 @@ def depthwise_conv_triton(
     x: Tensor, weight: Tensor, bias: Tensor | None, add: Tensor | None, silu: bool
 ) -> Tensor:
     """Compute ``depthwise_conv`` with the kernels above, one launch a pass."""
-    kind = x.device.type
     itself = add is x
-    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-        x = x.to(torch.get_autocast_dtype(kind))  # as a convolution would
+    x = x.to(autocast_dtype(x.device) or x.dtype)  # as a convolution would
     tensors = (x, weight, bias, add)
     save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
     return conv_forward(x, weight, bias, None if itself else add, itself, silu, save)[0]

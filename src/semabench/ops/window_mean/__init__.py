@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from semabench.errors import SemabenchError
-from semabench.ops.tables import cached_table, resolve
+from semabench.ops.tables import autocast_dtype, cached_table, resolve
 
 Pair = tuple[int, int]
 
@@ -77,9 +77,7 @@ def grid_mean(v: Tensor) -> Tensor:
     """
     accumulate = torch.promote_types(v.dtype, torch.float32)
     mean = v.mean(dim=(1, 2), keepdim=True, dtype=accumulate)
-    kind = v.device.type
-    lower = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-    return mean.to(torch.get_autocast_dtype(kind) if lower else v.dtype)
+    return mean.to(autocast_dtype(v.device) or v.dtype)
 
 
 def _to_windows(x: Tensor, window: Pair, shift: Pair) -> Tensor:

@@ -4,9 +4,9 @@
 
 For every stage: a pass of ``ops.depthwise_conv`` (with the residual, and with SiLU) and one of
 ``ops.window_mean_fused`` (with mean and local term), forwards and backwards, in bfloat16. The floor
-is what a pass must read and write, at the rate at which a copy runs here. Times are medians of
-replays; grids below 50 MB are read from the second-level cache in part. ``--sweep`` tries other
-cuts and names the best.
+is what a pass must read and write, at the rate at which a copy runs here. Times are medians, of
+replays (torch's of runs); grids below 50 MB come from the second-level cache in part. ``--sweep``
+tries other cuts and names the best.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from triton.testing import do_bench_cudagraph
+from triton.testing import do_bench, do_bench_cudagraph
 
 from semabench.ops import window_mean
 from semabench.ops.depthwise_conv import depthwise_conv_torch
@@ -161,7 +161,7 @@ def main() -> None:
             floor = moved * options.batch * side * side * channels * 2 / rate
             row = about | {
                 "stage": stage, "pass": name, "floor_ms": floor, "triton_ms": milliseconds(ours),
-                "torch_ms": milliseconds(plain),
+                "torch_ms": float(do_bench(plain, rep=60, return_mode="median")),
             }  # fmt: skip
             print(
                 f"stage {stage} {name}: floor {floor:.3f} ms, triton {row['triton_ms']:.3f} "

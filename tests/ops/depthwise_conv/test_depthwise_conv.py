@@ -24,12 +24,12 @@ def test_backends_agree(shape, silu, adds, biased):
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_the_backend_follows_device_and_dtype():
-    assert depthwise_conv_backend() == "torch"
+def test_the_backend_is_as_asked_for():
     gpu = torch.device("cuda")
-    assert depthwise_conv_backend("auto", gpu, torch.bfloat16) == "triton"
-    assert depthwise_conv_backend("auto", gpu, torch.float64) == "torch"
-    assert depthwise_conv_backend("torch", gpu) == "torch"
+    assert depthwise_conv_backend() == depthwise_conv_backend("auto", gpu) == "torch"
+    assert depthwise_conv_backend("triton", gpu, torch.bfloat16) == "triton"
+    with pytest.raises(SemabenchError, match="takes no float64; use 'torch'"):
+        depthwise_conv_backend("triton", gpu, torch.float64)
     with pytest.raises(SemabenchError, match=r"tritn.*triton"):
         depthwise_conv_backend("tritn")
 

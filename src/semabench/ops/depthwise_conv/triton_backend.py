@@ -42,9 +42,12 @@ def forward_tile(H: int, W: int, C: int) -> Tile:
 
 
 def backward_tile(H: int, W: int, C: int) -> Tile:
-    """Return how a backward pass is cut: long strips, for each ends with ten sums."""
-    rows = -(-H // -(-H // 28))
-    return Tile(rows, _columns(W), min(triton.next_power_of_2(C), 64), 2, 2)
+    """Return how a backward pass is cut: long strips, for each ends with ten sums.
+
+    Eight numbers a thread take 243 registers; sixteen would not fit.
+    """
+    rows, columns = -(-H // -(-H // 28)), _columns(W)
+    return Tile(rows, columns, min(triton.next_power_of_2(C), 512 // columns), 2, 2)
 
 
 def _options(tile: Tile, H: int, W: int, C: int) -> tuple[int, int, dict[str, Any]]:

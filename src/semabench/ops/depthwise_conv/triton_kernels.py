@@ -140,9 +140,8 @@ def backward_kernel(
     begun = zero
     ongoing = zero
     above = zero
-    # Zeros, loaded: Triton 3.6 takes two that begin as one constant for one, and drops x_above.
     x_above = zero
-    x_here = _row(x, -1, columns, channels, H, W, C, x_pixel)
+    x_here = zero
     d00 = zero
     d01 = zero
     d02 = zero
@@ -181,7 +180,9 @@ def backward_kernel(
         d21 += here * x_below
         d22 += left * x_below
         d_bias += here * tl.where((step > 0) & (step <= ROWS), 1.0, 0.0)
-        x_above = x_here
+        # Added to, or Triton 3.6 takes x_above for the constant that it and x_here begin as, and
+        # loads nothing ahead.
+        x_above = x_here + 0.0
         x_here = x_below
 
     blocks = tl.cdiv(C, CHANNELS)

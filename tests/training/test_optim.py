@@ -6,9 +6,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from timm.scheduler.cosine_lr import CosineLRScheduler
 from torch import nn
 
-from semabench.config.schema import RecipeConfig
+from helpers.configs import composed
+from semabench.config.schema import RecipeConfig, TrainConfig, to_config
 from semabench.errors import SemabenchError
 from semabench.models import build_model
 from semabench.training.optim import (
@@ -51,6 +53,75 @@ def test_the_rate_rises_then_falls_and_stays_in_range(epochs, warmup, steps):
     peak = rates.index(max(rates))
     assert rates[: peak + 1] == sorted(rates[: peak + 1])
     assert rates[peak:] == sorted(rates[peak:], reverse=True)
+
+
+def official_rates(name: str, epochs: int, steps: int, batch: int) -> list[float]:
+    """The rate of each step, by timm's scheduler as the official training loops call it.
+
+    LeapLabTHU/MLLA@66b6d29 and MzeroMiko/VMamba@2ed52ea, lr_scheduler.py, main.py;
+    hustvl/Vim@dd0358a, vim/main.py, whose scheduler counts epochs and whose cool-down is discarded.
+    """
+    scale = 1.0 if name == "vim_tiny" else batch / 512
+    peak = 1e-3 if name == "vim_tiny" else 5e-4 * scale
+    parameter = nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=peak)
+    by_epoch = name == "vim_tiny"
+    count = epochs if by_epoch else epochs * steps
+    warmup = 5 if by_epoch else 20 * steps
+    prefix = name == "vmamba"
+    scheduler = CosineLRScheduler(
+        optimizer,
+        t_initial=count - warmup if prefix else count,
+        lr_min=1e-5 if by_epoch else 5e-6 * scale,
+        warmup_lr_init=1e-6 if by_epoch else 5e-7 * scale,
+        warmup_t=warmup,
+        warmup_prefix=prefix,
+        cycle_limit=1,
+        t_in_epochs=by_epoch,
+    )
+    rates = []
+    for epoch in range(epochs):
+        for index in range(steps):
+            rates.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            if not by_epoch:
+                scheduler.step_update(epoch * steps + index)
+        if by_epoch:
+            scheduler.step(epoch)
+    return rates
+
+
+@pytest.mark.parametrize(
+    ("name", "batch"),
+    [("mila_tiny", 1024), ("mila_small", 512), ("mila_base", 512), ("vmamba", 1024),
+     ("vim_tiny", 1024), ("vim_small", 512)],
+)  # fmt: skip
+def test_published_recipes_have_the_official_rates_at_every_step(name, batch):
+    recipe = to_config(composed("train", [f"recipe={name}"]), TrainConfig).recipe
+    assert (recipe.epochs, recipe.cooldown_epochs, recipe.batch_size) == (300, 0, batch)
+    family = "vim_tiny" if name.startswith("vim") else name
+    expected = official_rates(family, 300, 7, batch)
+    at = learning_rate(recipe, 7)
+    assert [at(step) for step in range(2100)] == pytest.approx(expected, rel=1e-12)
+
+
+def test_official_rates_by_hand():
+    """What the schedules differ in, without timm."""
+    recipes = {
+        name: to_config(composed("train", [f"recipe={name}"]), TrainConfig).recipe
+        for name in ("mila_tiny", "vmamba", "vim_tiny", "vim_finetune")
+    }
+    mila, vmamba, vim, tune = (learning_rate(recipe, 100) for recipe in recipes.values())
+    assert mila(0) == mila(1) == pytest.approx(1e-6)
+    # Step 2000 is the ramp's last, at t = 1999; then the cosine, a fifteenth of its way down.
+    assert mila(2000) == pytest.approx(1e-6 + 0.999e-3 * 1999 / 2000)
+    assert mila(2001) == pytest.approx(1e-5 + 0.99e-3 * (1 + math.cos(math.pi / 15)) / 2)
+    assert vmamba(2001) == pytest.approx(1e-3)
+    assert [vim(100 * epoch) for epoch in (0, 1, 2, 6)] == pytest.approx(
+        [1e-6, 1e-6, 1e-6 + 0.999e-3 / 5, 1e-5 + 0.99e-3 * (1 + math.cos(math.pi / 60)) / 2]
+    )
+    assert recipes["vim_finetune"].epochs == 30
+    assert {tune(step) for step in range(0, 3000, 50)} == {1e-5}
 
 
 def test_a_step_sets_what_the_function_says():

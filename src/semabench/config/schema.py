@@ -156,6 +156,25 @@ class RecipeConfig:
     cooldown_epochs: float = key(0, "the last of the epochs, spent at min_lr", low=0)
     batch_size: int = key(1024, "global, over all devices", low=1)
     lr: float = key(1e-3, "peak, of a cosine", low=ABOVE_0)
+    schedule: str = key(
+        "cosine",
+        "cosine, down to min_lr at the last step; timm_step | timm_epoch: timm's, as the official "
+        "loops set it, after every step or epoch",
+        choices=("cosine", "timm_step", "timm_epoch"),
+        names_run="changed",
+    )
+    warmup_prefix: bool = key(
+        True,
+        "the cosine begins after the warm-up; false: with it, which hides its first part",
+        names_run="changed",
+        needs=[
+            Need(
+                lambda c: c.recipe.schedule != "cosine",
+                "on schedule=cosine, which begins after it",
+                "set recipe.schedule=timm_step",
+            )
+        ],
+    )
     lr_batch_size: int | None = key(
         None, "the three rates are for this batch, and scale with batch_size; null: as is", low=1
     )

@@ -1,4 +1,4 @@
-"""AdamW, and a cosine schedule with a linear warm-up and a cool-down, per optimiser step."""
+"""AdamW, and the schedule of its rate: ours, or the official ones."""
 
 from __future__ import annotations
 
@@ -71,11 +71,30 @@ def ema_decay(recipe: RecipeConfig) -> float | None:
 def learning_rate(recipe: RecipeConfig, steps_per_epoch: int) -> Callable[[int], float]:
     """Return the learning rate as a function of the optimiser step, counted from 0.
 
-    Linear from ``warmup_lr`` to ``lr`` over the warm-up, then half a cosine to ``min_lr``, where
-    the rate stays for the cool-down; without one, the last step reaches it.
+    ``cosine``: linear from ``warmup_lr`` to ``lr`` over the warm-up, then half a cosine to
+    ``min_lr``, where the rate stays for the cool-down; without one, the last step reaches it.
+
+    ``timm_step`` and ``timm_epoch``: timm's ``CosineLRScheduler`` as MILA's and VMamba's training
+    loops (Swin's) and Vim's (DeiT's) drive it. They set the rate *after* each step or epoch, so the
+    first two have the same; the cosine would reach ``min_lr`` one after the last.
     """
     scale = rate_scale(recipe)
     peak, least, first = recipe.lr * scale, recipe.min_lr * scale, recipe.warmup_lr * scale
+    if recipe.schedule != "cosine":
+        unit = steps_per_epoch if recipe.schedule == "timm_epoch" else 1
+        count = (recipe.epochs - recipe.cooldown_epochs) * steps_per_epoch / unit
+        ramp = int(recipe.warmup_epochs * steps_per_epoch / unit)
+        skipped = ramp if recipe.warmup_prefix else 0
+
+        def set_before(step: int) -> float:
+            t = max(step // unit - 1, 0)
+            if t < ramp:
+                return first + (peak - first) * t / ramp
+            progress = min((t - skipped) / max(int(count) - skipped, 1), 1.0)
+            return least + (peak - least) * (1 + math.cos(math.pi * progress)) / 2
+
+        return set_before
+
     total = (recipe.epochs - recipe.cooldown_epochs) * steps_per_epoch
     total = max(round(total), 1)
     warmup = min(round(recipe.warmup_epochs * steps_per_epoch), total - 1)

@@ -82,6 +82,26 @@ def test_official_checkpoints_load(tmp_path, ours, official, wrap):
     assert same(load(path), ours)
 
 
+def test_of_plain_and_averaged_weights_those_are_taken_that_were_asked_for(
+    tmp_path, ours, official
+):
+    """MILA reports its averaged ones."""
+    path = tmp_path / "both.pth"
+    torch.save({"model": {k: v + 1 for k, v in official.items()}, "model_ema": official}, path)
+    for weights, found, shift in (("auto", "ema", 0), ("ema", "ema", 0), ("model", "model", 1)):
+        model = timm.create_model(OFFICIAL_NANO, num_classes=10)
+        assert load_checkpoint(model, path, OFFICIAL_NANO, weights) == found
+        bias = model.head.fc.bias
+        assert torch.equal(bias, ours.head.fc.bias + shift)
+    torch.save({"model": official}, path)
+    with pytest.raises(SemabenchError, match="has no averaged weights: use weights=model"):
+        load_checkpoint(model, path, OFFICIAL_NANO, "ema")
+    torch.save({"model_ema": official}, path)
+    with pytest.raises(SemabenchError, match="has no plain weights: use weights=ema"):
+        load_checkpoint(model, path, OFFICIAL_NANO, "model")
+    assert load_checkpoint(model, path, OFFICIAL_NANO) == "ema"
+
+
 def test_our_own_files_load(tmp_path, ours):
     save_file(ours.state_dict(), tmp_path / "ours.safetensors")
     assert same(load(tmp_path / "ours.safetensors"), ours)

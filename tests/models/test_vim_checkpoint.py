@@ -37,6 +37,16 @@ def nano(seed, **kwargs):
     return timm.create_model("vim_nano", **{"img_size": 32, "num_classes": 5, "depth": 2, **kwargs})
 
 
+def test_vim_reports_its_plain_weights(tmp_path):
+    plain, averaged = nano(2).state_dict(), nano(3).state_dict()
+    path = tmp_path / "both.pth"
+    torch.save({"model": plain, "model_ema": averaged}, path)
+    model = nano(1)
+    for weights, found, state in (("auto", "model", plain), ("ema", "ema", averaged)):
+        assert load_checkpoint(model, path, "vim_nano", weights) == found
+        assert torch.equal(model.state_dict()["head.weight"], state["head.weight"])
+
+
 def load(path, **kwargs):
     model = nano(1, **kwargs)
     load_checkpoint(model, path, "vim_nano")

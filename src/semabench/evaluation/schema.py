@@ -20,11 +20,13 @@ class TargetConfig:
     )
     weights: str = key(
         "auto",
-        "auto: the averaged weights where there are any | model | ema",
+        "auto: the averaged weights where there are any, but of Vim's files the plain ones | "
+        "model | ema",
         choices=("auto", "model", "ema"),
         needs=[
             Need(
-                lambda c: c.checkpoint is not None, "without checkpoint=RUN, which may have several"
+                lambda c: bool(c.checkpoint or (c.model and c.model.checkpoint)),
+                "without checkpoint=RUN or model.checkpoint=FILE, which may have several",
             )
         ],
     )

@@ -22,6 +22,7 @@ from semabench.evaluation.classes import IMAGENET_CLASSES, imagenet_wnids
 from semabench.evaluation.schema import TargetConfig
 from semabench.files import sha256_file
 from semabench.models import build_model, mixer_name, set_window_size
+from semabench.models.checkpoint import load_checkpoint
 from semabench.training.checkpoint import CONFIG, DIRECTORY, TrainedModel, load_trained
 from semabench.training.device import options_label
 
@@ -189,12 +190,14 @@ def _from_name(config: TargetConfig) -> EvalTarget:
         model_config.name,
         num_classes=None,
         resolution=config.data.resolution,
-        checkpoint=model_config.checkpoint,
         pretrained=model_config.pretrained,
         mixer=model_config.mixer,
         fused_attention=model_config.fused_attention,
         options=model_config.options,
     )
+    which = "model"
+    if path := model_config.checkpoint:
+        which = load_checkpoint(model, path, model_config.name, config.weights)
     told: dict[str, Any] = getattr(model, "pretrained_cfg", {})
     count = int(getattr(model, "num_classes", 0))
     return EvalTarget(
@@ -204,6 +207,7 @@ def _from_name(config: TargetConfig) -> EvalTarget:
             "mixer": mixer_name(model) or "",
             "options": options_label(model_config.options),
             "checkpoint": _weights_digest(model, model_config),
+            "weights": which,
             "recipe": _published_recipe(model_config),
         },
         data=config.data,

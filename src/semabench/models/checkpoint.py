@@ -21,14 +21,21 @@ from semabench.models.mila import Backbone
 from semabench.models.vim import Vim, fit_positions
 from semabench.models.vmamba import VMamba
 
-# Where training scripts put weights, the averaged ones (timm's habit) before the plain ones.
-_CONTAINERS = ("state_dict_ema", "model_ema", "state_dict", "model")
-# What wrappers put before each key: our training module (its EMA first), DDP, torch.compile.
-_PREFIXES = ("ema.module.", "model.", "module.", "_orig_mod.")
+# Where training scripts, and our training module, put averaged weights and plain ones.
+_CONTAINERS = {"ema": ("state_dict_ema", "model_ema"), "model": ("state_dict", "model")}
+_MODULES = {"ema": "ema.module.", "model": "model."}
+_WRAPPERS = ("module.", "_orig_mod.")  # what DDP and torch.compile put before each key
 
 
-def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+def read_state_dict(path: str | Path, prefer: str = "ema") -> tuple[dict[str, Tensor], str]:
     """Read the weights in a .safetensors file or a torch checkpoint, official or ours.
+
+    Args:
+        path: the file.
+        prefer: "ema" or "model": the averaged or the plain weights of a file with both.
+
+    Returns:
+        The tensors by name, and which of the two they are; "model" where the file does not say.
 
     Raises:
         SemabenchError: the file is missing, damaged, or holds no weights.
@@ -53,28 +60,35 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     ) as error:
         reason = first_line(error)
         raise SemabenchError(f"The checkpoint {path} is damaged ({reason}).") from error
-    return _unwrap(content, path)
+    return _unwrap(content, path, prefer)
 
 
-def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
+def _unwrap(content: Any, path: Path, prefer: str) -> tuple[dict[str, Tensor], str]:
+    order = (prefer, *(which for which in _CONTAINERS if which != prefer))
+    found = "model"
     if isinstance(content, dict):
-        for container in _CONTAINERS:
-            if isinstance(content.get(container), dict):
-                content = content[container]
+        places = [(which, name) for which in order for name in _CONTAINERS[which]]
+        for which, name in places:
+            if isinstance(content.get(name), dict):
+                content, found = content[name], which
                 break
     if not isinstance(content, dict):
         raise SemabenchError(f"The checkpoint {path} holds no weights.")
     tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
     if not tensors:
         raise SemabenchError(f"The checkpoint {path} holds no weights.")
-    for prefix in _PREFIXES:
-        inner = {
-            key.removeprefix(prefix): value
-            for key, value in tensors.items()
-            if key.startswith(prefix)
-        }
-        tensors = inner or tensors
-    return tensors
+    for which in order:
+        if inner := _below(_MODULES[which], tensors):
+            tensors = inner
+            found = which if which == "ema" else found
+            break
+    for prefix in _WRAPPERS:
+        tensors = _below(prefix, tensors) or tensors
+    return tensors, found
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): value for k, value in tensors.items() if k.startswith(prefix)}
 
 
 class _Inert(dict[Any, Any]):
@@ -122,19 +136,29 @@ def _load(path: Path) -> Any:
         )
 
 
-def load_checkpoint(model: nn.Module, path: str | Path, what: str) -> None:
-    """Load a weights file, official or ours, every key of it and of the model.
+def load_checkpoint(model: nn.Module, path: str | Path, what: str, weights: str = "auto") -> str:
+    """Load a weights file, official or ours, every key of it and of the model; say which weights.
 
     Args:
         model: ours, or any other with its own key names.
         path: .safetensors, or a torch checkpoint.
         what: the model's name, for messages.
+        weights: "ema" or "model", the averaged or the plain ones; "auto" takes, of a file with
+            both, those that the paper reports: Vim's plain ones, all others' averaged ones.
+
+    Returns:
+        "ema" or "model".
 
     Raises:
-        SemabenchError: the file cannot be read, or is not of this model, or of another number of
-            classes.
+        SemabenchError: the file cannot be read, is not of this model or of another number of
+            classes, or has no such weights.
     """
-    state_dict = translate(read_state_dict(path), model)
+    reported = "model" if isinstance(model, Vim) else "ema"
+    tensors, found = read_state_dict(path, reported if weights == "auto" else weights)
+    if weights not in ("auto", found):
+        kind, other = ("averaged", "model") if weights == "ema" else ("plain", "ema")
+        raise SemabenchError(f"{path} has no {kind} weights: use weights={other}.")
+    state_dict = translate(tensors, model)
     wanted = model.state_dict()
     for key in ("head.fc.weight", "head.weight"):
         if key in state_dict and key in wanted and len(state_dict[key]) != len(wanted[key]):
@@ -159,6 +183,7 @@ def load_checkpoint(model: nn.Module, path: str | Path, what: str) -> None:
                 f"{tuple(value.shape)}, not {tuple(wanted[key].shape)}."
             )
     model.load_state_dict(state_dict)
+    return found
 
 
 def translate(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:

@@ -86,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_report(commands)
     _add_tables(commands)
     _add_dashboard(commands)
+    _add_push(commands)
     _add_models(commands)
     _add_config(commands)
     return parser
@@ -198,6 +199,17 @@ def _add_dashboard(commands: Any) -> None:
     p.add_argument("--out", type=Path, default=Path(name), help=f"specification (default: {name})")
 
 
+def _add_push(commands: Any) -> None:
+    text = "Upload a run's model to the Hugging Face Hub, as timm loads it, with its results."
+    p = _add(commands, "push", _push, text)
+    p.add_argument("run", type=Path, help="directory of a run, or a checkpoint")
+    p.add_argument("repository", metavar="OWNER/NAME")
+    p.add_argument("--to", type=Path, help="write this folder, and upload nothing")
+    help = "auto: the averaged ones where there are any"
+    p.add_argument("--weights", choices=("auto", "model", "ema"), default="auto", help=help)
+    p.add_argument("--private", action="store_true", help="create the repository so")
+
+
 def _add_models(commands: Any) -> None:
     text = "List models with their parameters and multiply-adds."
     p = _add(commands, "models", _models, text)
@@ -275,6 +287,12 @@ def _dashboard(**options: Any) -> None:
     from semabench.results.dashboard import dashboard
 
     print(dashboard(**options))
+
+
+def _push(**options: Any) -> None:
+    from semabench.hub import push
+
+    print(push(**options))
 
 
 def _models(names: list[str], resolution: int, num_classes: int) -> None:

@@ -200,6 +200,7 @@ def _from_name(config: TargetConfig) -> EvalTarget:
         which = load_checkpoint(model, path, model_config.name, config.weights)
     told: dict[str, Any] = getattr(model, "pretrained_cfg", {})
     count = int(getattr(model, "num_classes", 0))
+    names = told.get("label_names") or (imagenet_wnids() if count == IMAGENET_CLASSES else None)
     return EvalTarget(
         model=model,
         fields={
@@ -211,7 +212,7 @@ def _from_name(config: TargetConfig) -> EvalTarget:
             "recipe": _published_recipe(model_config),
         },
         data=config.data,
-        classes=list(imagenet_wnids()) if count == IMAGENET_CLASSES else None,
+        classes=None if names is None else list(names),
         num_classes=count,
         mean=tuple(told.get("mean", IMAGENET_DEFAULT_MEAN)),
         std=tuple(told.get("std", IMAGENET_DEFAULT_STD)),

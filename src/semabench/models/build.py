@@ -48,7 +48,8 @@ def build_model(
     """Build a model of ours or of timm's.
 
     Args:
-        name: a name that timm knows once ``semabench.models`` is imported.
+        name: a name that timm knows once ``semabench.models`` is imported, or one of weights in
+            timm's layout: "hf-hub:OWNER/NAME", "local-dir:PATH".
         num_classes: of the classifier; None keeps the model's own number.
         resolution: of its images in pixels. Models whose weights depend on it are built for it.
         in_chans: channels of its images.
@@ -73,12 +74,13 @@ def build_model(
         if name not in MACRO_NAMES:
             raise SemabenchError(f"{name} has no exchangeable mixer: leave mixer={mixer} out.")
         arguments["mixer"] = mixer
-    config = None if name in MODEL_NAMES else get_pretrained_cfg(name)
+    config = None if name in MODEL_NAMES or ":" in name else get_pretrained_cfg(name)
     if name in vim.VARIANTS or (config and config.fixed_input_size):  # some weight depends on it
         arguments.setdefault("img_size", resolution)
+    remote = pretrained and not name.startswith("local-dir:")
     plain = {"num_classes": num_classes, "in_chans": in_chans, "drop_path_rate": drop_path_rate}
     try:
-        with _quiet_hub(), _reachable_hub(name) if pretrained else contextlib.nullcontext():
+        with _quiet_hub(), _reachable_hub(name) if remote else contextlib.nullcontext():
             model: nn.Module = timm.create_model(name, pretrained=pretrained, **plain | arguments)
     except SemabenchError:
         raise
@@ -148,7 +150,7 @@ def _reachable_hub(name: str) -> Iterator[None]:
 
 
 def _check_name(name: str) -> None:
-    if timm.is_model(name):
+    if timm.is_model(name) or name.startswith(("hf-hub:", "local-dir:")):
         return
     # A name without its ending, as our configs have it for timm's models, means the plainest one.
     longer = [known for known in timm.list_models() if name and known.startswith(f"{name}_")]

@@ -213,7 +213,8 @@ def register_variants(
 ) -> None:
     """Make named models known to timm, each as a function of the class's module.
 
-    No weights are hosted here for any: ``pretrained=True`` is a SemabenchError.
+    No weights are hosted here for any: ``pretrained=True`` is a SemabenchError, unless the name is
+    of somebody's repository or folder, "hf-hub:OWNER/NAME" or "local-dir:PATH".
 
     Args:
         model_class: of all of them.
@@ -227,14 +228,14 @@ def register_variants(
 
     def entry(name: str) -> Callable[..., nn.Module]:
         def build(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-            if pretrained:
+            if pretrained and not kwargs.get("pretrained_cfg"):
                 raise SemabenchError(
                     f"No pretrained weights of {name} are known; for an official {official} "
                     "checkpoint name its file (checkpoint=...)."
                 )
             features = {"out_indices": tuple(range(stages)), "feature_cls": "getter"}
             arguments = {"feature_cfg": features if stages else None} | variants[name] | kwargs
-            return build_model_with_cfg(model_class, name, False, **arguments)
+            return build_model_with_cfg(model_class, name, pretrained, **arguments)
 
         build.__name__, build.__module__ = name, module.__name__
         return build

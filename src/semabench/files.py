@@ -16,7 +16,11 @@ PARTIAL_SUFFIX = ".partial"
 
 def readable(name: str) -> str:
     r"""Return a file's name as text that can be stored anywhere: what is no UTF-8 as ``\xe9``."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    try:
+        stored = os.fsencode(name)
+    except UnicodeEncodeError:  # half of a pair, which no file system gives
+        stored = encode(name)
+    return stored.decode("utf-8", "backslashreplace")
 
 
 @contextlib.contextmanager

@@ -90,7 +90,7 @@ def test_of_plain_and_averaged_weights_those_are_taken_that_were_asked_for(
     torch.save({"model": {k: v + 1 for k, v in official.items()}, "model_ema": official}, path)
     for weights, found, shift in (("auto", "ema", 0), ("ema", "ema", 0), ("model", "model", 1)):
         model = timm.create_model(OFFICIAL_NANO, num_classes=10)
-        assert load_checkpoint(model, path, OFFICIAL_NANO, weights) == found
+        assert load_checkpoint(model, path, OFFICIAL_NANO, weights).which == found
         bias = model.head.fc.bias
         assert torch.equal(bias, ours.head.fc.bias + shift)
     torch.save({"model": official}, path)
@@ -99,7 +99,7 @@ def test_of_plain_and_averaged_weights_those_are_taken_that_were_asked_for(
     torch.save({"model_ema": official}, path)
     with pytest.raises(SemabenchError, match="has no plain weights: use weights=ema"):
         load_checkpoint(model, path, OFFICIAL_NANO, "model")
-    assert load_checkpoint(model, path, OFFICIAL_NANO) == "ema"
+    assert load_checkpoint(model, path, OFFICIAL_NANO).which == "ema"
 
 
 def test_our_own_files_load(tmp_path, ours):

@@ -43,8 +43,16 @@ def test_vim_reports_its_plain_weights(tmp_path):
     torch.save({"model": plain, "model_ema": averaged}, path)
     model = nano(1)
     for weights, found, state in (("auto", "model", plain), ("ema", "ema", averaged)):
-        assert load_checkpoint(model, path, "vim_nano", weights) == found
+        assert load_checkpoint(model, path, "vim_nano", weights).which == found
         assert torch.equal(model.state_dict()["head.weight"], state["head.weight"])
+    # Of a run of ours the averaged ones are taken, as by checkpoint=RUN.
+    ours = {f"model.{k}": v for k, v in plain.items()}
+    ours |= {f"ema.module.{k}": v for k, v in averaged.items()}
+    torch.save({"state_dict": ours}, path)
+    assert load_checkpoint(model, path, "vim_nano").which == "ema"
+    assert torch.equal(model.state_dict()["head.weight"], averaged["head.weight"])
+    assert load_checkpoint(model, path, "vim_nano", "model").which == "model"
+    assert torch.equal(model.state_dict()["head.weight"], plain["head.weight"])
 
 
 def load(path, **kwargs):

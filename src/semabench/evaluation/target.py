@@ -22,7 +22,7 @@ from semabench.evaluation.classes import IMAGENET_CLASSES, imagenet_wnids
 from semabench.evaluation.schema import TargetConfig
 from semabench.files import sha256_file
 from semabench.models import build_model, mixer_name, set_window_size
-from semabench.models.checkpoint import load_checkpoint
+from semabench.models.checkpoint import Weights, load_checkpoint
 from semabench.training.checkpoint import CONFIG, DIRECTORY, TrainedModel, load_trained
 from semabench.training.device import options_label
 
@@ -195,9 +195,9 @@ def _from_name(config: TargetConfig) -> EvalTarget:
         fused_attention=model_config.fused_attention,
         options=model_config.options,
     )
-    which = "model"
+    loaded = None
     if path := model_config.checkpoint:
-        which = load_checkpoint(model, path, model_config.name, config.weights)
+        loaded = load_checkpoint(model, path, model_config.name, config.weights)
     told: dict[str, Any] = getattr(model, "pretrained_cfg", {})
     count = int(getattr(model, "num_classes", 0))
     names = told.get("label_names") or (imagenet_wnids() if count == IMAGENET_CLASSES else None)
@@ -207,8 +207,8 @@ def _from_name(config: TargetConfig) -> EvalTarget:
             "model": model_config.name,
             "mixer": mixer_name(model) or "",
             "options": options_label(model_config.options),
-            "checkpoint": _weights_digest(model, model_config),
-            "weights": which,
+            "checkpoint": _weights_digest(model, model_config, loaded),
+            "weights": "model" if loaded is None else loaded.which,
             "recipe": _published_recipe(model_config),
         },
         data=config.data,
@@ -238,10 +238,16 @@ def _published_recipe(config: ModelConfig) -> str:
     return f"published:{config.published_recipe}" if config.published_recipe else "published"
 
 
-def _weights_digest(model: nn.Module, config: ModelConfig) -> str:
-    """Hash the file where there is one, otherwise the tensors that timm fetched."""
+def _weights_digest(model: nn.Module, config: ModelConfig, loaded: Weights | None) -> str:
+    """Hash the file where there is one, otherwise the tensors that timm fetched.
+
+    Of a file with both kinds of weights the kind is in it: earlier rows called either "model".
+    """
     if config.checkpoint:
-        return sha256_file(Path(config.checkpoint))[:12]
+        file = sha256_file(Path(config.checkpoint))
+        if loaded is not None and loaded.both:
+            file = hashlib.sha256(f"{file} {loaded.which}".encode()).hexdigest()
+        return file[:12]
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())

@@ -11,7 +11,7 @@ from semabench.errors import SemabenchError
 from semabench.mixers.base import Mixer, register_mixer
 from semabench.ops import window_mean, window_mean_fused, window_mean_fused_backend
 from semabench.ops.generalized_attention import Kernel, Phi, scaled
-from semabench.ops.window_mean import FUSED_TOKENS
+from semabench.ops.window_mean import FUSED_CHANNELS, FUSED_TOKENS
 
 
 class WindowedMixer(Mixer):
@@ -63,14 +63,18 @@ class WindowedMixer(Mixer):
 
     def resolved_backend(self, device: torch.device | None = None) -> str:
         """Return the backend that runs on ``device``: the fused one where it can serve."""
-        name = super().resolved_backend(device)
-        fits = self.value_projection and not self.rope
-        fits = fits and self.window_size[0] * self.window_size[1] <= FUSED_TOKENS
-        return name if fits or name != "triton" else "sdpa"
+        fits = (
+            self.value_projection
+            and not self.rope
+            and self.window_size[0] * self.window_size[1] <= FUSED_TOKENS
+            and self.dim // self.num_heads <= FUSED_CHANNELS
+            and self.qkv.weight.dtype != torch.float64
+        )
+        return super().resolved_backend(device) if fits or self.backend != "triton" else "sdpa"
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix the tokens of a grid: (B, H, W, C) -> (B, H, W, C)."""
-        if x.dtype == torch.float64 or self.resolved_backend(x.device) != "triton":
+        if self.resolved_backend(x.device) != "triton":
             return super().forward(x)
         local = self.lepe
         return window_mean_fused(

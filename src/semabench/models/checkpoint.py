@@ -8,7 +8,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import safetensors.torch
 import torch
@@ -20,6 +20,8 @@ from semabench.models import mila, vmamba
 from semabench.models.mila import Backbone
 from semabench.models.vim import Vim, fit_positions
 from semabench.models.vmamba import VMamba
+from semabench.processes import global_rank
+from semabench.progress import note
 
 # Where training scripts, and our training module, put averaged weights and plain ones.
 _CONTAINERS = {"ema": ("state_dict_ema", "model_ema"), "model": ("state_dict", "model")}
@@ -27,15 +29,22 @@ _MODULES = {"ema": "ema.module.", "model": "model."}
 _WRAPPERS = ("module.", "_orig_mod.")  # what DDP and torch.compile put before each key
 
 
-def read_state_dict(path: str | Path, prefer: str = "ema") -> tuple[dict[str, Tensor], str]:
+class Weights(NamedTuple):
+    """What a file holds: ``which`` is "ema" or "model", the latter also where it does not say."""
+
+    tensors: dict[str, Tensor]
+    which: str
+    both: bool  # averaged and plain ones are there
+
+
+def read_state_dict(path: str | Path, weights: str = "auto", reported: str = "ema") -> Weights:
     """Read the weights in a .safetensors file or a torch checkpoint, official or ours.
 
     Args:
         path: the file.
-        prefer: "ema" or "model": the averaged or the plain weights of a file with both.
-
-    Returns:
-        The tensors by name, and which of the two they are; "model" where the file does not say.
+        weights: "ema" or "model": the averaged or the plain weights of a file with both; "auto":
+            ``reported`` of an official file, the averaged ones of ours.
+        reported: "ema" or "model": those whose accuracy was published.
 
     Raises:
         SemabenchError: the file is missing, damaged, or holds no weights.
@@ -60,31 +69,37 @@ def read_state_dict(path: str | Path, prefer: str = "ema") -> tuple[dict[str, Te
     ) as error:
         reason = first_line(error)
         raise SemabenchError(f"The checkpoint {path} is damaged ({reason}).") from error
-    return _unwrap(content, path, prefer)
+    return _unwrap(content, path, weights, reported)
 
 
-def _unwrap(content: Any, path: Path, prefer: str) -> tuple[dict[str, Tensor], str]:
-    order = (prefer, *(which for which in _CONTAINERS if which != prefer))
-    found = "model"
+def _unwrap(content: Any, path: Path, weights: str, reported: str) -> Weights:
+    found, both = "model", False
     if isinstance(content, dict):
-        places = [(which, name) for which in order for name in _CONTAINERS[which]]
-        for which, name in places:
-            if isinstance(content.get(name), dict):
-                content, found = content[name], which
-                break
+        there = {
+            which: name
+            for which, names in _CONTAINERS.items()
+            for name in reversed(names)
+            if isinstance(content.get(name), dict)
+        }
+        if there:
+            wanted = reported if weights == "auto" else weights
+            found, both = wanted if wanted in there else next(iter(there)), len(there) > 1
+            content = content[there[found]]
     if not isinstance(content, dict):
         raise SemabenchError(f"The checkpoint {path} holds no weights.")
     tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
     if not tensors:
         raise SemabenchError(f"The checkpoint {path} holds no weights.")
-    for which in order:
-        if inner := _below(_MODULES[which], tensors):
-            tensors = inner
-            found = which if which == "ema" else found
-            break
+    inner = {which: _below(prefix, tensors) for which, prefix in _MODULES.items()}
+    inner = {which: part for which, part in inner.items() if part}
+    if inner:
+        wanted = "ema" if weights == "auto" else weights
+        which = wanted if wanted in inner else next(iter(inner))
+        tensors, both = inner[which], both or len(inner) > 1
+        found = "ema" if which == "ema" else found
     for prefix in _WRAPPERS:
         tensors = _below(prefix, tensors) or tensors
-    return tensors, found
+    return Weights(tensors, found, both)
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -136,29 +151,29 @@ def _load(path: Path) -> Any:
         )
 
 
-def load_checkpoint(model: nn.Module, path: str | Path, what: str, weights: str = "auto") -> str:
-    """Load a weights file, official or ours, every key of it and of the model; say which weights.
+def load_checkpoint(
+    model: nn.Module, path: str | Path, what: str, weights: str = "auto"
+) -> Weights:
+    """Load a weights file, official or ours, every key of it and of the model; return them.
 
     Args:
         model: ours, or any other with its own key names.
         path: .safetensors, or a torch checkpoint.
         what: the model's name, for messages.
         weights: "ema" or "model", the averaged or the plain ones; "auto" takes, of a file with
-            both, those that the paper reports: Vim's plain ones, all others' averaged ones.
-
-    Returns:
-        "ema" or "model".
+            both, the averaged ones, but of an official Vim file the plain ones: those reported.
 
     Raises:
         SemabenchError: the file cannot be read, is not of this model or of another number of
             classes, or has no such weights.
     """
-    reported = "model" if isinstance(model, Vim) else "ema"
-    tensors, found = read_state_dict(path, reported if weights == "auto" else weights)
-    if weights not in ("auto", found):
+    taken = read_state_dict(path, weights, "model" if isinstance(model, Vim) else "ema")
+    if weights not in ("auto", taken.which):
         kind, other = ("averaged", "model") if weights == "ema" else ("plain", "ema")
         raise SemabenchError(f"{path} has no {kind} weights: use weights={other}.")
-    state_dict = translate(tensors, model)
+    if taken.both and global_rank() == 0:
+        note(f"of {path} the {'averaged' if taken.which == 'ema' else 'plain'} weights are taken")
+    state_dict = translate(taken.tensors, model)
     wanted = model.state_dict()
     for key in ("head.fc.weight", "head.weight"):
         if key in state_dict and key in wanted and len(state_dict[key]) != len(wanted[key]):
@@ -183,7 +198,7 @@ def load_checkpoint(model: nn.Module, path: str | Path, what: str, weights: str 
                 f"{tuple(value.shape)}, not {tuple(wanted[key].shape)}."
             )
     model.load_state_dict(state_dict)
-    return found
+    return taken
 
 
 def translate(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:

@@ -40,8 +40,9 @@ def backend_name(model: nn.Module, device: torch.device | None = None) -> str:
         if isinstance(module, Mixer | Scan)
     }
     convolutions = [module for module in model.modules() if isinstance(module, DepthwiseConv)]
-    if any(depthwise_conv_backend(m.backend, device) == "triton" for m in convolutions):
-        names.add("triton")
+    for one in convolutions:
+        if depthwise_conv_backend(one.backend, device, one.weight.dtype) == "triton":
+            names.add("triton")
     if not names:
         fused = {module.fused_attn for module in model.modules() if hasattr(module, "fused_attn")}
         names = {"sdpa" if value else "unfused" for value in fused}

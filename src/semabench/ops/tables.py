@@ -1,9 +1,11 @@
-"""What ops share: tables of the grid in a bounded cache, names of backends, autocast's dtype."""
+"""What ops share: tables of the grid, kept; names of backends; autocast's dtype; Triton."""
 
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Collection
+from importlib.util import find_spec
 from typing import TypeVarTuple
 
 import torch
@@ -59,3 +61,23 @@ def autocast_dtype(device: torch.device) -> torch.dtype | None:
     if device.type not in ("cpu", "cuda") or not torch.is_autocast_enabled(device.type):
         return None
     return torch.get_autocast_dtype(device.type)
+
+
+_TRITON = find_spec("triton") is not None  # looked up once: torch.compile does not trace the search
+_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def runs_triton(
+    op: str, device: torch.device | None = None, dtype: torch.dtype | None = None
+) -> bool:
+    """Tell whether an op's Triton kernels run on ``device`` (None: not known yet) for ``dtype``.
+
+    Raises:
+        SemabenchError: Triton is not installed.
+    """
+    if not _TRITON:
+        raise SemabenchError(
+            f"{op}'s backend 'triton' needs the package triton, which is not installed."
+        )
+    there = device is None or device.type == "cuda" or (device.type == "cpu" and _INTERPRETED)
+    return there and dtype != torch.float64

@@ -74,6 +74,9 @@ def read_rows(path: Path) -> list[Record]:
 def read_results(paths: Iterable[Path]) -> list[Record]:
     """Return the newest row of every measurement found, in the order first met.
 
+    Within a file a later row is newer, whatever the clocks of the hosts that appended said; between
+    files, times decide.
+
     Args:
         paths: results files, run directories, or folders above them at any depth.
 
@@ -82,7 +85,6 @@ def read_results(paths: Iterable[Path]) -> list[Record]:
     """
     found: list[Record] = []
     for path in paths:
-        # A file's later rows are newer, whatever the clocks of the hosts that appended them said.
         rows = [
             row
             for file in find_results(path)

@@ -8,12 +8,12 @@ packages, console output) is switched off, and API keys stay where wandb reads t
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import netrc
 import os
 import secrets
 import sys
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
@@ -124,7 +124,7 @@ def start_run(
     arguments: dict[str, Any] = {
         "dir": str(place),
         "id": run_id,
-        "project": project,
+        "project": readable(project),
         "name": readable(name),
         "group": group and readable(group),
         "tags": [readable(tag) for tag in tags],
@@ -158,12 +158,21 @@ def _stored(value: Any) -> Any:
 
 
 def _nameable(directory: Path) -> Path:
-    """Return a directory, or a link to it where its own name is not UTF-8."""
+    """Return a directory, or the link to it, kept in the cache, where its name is not UTF-8.
+
+    Raises:
+        SemabenchError: the cache cannot be written.
+    """
     target = directory.resolve()
     if str(target) == readable(str(target)):
         return directory
-    link = Path(tempfile.mkdtemp(prefix="semabench-")) / "run"
-    link.symlink_to(target, target_is_directory=True)
+    link = Path.home() / ".cache/semabench" / hashlib.sha256(os.fsencode(target)).hexdigest()[:16]
+    try:
+        link.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            link.symlink_to(target, target_is_directory=True)
+    except OSError as error:
+        raise SemabenchError(f"cannot write {link}: {error.strerror or error}.") from error
     return link
 
 

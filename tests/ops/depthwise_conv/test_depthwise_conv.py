@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from semabench.errors import SemabenchError
-from semabench.ops import depthwise_conv, depthwise_conv_backend
+from semabench.ops import depthwise_conv, depthwise_conv_backend, tables
 
 
 @pytest.mark.parametrize("shape", [(2, 7, 5, 6), (1, 1, 1, 3), (1, 1, 4, 2)])
@@ -24,16 +24,29 @@ def test_backends_agree(shape, silu, adds, biased):
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_the_backend_is_as_asked_for():
-    gpu = torch.device("cuda")
+def test_the_backend_is_as_asked_for_where_it_runs(monkeypatch):
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
     assert depthwise_conv_backend() == depthwise_conv_backend("auto", gpu) == "torch"
+    monkeypatch.setattr(tables, "_TRITON", True)
     assert depthwise_conv_backend("triton", gpu, torch.bfloat16) == "triton"
-    with pytest.raises(SemabenchError, match="takes no float64; use 'torch'"):
-        depthwise_conv_backend("triton", gpu, torch.float64)
+    assert depthwise_conv_backend("triton", gpu, torch.float64) == "torch"
+    assert depthwise_conv_backend("triton", cpu) == "torch"  # a run of a GPU's, evaluated here
+    monkeypatch.setattr(tables, "_TRITON", False)
+    with pytest.raises(SemabenchError, match="needs the package triton"):
+        depthwise_conv_backend("triton", gpu)
     with pytest.raises(SemabenchError, match=r"tritn.*triton"):
         depthwise_conv_backend("tritn")
 
 
-def test_shapes_that_do_not_fit():
-    with pytest.raises(SemabenchError, match=r"weight \(C, 1, 3, 3\)"):
-        depthwise_conv(torch.zeros(1, 4, 4, 3), torch.zeros(4, 1, 3, 3))
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"weight": torch.zeros(4, 1, 3, 3)}, r"weight \(C, 1, 3, 3\)"),
+        ({"bias": torch.zeros(2)}, r"bias of shape \(3,\), not \(2,\)"),
+        ({"add": torch.zeros(3)}, r"add of shape \(1, 4, 4, 3\), not \(3,\)"),
+    ],
+)
+def test_shapes_that_do_not_fit(changed, message):
+    tensors = {"x": torch.zeros(1, 4, 4, 3), "weight": torch.zeros(3, 1, 3, 3)}
+    with pytest.raises(SemabenchError, match=message):
+        depthwise_conv(**tensors | changed)

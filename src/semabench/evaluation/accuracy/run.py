@@ -298,7 +298,7 @@ def log_rows(rows: list[Record], config: EvalConfig, target: EvalTarget) -> None
         return
     try:
         _log(rows, config, target, directory, mode)
-    except OSError as error:  # the rows are safe in results.jsonl
+    except (OSError, UnicodeError) as error:  # the rows are safe in results.jsonl
         log.warning("W&B cannot log the evaluation: %s", error)
         return
     atomic_write(marker, digest)

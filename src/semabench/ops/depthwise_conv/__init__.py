@@ -9,17 +9,15 @@ over the grid, and cuDNN makes one for the convolution alone.
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.util import find_spec
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from semabench.errors import SemabenchError
-from semabench.ops.tables import resolve
+from semabench.ops.tables import resolve, runs_triton
 
 BACKENDS = ("reference", "torch", "triton")
-_TRITON = find_spec("triton") is not None  # looked up once: torch.compile does not trace the search
 
 
 def depthwise_conv_reference(
@@ -67,7 +65,8 @@ def depthwise_conv(
         backend: "reference", "torch", "triton" or "auto" (see ``depthwise_conv_backend``).
 
     Returns:
-        (B, H, W, C) in the dtype of ``x``, or of autocast. Sums are float32 or better.
+        (B, H, W, C) in the dtype of ``x``, or of autocast, promoted to that of ``add``. The Triton
+        kernels sum in float32.
 
     Raises:
         SemabenchError: shapes do not fit, or the backend's name is not valid.
@@ -77,6 +76,12 @@ def depthwise_conv(
             "depthwise_conv needs x (B, H, W, C) and weight (C, 1, 3, 3), not "
             f"{tuple(x.shape)} and {tuple(weight.shape)}."
         )
+    for told, other in (("bias", bias), ("add", add)):
+        expected = x.shape[-1:] if told == "bias" else x.shape
+        if other is not None and other.shape != expected:
+            raise SemabenchError(
+                f"depthwise_conv needs {told} of shape {tuple(expected)}, not {tuple(other.shape)}."
+            )
     name = depthwise_conv_backend(backend, x.device, x.dtype)
     if name == "triton":
         from semabench.ops.depthwise_conv.triton_backend import depthwise_conv_triton
@@ -96,13 +101,13 @@ def depthwise_conv_backend(
 ) -> str:
     """Return the backend that will run on ``device`` (None: a CPU) for inputs of ``dtype``.
 
-    "auto" is "torch" on every device, until whole trainings are measured faster with "triton".
+    "auto" is "torch" on every device, until whole trainings are measured faster with "triton";
+    "triton" is "torch" where its kernels do not run: on a CPU, in float64.
 
     Raises:
-        SemabenchError: there is no such backend, or it cannot run here.
+        SemabenchError: there is no such backend, or it is not installed.
     """
     name = resolve("depthwise_conv", backend, BACKENDS, auto="torch")
-    if name == "triton" and (not _TRITON or dtype == torch.float64):
-        why = "takes no float64" if _TRITON else "needs the package triton, which is not installed"
-        raise SemabenchError(f"depthwise_conv's backend 'triton' {why}; use 'torch'.")
+    if name == "triton" and not runs_triton("depthwise_conv", device, dtype):
+        return "torch"
     return name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -75,6 +76,11 @@ def _pixel(x: Tensor) -> int:
     return x.stride(2) if W > 1 else x.stride(1) if H > 1 else x.stride(0) if x.shape[0] > 1 else C
 
 
+def on_device(x: Tensor) -> AbstractContextManager[Any]:
+    """Launch on the device of a tensor, which need not be the current one."""
+    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
+
+
 def launch_forward(
     x: Tensor, weight: Tensor, bias: Tensor | None, add: Tensor | None, y: Tensor, s: Tensor | None,
     *, itself: bool = False, silu: bool = False, mean: Tensor | None = None,
@@ -94,14 +100,15 @@ def launch_forward(
     add = None if add is None else _rows(add)
     tile = forward_tile(H, W, C)
     strips, blocks, options = _options(tile, H, W, C)
-    forward_kernel[(B * strips * blocks,)](
-        x, weight.contiguous(), weight if bias is None else bias, y if mean is None else mean,
-        x if add is None else add, y, y if s is None else s, H, W, C,
-        _pixel(x), 0 if add is None else _pixel(add),
-        BIAS=bias is not None, MEAN=mean is not None,
-        ADD=(SELF if itself else NONE if add is None else OTHER).value,
-        SILU=silu, SAVE=s is not None, **options,
-    )  # fmt: skip
+    with on_device(x):
+        forward_kernel[(B * strips * blocks,)](
+            x, weight.contiguous(), weight if bias is None else bias.contiguous(),
+            y if mean is None else mean, x if add is None else add, y, y if s is None else s,
+            H, W, C, _pixel(x), 0 if add is None else _pixel(add),
+            BIAS=bias is not None, MEAN=mean is not None,
+            ADD=(SELF if itself else NONE if add is None else OTHER).value,
+            SILU=silu, SAVE=s is not None, **options,
+        )  # fmt: skip
 
 
 def launch_backward(
@@ -121,7 +128,9 @@ def launch_backward(
     tile = backward_tile(H, W, C)
     strips, blocks, options = _options(tile, H, W, C)
     sums = torch.empty((B, strips, 10, C), dtype=torch.float32, device=x.device)
-    if dx.numel():
+    if not dx.numel():
+        return dx, sums
+    with on_device(x):
         backward_kernel[(B * strips * blocks,)](
             dy, x, weight.contiguous(), dy if s is None else s, dx, sums, H, W, C, _pixel(x),
             ADD=(SELF if itself else NONE).value, SILU=s is not None, **options,
@@ -195,8 +204,11 @@ def depthwise_conv_triton(
     x: Tensor, weight: Tensor, bias: Tensor | None, add: Tensor | None, silu: bool
 ) -> Tensor:
     """Compute ``depthwise_conv`` with the kernels above, one launch a pass."""
+    cast = x.to(autocast_dtype(x.device) or x.dtype)  # as a convolution would
+    if add is not None and add.dtype != cast.dtype:
+        return add + depthwise_conv_triton(cast, weight, bias, None, silu)
     itself = add is x
-    x = x.to(autocast_dtype(x.device) or x.dtype)  # as a convolution would
+    x = cast
     tensors = (x, weight, bias, add)
     save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
     return conv_forward(x, weight, bias, None if itself else add, itself, silu, save)[0]

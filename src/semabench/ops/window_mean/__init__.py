@@ -8,14 +8,12 @@ J(m) is the window of token m, n = H·W counts all tokens of the image, s is the
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from semabench.errors import SemabenchError
-from semabench.ops.tables import autocast_dtype, cached_table, resolve
+from semabench.ops.tables import autocast_dtype, cached_table, resolve, runs_triton
 
 Pair = tuple[int, int]
 
@@ -185,23 +183,23 @@ def window_mean_backend(backend: str = "auto", device: torch.device | None = Non
 
 
 FUSED_TOKENS = 64  # of the largest window that the fused kernels take
-_TRITON = find_spec("triton") is not None  # looked up once: torch.compile does not trace the search
+FUSED_CHANNELS = 64  # of the widest head
 
 
-def window_mean_fused_backend(backend: str = "auto", device: torch.device | None = None) -> str:
+def window_mean_fused_backend(
+    backend: str = "auto", device: torch.device | None = None, dtype: torch.dtype | None = None
+) -> str:
     """Return the backend of ``window_mean_fused``, or that of ``window_mean`` to use instead.
 
-    "auto" is "sdpa" on every device, until whole trainings are measured faster with "triton".
+    "auto" is "sdpa" on every device, until whole trainings are measured faster with "triton";
+    "triton" is "sdpa" where its kernels do not run: on a CPU, in float64.
 
     Raises:
-        SemabenchError: there is no such backend, or it cannot run here.
+        SemabenchError: there is no such backend, or it is not installed.
     """
     name = resolve("window_mean", backend, (*BACKENDS, "triton"), auto="sdpa")
-    if name == "triton" and not _TRITON:
-        raise SemabenchError(
-            "window_mean's backend 'triton' needs the package triton, which is not installed; "
-            "use 'sdpa'."
-        )
+    if name == "triton" and not runs_triton("window_mean", device, dtype):
+        return "sdpa"
     return name
 
 
@@ -228,10 +226,27 @@ def window_mean_fused(
         (B, H, W, C) in the dtype of ``qkv``.
 
     Raises:
-        SemabenchError: as ``window_mean``; windows of too many tokens.
+        SemabenchError: as ``window_mean``; shapes that do not fit, windows of too many tokens or
+            heads of too many channels.
     """
     from semabench.ops.window_mean.triton_backend import window_mean_triton
 
+    if qkv.ndim != 4 or qkv.shape[3] % (3 * num_heads):
+        raise SemabenchError(
+            f"window_mean_fused needs qkv (B, H, W, 3C) for {num_heads} heads, not "
+            f"{tuple(qkv.shape)}."
+        )
+    C = qkv.shape[3] // 3
+    local = (None if weight is None else weight.shape, None if bias is None else bias.shape)
+    if local not in ((None, None), ((C, 1, 3, 3), None), ((C, 1, 3, 3), (C,))):
+        raise SemabenchError(
+            f"window_mean_fused needs weight ({C}, 1, 3, 3) and bias ({C}), not {local}."
+        )
+    if C // num_heads > FUSED_CHANNELS:
+        raise SemabenchError(
+            f"window_mean's backend 'triton' takes {FUSED_CHANNELS} channels a head, not "
+            f"{C // num_heads}; use 'sdpa'."
+        )
     window, moved = _fit(window_size, shift, qkv.shape[1], qkv.shape[2])
     if window[0] * window[1] > FUSED_TOKENS:
         raise SemabenchError(

@@ -10,7 +10,7 @@ import triton
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from semabench.ops.depthwise_conv.triton_backend import launch_backward, launch_forward
+from semabench.ops.depthwise_conv.triton_backend import launch_backward, launch_forward, on_device
 from semabench.ops.window_mean.triton_kernels import backward_kernel, forward_kernel
 
 WARPS = {forward_kernel: 4, backward_kernel: 4}  # of a window
@@ -23,14 +23,15 @@ def _launch(
     B, H, W, C = *qkv.shape[:3], qkv.shape[3] // 3
     d = C // heads
     windows = B * count_windows(H, W, window, shift)
-    kernel[(windows * heads,)](
-        *tensors, H, W, C, heads, d, scale,
-        ROWS=window[0], COLUMNS=window[1], SHIFT_ROWS=shift[0], SHIFT_COLUMNS=shift[1],
-        TOKENS=max(16, triton.next_power_of_2(window[0] * window[1])),
-        D=max(16, triton.next_power_of_2(d)),
-        PRECISION="ieee" if qkv.dtype == torch.float32 else "tf32",
-        num_warps=WARPS[kernel], **constants,
-    )  # fmt: skip
+    with on_device(qkv):
+        kernel[(windows * heads,)](
+            *tensors, H, W, C, heads, d, scale,
+            ROWS=window[0], COLUMNS=window[1], SHIFT_ROWS=shift[0], SHIFT_COLUMNS=shift[1],
+            TOKENS=max(16, triton.next_power_of_2(window[0] * window[1])),
+            D=max(16, triton.next_power_of_2(d)),
+            PRECISION="ieee" if qkv.dtype == torch.float32 else "tf32",
+            num_warps=WARPS[kernel], **constants,
+        )  # fmt: skip
 
 
 def count_windows(H: int, W: int, window: Sequence[int], shift: Sequence[int]) -> int:

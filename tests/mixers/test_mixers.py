@@ -10,7 +10,19 @@ from semabench.mixers import (
 )
 from semabench.ops import rotary
 
-ALL = ["sema", "window", "mean", "softmax", "linear", "mila", "focused", "ssm", "none"]
+ALL = [
+    "sema",
+    "window",
+    "mean",
+    "softmax",
+    "linear",
+    "mila",
+    "focused",
+    "rala",
+    "ssd",
+    "ssm",
+    "none",
+]
 DIM, HEADS = 16, 2
 TIGHT = {"rtol": 0, "atol": 1e-12}  # float64
 
@@ -218,9 +230,55 @@ def test_shift_moves_the_windows_by_half():
     torch.testing.assert_close(inner, plain(x[:, 2:6, 2:6]), **TIGHT)
 
 
+@pytest.mark.parametrize("backend", ["reference", "kv"])
+@pytest.mark.parametrize("rope", [False, True])
+def test_rala_is_the_official_forward_pass(backend, rope):
+    """qhfan/RALA, classfication/RALA.py, GateLinearAttentionNoSilu, with our RoPE and LePE."""
+    mixer = make("rala", rope=rope, backend=backend)
+    x = grid(5, 4)
+    q, k, v = projections(mixer, x)
+    q, k = (F.elu(split(t)) + 1 for t in (q, k))
+    logits = (DIM // HEADS) ** -0.5 * q.mean(-2, keepdim=True) @ k.transpose(-1, -2)
+    k = k * logits.softmax(-1).transpose(-1, -2) * 20
+    turned = [split(rotary(join(t, x))) if rope else t for t in (q, k)]
+    weights = turned[0] @ turned[1].transpose(-1, -2)
+    total = (q @ k.mean(-2, keepdim=True).transpose(-1, -2) + 1e-6) * 20
+    y = join(weights @ split(v) / total, x) + lepe(mixer, v)
+    expected = y * F.linear(x, mixer.modulation.weight, mixer.modulation.bias)
+    torch.testing.assert_close(mixer(x), expected, **TIGHT)
+
+
+@pytest.mark.parametrize("backend", ["reference", "kv"])
+def test_ssd_is_the_official_sum_over_tokens(backend):
+    """YuHengsss/VSSD, classification/models/mamba2.py, non_casual_linear_attn, token by token."""
+    mixer = make("ssd", d_state=3, backend=backend)
+    mixer.A_log.data.uniform_(-1, 1)
+    mixer.D.data.uniform_(-1, 1)
+    x = grid(3, 5)
+    B, C, step = (x @ mixer.state_proj.weight.T).flatten(1, 2).split([3, 3, HEADS], -1)
+    amount = F.softplus(step + mixer.dt_bias) * mixer.A_log.exp()
+    values = x.flatten(1, 2).unflatten(-1, (HEADS, -1))
+    y = values * mixer.D[:, None]
+    for i in range(15):
+        for j in range(15):
+            near = (C[:, i] * B[:, j]).sum(-1)[:, None, None]
+            y[:, i] = y[:, i] + near * amount[:, j, :, None] * values[:, j]
+    expected = mixer.out_norm(y.flatten(2)).view_as(x)
+    torch.testing.assert_close(mixer(x), expected, **TIGHT)
+
+
+def test_ssd_grows_with_the_image_and_stays_finite_in_half_precision():
+    mixer = create_mixer("ssd", DIM, HEADS)
+    x = 10 * torch.randn(1, 128, 128, DIM)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.isfinite(mixer(x)).all()
+
+
 @pytest.mark.parametrize(
     ("name", "options", "parameters"),
     [
+        ("rala", {}, 4 * DIM * (DIM + 1) + 10 * DIM),
+        ("ssd", {"d_state": 3}, DIM * (6 + HEADS) + 3 * HEADS + 2 * DIM),
         ("sema", {}, 3 * DIM * (DIM + 1) + 10 * DIM),
         ("sema", {"lepe": False}, 3 * DIM * (DIM + 1)),
         ("sema", {"value_projection": False}, 2 * DIM * (DIM + 1) + 10 * DIM),

@@ -7,7 +7,19 @@ from semabench.errors import SemabenchError
 from semabench.mixers import Mixer, create_mixer, list_mixers, mixer_options, register_mixer
 from semabench.mixers import base as registry
 
-ALL = ["sema", "window", "mean", "softmax", "linear", "mila", "focused", "ssm", "none"]
+ALL = [
+    "sema",
+    "window",
+    "mean",
+    "softmax",
+    "linear",
+    "mila",
+    "focused",
+    "rala",
+    "ssd",
+    "ssm",
+    "none",
+]
 DIM, HEADS = 16, 2
 
 

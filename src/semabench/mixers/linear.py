@@ -43,7 +43,7 @@ class Linear(Mixer):
             self.rotate(q), self.rotate(k), v, q_normalizer=q, k_normalizer=k, backend=self.backend
         )
 
-    def kernel(self) -> Kernel:
+    def kernel(self) -> Kernel | None:
         """φ = identity, ψ = ELU + 1, rotated in the numerator with RoPE."""
 
         def rotated(x: Tensor) -> Tensor:

@@ -99,6 +99,40 @@ def linear_attention_backend(backend: str = "auto", device: torch.device | None 
     return resolve("linear_attention", backend, BACKENDS, auto="kv")
 
 
+def state_product(q: Tensor, k: Tensor, v: Tensor, *, backend: str = "auto") -> Tensor:
+    """Return Σ_j (q_i·k_j) v_j: linear attention with q and k of all heads, not normalised.
+
+    Args:
+        q, k: (B, H, W, N).
+        v: (B, H, W, heads, d).
+        backend: "reference", all n×n products, "kv", the sum over tokens first, or "auto" ("kv").
+
+    Returns:
+        (B, H, W, heads, d) in the dtype of ``v``; sums over tokens as means, which stay in half
+        precision's range, times n in float32 or better.
+
+    Raises:
+        SemabenchError: there is no such backend.
+    """
+    n = v.shape[1] * v.shape[2]
+    queries, keys, values = q.flatten(1, 2), k.flatten(1, 2), v.flatten(3).flatten(1, 2)
+    if state_product_backend(backend) == "reference":
+        return (queries @ keys.transpose(1, 2) @ values).view_as(v).to(v.dtype)
+    half = n**-0.5
+    state = (keys * half).transpose(1, 2) @ (values * half)
+    precise = torch.promote_types(v.dtype, torch.float32)
+    return ((queries @ state).to(precise) * n).to(v.dtype).view_as(v)
+
+
+def state_product_backend(backend: str = "auto", device: torch.device | None = None) -> str:
+    """Return the backend that will run on ``device``: "auto" is "kv" on every device.
+
+    Raises:
+        SemabenchError: there is no such backend.
+    """
+    return resolve("state_product", backend, ("reference", "kv"), auto="kv")
+
+
 def rotary(x: Tensor, base: float = 10000.0) -> Tensor:
     """Rotate the channels of a grid by their position (MILA, Han et al., NeurIPS 2024).
 

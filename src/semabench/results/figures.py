@@ -110,8 +110,8 @@ def _points(line: Line, x_name: str, y_name: str) -> list[Point]:
 
 
 #: On white and on the dark page. Okabe and Ito's palette without yellow, which is too faint on
-#: white: told apart with every common form of colour blindness. Brown, and the controls' ink and
-#: grey, make nine of seven.
+#: white: told apart with every common form of colour blindness. Brown, purple, wine, and the
+#: controls' ink and grey, make eleven of six; lines differ by marker and dash, too.
 COLOURS: tuple[tuple[str, str], ...] = (
     ("#0072B2", "#3F9FE0"),
     ("#D55E00", "#F2803A"),
@@ -120,6 +120,8 @@ COLOURS: tuple[tuple[str, str], ...] = (
     ("#56B4E9", "#9AD8FB"),
     ("#E69F00", "#F0B840"),
     ("#7B4B1E", "#B58A63"),
+    ("#5D3A9B", "#A68BDB"),
+    ("#8C1D40", "#D9657F"),
     ("#000000", "#FFFFFF"),
     ("#8A8A8A", "#8A9096"),
 )
@@ -153,8 +155,10 @@ _MIXERS = {
     "window": Style(4, 4, 0),
     "ssm": Style(5, 5, 0),
     "focused": Style(6, 6, 0),
-    "mean": Style(7, 0, 1),
-    "none": Style(8, 1, 2),
+    "mean": Style(9, 0, 1),
+    "none": Style(10, 1, 2),
+    "rala": Style(7, 4, 2),
+    "ssd": Style(8, 3, 2),
 }
 #: Models with a mixer of their own, by how their names begin: the colour of the mixer that is most
 #: like it, grey for convolutions alone.
@@ -165,9 +169,9 @@ _MODELS = {
     "efficientvim": Style(5, 2, 1),
     "vim": Style(5, 1, 1),
     "swin": Style(4, 3, 1),
-    "convnext": Style(8, 4, 1),
-    "mambaout": Style(8, 5, 1),
-    "resnet": Style(8, 6, 1),
+    "convnext": Style(10, 4, 1),
+    "mambaout": Style(10, 5, 1),
+    "resnet": Style(10, 6, 1),
 }
 
 

@@ -21,7 +21,10 @@ from semabench.results.summary import (
 from semabench.results.view import Column, Figure, Panel, Rule, Table, View, chance, with_error
 
 TASKS = ("texture", "majority", "needle", "recall")
-MIXERS = ("sema", "window", "mean", "softmax", "linear", "mila", "focused", "ssm", "none")
+MIXERS = (
+    *("sema", "window", "mean", "softmax", "linear", "mila"),
+    *("focused", "rala", "ssd", "ssm", "none"),
+)
 """Orders of tables and figures, whatever finished first. Others come after, by name."""
 
 CELL = 8  # pixels of a token's side

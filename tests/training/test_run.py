@@ -11,7 +11,7 @@ from semabench.config.schema import DataConfig, ModelConfig, RecipeConfig, Train
 from semabench.errors import SemabenchError
 from semabench.models import build_model
 from semabench.training.lightning_compat import AtomicCheckpointIO
-from semabench.training.run import create_model, create_module
+from semabench.training.run import check_memory, create_model, create_module
 
 
 def config(name, checkpoint=None, resolution=64, schedule=None):
@@ -85,3 +85,11 @@ def test_pixels_are_augmented_once_where_the_data_say(where):
     assert bool(module.augment.pixels) == (where == "device")
     assert (data.augment is not None and data.augment.rand_augment is not None) == (where == "cpu")
     assert module.augment.random_erase == 0.25
+
+
+def test_the_family_that_torch_dies_of_is_refused_on_a_cpu():
+    fastvit = build_model("fastvit_t8", num_classes=2, resolution=64, options={})
+    with pytest.raises(SemabenchError, match="FastViT cannot be trained on a CPU"):
+        check_memory(fastvit, "cpu")
+    check_memory(fastvit, "gpu")
+    check_memory(build_model("resnet18", num_classes=2, resolution=64, options={}), "cpu")

@@ -87,6 +87,7 @@ def train(config: TrainConfig) -> Path:
             "too many? Expected train/<class>/<image>."
         )
     model = create_model(config, len(data.classes))
+    check_memory(model, accelerator)
     _try_sizes(config, model, len(data.classes))
     module = create_module(config, model, data)
     if _finished(run_dir, config, module):
@@ -104,6 +105,15 @@ def train(config: TrainConfig) -> Path:
         if trainer.is_global_zero and trainer.global_step == module.total_steps:
             _finish(trainer, run_dir)
     return run_dir
+
+
+def check_memory(model: nn.Module, accelerator: str) -> None:
+    """Raise a SemabenchError for the family that torch corrupts memory with, and dies."""
+    if accelerator == "cpu" and type(model).__module__ == "timm.models.fastvit":
+        raise SemabenchError(
+            "FastViT cannot be trained on a CPU: torch (seen with 2.15) writes beyond its memory "
+            "in the backward pass, channels last; train it on a GPU."
+        )
 
 
 def _try_sizes(config: TrainConfig, model: nn.Module, classes: int) -> None:

@@ -87,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_tables(commands)
     _add_dashboard(commands)
     _add_push(commands)
+    _add_export(commands)
     _add_models(commands)
     _add_config(commands)
     return parser
@@ -210,6 +211,18 @@ def _add_push(commands: Any) -> None:
     p.add_argument("--private", action="store_true", help="create the repository so")
 
 
+def _add_export(commands: Any) -> None:
+    text = "Write a run's model as a file that runs without semabench; compare its logits."
+    p = _add(commands, "export", _export, text)
+    p.add_argument("run", type=Path, help="directory of a run, or a checkpoint")
+    p.add_argument("--to", choices=("torch-export", "onnx", "aoti"), default="onnx")
+    p.add_argument("--resolution", type=int, help="of its images (default: that of training)")
+    p.add_argument("--dynamic", action="store_true", help="take any batch, and any size if it can")
+    p.add_argument("--out", type=Path, help="the file (default: <run>/export/<model>-<pixels>…)")
+    help = "auto: the averaged ones where there are any"
+    p.add_argument("--weights", choices=("auto", "model", "ema"), default="auto", help=help)
+
+
 def _add_models(commands: Any) -> None:
     text = "List models with their parameters and multiply-adds."
     p = _add(commands, "models", _models, text)
@@ -293,6 +306,13 @@ def _push(**options: Any) -> None:
     from semabench.hub import push
 
     print(push(**options))
+
+
+def _export(**options: Any) -> None:
+    from semabench.export import export
+
+    made = export(**options)
+    print(f"{made.file}: takes {made.takes}; logits differ by {made.difference:.1e} of the largest")
 
 
 def _models(names: list[str], resolution: int, num_classes: int) -> None:

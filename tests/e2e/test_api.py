@@ -17,7 +17,9 @@ from semabench.results.store import read_rows
 
 def test_a_tour(workplace, tmp_path, monkeypatch):
     monkeypatch.chdir(workplace)
-    config = semabench.train_config(*TINY, "recipe.epochs=1", "logger=csv", "model=sema_nano")
+    words = (*TINY, "recipe.epochs=1", "logger=csv", "model=sema_nano")
+    words += ("data.loader=folder", "data.source=data/shapes", "data.num_workers=1")
+    config = semabench.train_config(*words)
     assert isinstance(config, TrainConfig)
     config.evaluate_at, config.output_root = [], str(tmp_path)
     run = semabench.train(config)

@@ -74,7 +74,7 @@ def test_without_mixing_the_answer_does_not_depend_on_the_picture(task, depth):
 def test_all_mixers_answer_at_any_size_and_are_of_like_size(mixer):
     model = build_model("probe_nano", num_classes=8, resolution=128, mixer=mixer, options={})
     assert model(torch.randn(2, 3, 104, 128)).shape == (2, 8)
-    assert 60_000 < sum(p.numel() for p in model.parameters()) < 75_000
+    assert 60_000 < sum(p.numel() for p in model.parameters()) < 80_000
 
 
 def test_timms_habits():

@@ -148,7 +148,8 @@ def _init_weights(module: nn.Module) -> None:
     """Keep the variance: at 64 channels, MILA's std of 0.02 would leave all attention flat."""
     if isinstance(module, nn.Linear):
         trunc_normal_(module.weight, std=module.in_features**-0.5)
-        nn.init.zeros_(module.bias)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 class PatchEmbed(nn.Module):

@@ -1,14 +1,15 @@
 """torch.hub's entry: ``torch.hub.load("OWNER/semabench", "sema_tiny")`` builds our models."""
 
-import sys
-from functools import partial
-from pathlib import Path
+dependencies = ["torch", "timm", "safetensors", "rich"]
 
-sys.path.insert(0, str(Path(__file__).parent / "src"))
+import sys as _sys  # noqa: E402
+from functools import partial as _partial  # noqa: E402
+from pathlib import Path as _Path  # noqa: E402
 
-import timm
+_sys.path.insert(0, str(_Path(__file__).parent / "src"))
 
-from semabench.models import model_names
+import timm as _timm  # noqa: E402
 
-dependencies = ["torch", "timm", "hydra", "omegaconf"]
-globals().update({name: partial(timm.create_model, name) for name in model_names()})
+from semabench.models import model_names as _model_names  # noqa: E402
+
+globals().update({name: _partial(_timm.create_model, name) for name in _model_names()})

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from semabench.config.schema import MIN_RESOLUTION
 from semabench.errors import SemabenchError, first_line
 from semabench.evaluation.schema import TargetConfig
 from semabench.evaluation.target import EvalTarget, from_run
@@ -54,13 +55,15 @@ def export(
         resolution: of its images in pixels; that of training if None.
         dynamic: take any batch, of images of any size where the trace of the model holds for it
             (windows that the grid shrinks make another one); else one image of this resolution.
-        out: the file; ``<run>/export/<model>-<resolution><suffix>`` if None.
+        out: the file; ``export/<model>-<resolution><suffix>`` where the run's results are if None.
         weights: ``model``, ``ema``, or ``auto``: the averaged ones where there are any.
 
     Raises:
         SemabenchError: no such run or weights, a model that cannot be exported so, a package that
-            is missing, or logits that differ by more than ``TOLERANCE``: then no file is left.
+            is missing, or logits that differ by more than ``TOLERANCE``: an earlier file stays.
     """
+    if resolution is not None and resolution < MIN_RESOLUTION:
+        raise SemabenchError(f"--resolution must be at least {MIN_RESOLUTION}, not {resolution}.")
     target = from_run(TargetConfig(checkpoint=str(run), weights=weights))
     name = target.fields["model"]
     pixels = target.fields["train_resolution"] if resolution is None else resolution
@@ -75,7 +78,9 @@ def export(
             try:
                 difference = _try(model, pixels, free, _WRITERS[to], partial)
                 break
-            except ImportError as error:
+            except OSError:  # a full disk, which atomic_path tells of
+                raise
+            except ModuleNotFoundError as error:
                 raise SemabenchError(
                     f"--to {to} needs {error.name}: pip install 'semabench[export]'."
                 ) from error
@@ -85,9 +90,9 @@ def export(
                 advice = "leave --dynamic out" if dynamic else "try another --to"
                 what = f"{name} cannot be exported to {to}"
                 raise SemabenchError(f"{what} ({first_line(error)[:200]}): {advice}.") from error
-    batch = "any batch" if free else "one image"
-    takes = f"{batch} of any size" if 2 in free else f"{batch} of {pixels} px"
-    atomic_write(file.with_name(file.name + ".json"), _about(target, takes, difference))
+        batch = "any batch" if free else "one image"
+        takes = f"{batch} of any size" if 2 in free else f"{batch} of {pixels} px"
+        atomic_write(file.with_name(file.name + ".json"), _about(target, takes, difference))
     return Exported(file, takes, difference)
 
 
@@ -98,20 +103,22 @@ def _try(model: nn.Module, pixels: int, free: tuple[int, ...], write: Writer, fi
     loaded = write(torch.export.export(model, (images,), dynamic_shapes=shapes), file)
     trials = [images]
     if free:
-        trials.append(torch.randn(3, 3, pixels, pixels))
+        trials += [torch.randn(1, 3, pixels, pixels), torch.randn(3, 3, pixels, pixels)]
     if 2 in free:
         trials += [
             torch.randn(1, 3, pixels + 32, pixels + 48),
             torch.randn(2, 3, 2 * pixels, pixels),
         ]
-    difference = 0.0
+    differences = []
     for trial in trials:
         with torch.no_grad():
             expected, found = model(trial), loaded(trial)
-        difference = max(difference, float((found - expected).abs().max() / expected.abs().max()))
-    if not difference <= TOLERANCE:
-        raise ValueError(f"its logits differ by {difference:.1e} of the largest")
-    return difference
+        if found.shape != expected.shape:
+            raise ValueError(f"it gives {tuple(found.shape)}, not {tuple(expected.shape)}")
+        differences.append(float((found - expected).abs().max() / expected.abs().max()))
+        if not differences[-1] <= TOLERANCE:  # NaN is not, either
+            raise ValueError(f"its logits differ by {differences[-1]:.1e} of the largest")
+    return max(differences)
 
 
 def _torch_export(program: Any, file: Path) -> Callable[[Tensor], Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ def push(
 
     model.safetensors, config.json (classes, normalisation and size, by which
     ``timm.create_model`` builds the model again), a model card of the run's recipe, versions,
-    tables and figures, and the rows.
+    tables and figures, and the rows. No path of this machine is in them.
 
     Args:
         run: directory of a run, or a checkpoint.
@@ -42,24 +41,34 @@ def push(
     if repository.count("/") != 1 or not all(repository.split("/")):
         raise SemabenchError(f"'{repository}' is not OWNER/NAME of a repository of the Hub.")
     target = from_run(TargetConfig(checkpoint=str(run), weights=weights))
-    if to is None:
-        with tempfile.TemporaryDirectory() as folder:
-            _write(target, repository, Path(folder))
-            _upload(repository, Path(folder), private)
-        return f'timm.create_model("hf-hub:{repository}", pretrained=True)'
-    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+    if ":" in target.fields["model"]:
+        raise SemabenchError(
+            f"{target.fields['model']} is not a name of timm's or ours: a model that is fine-tuned "
+            "from a repository or folder is pushed by timm.models.push_to_hf_hub."
+        )
+    if to is not None and to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise SemabenchError(f"{to} is not empty: name a folder that does not exist.")
-    partial = to.with_name(to.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
     try:
-        partial.mkdir(parents=True)
-        _write(target, repository, partial)
-        partial.replace(to)
+        place = None if to is None else to.absolute().parent
+        if place is not None:
+            place.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=place) as made:
+            folder = Path(made) / "model"
+            folder.mkdir()
+            try:
+                _write(target, repository, folder)
+            except (RuntimeError, TypeError, ValueError) as error:  # of timm and safetensors
+                raise SemabenchError(
+                    f"{run} has no form for the Hub: {first_line(error)}"
+                ) from error
+            if to is not None:
+                folder.replace(to)
+                return f'timm.create_model("local-dir:{to}", pretrained=True)'
+            _upload(repository, folder, private)
     except OSError as error:
-        raise SemabenchError(f"cannot write {to}: {error.strerror or error}.") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return f'timm.create_model("local-dir:{to}", pretrained=True)'
+        where = error.filename or to or tempfile.gettempdir()
+        raise SemabenchError(f"cannot write {where}: {error.strerror or error}.") from error
+    return f'timm.create_model("hf-hub:{repository}", pretrained=True)'
 
 
 def _write(target: EvalTarget, repository: str, folder: Path) -> None:
@@ -80,7 +89,7 @@ def _write(target: EvalTarget, repository: str, folder: Path) -> None:
     )
     config = json.loads((folder / "config.json").read_text())
     config["pretrained_cfg"].pop("license", None)  # timm's word on the code; the owner says it
-    config["semabench"] = {"run": target.fields["run"], "config": told}
+    config["semabench"] = {"run": target.fields["run"], "config": _public(told)}
     atomic_write(folder / "config.json", json.dumps(config, indent=2) + "\n")
     card = [_CARD.format(repository=repository, name=repository.split("/")[1], **target.fields)]
     card += [f"Made with {software_versions()}.\n"]
@@ -89,6 +98,15 @@ def _write(target: EvalTarget, repository: str, folder: Path) -> None:
         card += [(folder / "report.md").read_text().replace("# Results\n", "", 1)]
         (folder / "report.md").unlink()
     atomic_write(folder / "README.md", "\n".join(card))
+
+
+def _public(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a training config without what tells of its machine: paths, and the logger."""
+    kept = {name: dict(config[name]) for name in ("model", "data", "recipe")}
+    kept["model"]["checkpoint"] = None
+    for name in ("packed", "source"):
+        kept["data"][name] = None
+    return kept | {"seed": config["seed"], "precision": config["trainer"]["precision"]}
 
 
 _CARD = """---
@@ -114,6 +132,8 @@ def _upload(repository: str, folder: Path, private: bool) -> None:
     api: Any = HfApi(library_name="semabench")
     try:
         api.create_repo(repository, private=private, exist_ok=True)
+        if private and not api.repo_info(repository).private:
+            raise ValueError("it is public already")
         api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Add model")
     except Exception as error:  # of the hub, of whichever HTTP library it uses, of the system
         raise SemabenchError(

@@ -19,7 +19,7 @@ def test_onnx_takes_any_batch(copied, capsys):
     cli.main(["export", str(copied.run_dir), "--to", "onnx", "--dynamic"])
     (file,) = (copied.run_dir / "export").glob("*.onnx")
     assert f"{file}: takes any batch of 32 px; logits differ by" in capsys.readouterr().out
-    images = torch.randn(5, 3, 32, 32)
+    images = torch.randn(1, 3, 32, 32)
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     (logits,) = session.run(["logits"], {"images": images.numpy()})
     with torch.no_grad():
@@ -64,13 +64,24 @@ def test_any_size_where_the_trace_holds(tmp_path):
     assert export._try(Small().eval(), 16, (0, 2, 3), writer, tmp_path / "made") < 1e-6
 
 
-def test_other_logits_are_not_written(copied, tmp_path, monkeypatch):
-    monkeypatch.setitem(
-        export._WRITERS, "torch-export", lambda program, file: lambda images: torch.ones(1, 9)
-    )
-    with pytest.raises(SemabenchError, match=r"cannot be exported .*logits differ by .*of the"):
+@pytest.mark.parametrize(
+    ("logits", "message"),
+    [
+        (torch.ones(1, 9), "logits differ by .*of the largest"),
+        (torch.full((1, 9), torch.nan), "logits differ by nan of the largest"),
+        (torch.ones(1, 1, 9), r"gives \(1, 1, 9\), not \(1, 9\)"),
+    ],
+)
+def test_other_logits_are_not_written(copied, tmp_path, monkeypatch, logits, message):
+    monkeypatch.setitem(export._WRITERS, "torch-export", lambda program, file: lambda _: logits)
+    with pytest.raises(SemabenchError, match=rf"cannot be exported to torch-export \(.*{message}"):
         export.export(copied.run_dir, "torch-export", out=tmp_path / "made.pt2")
     assert list(tmp_path.glob("made*")) == []
+
+
+def test_a_size_that_no_model_has(copied):
+    with pytest.raises(SemabenchError, match="--resolution must be at least"):
+        export.export(copied.run_dir, "onnx", resolution=-5)
 
 
 def test_a_missing_package_is_named(copied, tmp_path, monkeypatch):

@@ -175,7 +175,7 @@ def two_hosts(root: Path, cwd: Path, clocks: tuple[int, int]) -> list[subprocess
         port = str(free.getsockname()[1])
     shared = {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
     shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "clocks"}
-    words = [*SHORT, "recipe.epochs=2", "trainer.num_nodes=2", f"output_root={root}", "name=run"]
+    words = [*SHORT, "recipe.epochs=6", "trainer.num_nodes=2", f"output_root={root}", "name=run"]
     return [
         subprocess.Popen(
             [sys.executable, "-c", _SHIFTED, str(clock), str(REPOSITORY / "train.py"), *words],

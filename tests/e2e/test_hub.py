@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import timm
 import torch
 
 import semabench
-from helpers.apps import REPOSITORY, run_here
+from helpers.apps import REPOSITORY, environment, run_here
 from semabench import cli
 from semabench.errors import SemabenchError
 from semabench.hub import push
@@ -35,6 +40,9 @@ def test_a_run_is_written_and_loaded_as_it_was(copied, tmp_path, capsys, monkeyp
         assert torch.equal(model(images), semabench.load(run)(images))
     told = json.loads((folder / "config.json").read_text())
     assert len(told["label_names"]) == model.num_classes == 9
+    for file in folder.rglob("*"):  # whose user and machine are nobody's business
+        assert str(copied.cwd).encode() not in file.read_bytes()
+        assert b"data/shapes" not in file.read_bytes()
     card = (folder / "README.md").read_text()
     assert "library_name: timm" in card
     assert f"{row.top1:.1f}" in card
@@ -55,13 +63,28 @@ def test_what_cannot_be_pushed(copied, tmp_path, monkeypatch):
     (tmp_path / "full" / "file").touch()
     with pytest.raises(SemabenchError, match="full is not empty"):
         push(copied.run_dir, "somebody/sema", to=tmp_path / "full")
+    with monkeypatch.context() as patch:
+        patch.setattr("semabench.hub.save_for_hf", full_disk)
+        with pytest.raises(SemabenchError, match=r"cannot write .*No space left"):
+            push(copied.run_dir, "somebody/sema", to=tmp_path / "half")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copied", "full"]
     monkeypatch.setenv("HF_TOKEN", "hf_none")
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(SemabenchError, match=r"cannot upload to somebody/sema .*--to FOLDER"):
         push(copied.run_dir, "somebody/sema")
-    assert not list(tmp_path.glob("*.partial"))
+
+
+def full_disk(model: object, folder: str, **rest: object) -> None:
+    """Write half, and no more."""
+    Path(folder, "model.safetensors").write_bytes(b"half")
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder)
 
 
 def test_torch_hub_builds_our_models():
-    model = torch.hub.load(str(REPOSITORY), "sema_nano", source="local", num_classes=3)
-    assert model.num_classes == 3
+    told = (
+        f"import torch; model = torch.hub.load({str(REPOSITORY)!r}, 'sema_nano', source='local', "
+        "num_classes=3); print(model.num_classes)"
+    )
+    command = [sys.executable, "-I", "-c", told]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["3"]

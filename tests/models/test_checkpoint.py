@@ -93,6 +93,8 @@ def test_of_plain_and_averaged_weights_those_are_taken_that_were_asked_for(
         assert load_checkpoint(model, path, OFFICIAL_NANO, weights).which == found
         bias = model.head.fc.bias
         assert torch.equal(bias, ours.head.fc.bias + shift)
+    torch.save({"model": official, "model_ema": {}}, path)
+    assert load_checkpoint(model, path, OFFICIAL_NANO).which == "model"
     torch.save({"model": official}, path)
     with pytest.raises(SemabenchError, match="has no averaged weights: use weights=model"):
         load_checkpoint(model, path, OFFICIAL_NANO, "ema")

@@ -62,4 +62,6 @@ class SSD(Mixer):
         amount = F.softplus(step.to(precise) + self.dt_bias) * self.A_log.to(precise).exp()
         weighted = (values * amount[..., None]).to(values.dtype)
         y = state_product(C, B, weighted, backend=self.backend)
-        return self.out_norm((y + self.D[:, None] * values).flatten(3))
+        y = (y + self.D[:, None] * values).flatten(3)
+        scale, shift = self.out_norm.weight.to(y.dtype), self.out_norm.bias.to(y.dtype)
+        return F.layer_norm(y, y.shape[-1:], scale, shift, self.out_norm.eps).to(x.dtype)

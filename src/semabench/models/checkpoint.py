@@ -79,7 +79,7 @@ def _unwrap(content: Any, path: Path, weights: str, reported: str) -> Weights:
             which: name
             for which, names in _CONTAINERS.items()
             for name in reversed(names)
-            if isinstance(content.get(name), dict)
+            if _holds_weights(content.get(name))
         }
         if there:
             wanted = reported if weights == "auto" else weights
@@ -100,6 +100,10 @@ def _unwrap(content: Any, path: Path, weights: str, reported: str) -> Weights:
     for prefix in _WRAPPERS:
         tensors = _below(prefix, tensors) or tensors
     return Weights(tensors, found, both)
+
+
+def _holds_weights(part: Any) -> bool:
+    return isinstance(part, dict) and any(isinstance(value, Tensor) for value in part.values())
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -108,20 +108,20 @@ def state_product(q: Tensor, k: Tensor, v: Tensor, *, backend: str = "auto") -> 
         backend: "reference", all n×n products, "kv", the sum over tokens first, or "auto" ("kv").
 
     Returns:
-        (B, H, W, heads, d) in the dtype of ``v``; sums over tokens as means, which stay in half
-        precision's range, times n in float32 or better.
+        (B, H, W, heads, d) in float32 or better: it grows with n, beyond half precision's range.
+        Sums over tokens are taken as means, which stay in it.
 
     Raises:
         SemabenchError: there is no such backend.
     """
-    n = v.shape[1] * v.shape[2]
+    n, precise = v.shape[1] * v.shape[2], torch.promote_types(v.dtype, torch.float32)
     queries, keys, values = q.flatten(1, 2), k.flatten(1, 2), v.flatten(3).flatten(1, 2)
     if state_product_backend(backend) == "reference":
-        return (queries @ keys.transpose(1, 2) @ values).view_as(v).to(v.dtype)
+        weights = (queries @ keys.transpose(1, 2)).to(precise)
+        return (weights @ values.to(precise)).view_as(v)
     half = n**-0.5
     state = (keys * half).transpose(1, 2) @ (values * half)
-    precise = torch.promote_types(v.dtype, torch.float32)
-    return ((queries @ state).to(precise) * n).to(v.dtype).view_as(v)
+    return ((queries @ state).to(precise) * n).view_as(v)
 
 
 def state_product_backend(backend: str = "auto", device: torch.device | None = None) -> str:

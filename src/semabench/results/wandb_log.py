@@ -166,10 +166,11 @@ def _nameable(directory: Path) -> Path:
     target = directory.resolve()
     if str(target) == readable(str(target)):
         return directory
-    link = Path.home() / ".cache/semabench" / hashlib.sha256(os.fsencode(target)).hexdigest()[:16]
+    digest = hashlib.sha256(os.fsencode(target)).hexdigest()[:16]
+    link = Path(os.path.expanduser("~/.cache/semabench")) / digest
     try:
         link.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError):
+        if not link.is_symlink():
             link.symlink_to(target, target_is_directory=True)
     except OSError as error:
         raise SemabenchError(f"cannot write {link}: {error.strerror or error}.") from error

@@ -105,10 +105,10 @@ def _name(model: nn.Module) -> str:
 
 
 def try_size(model: nn.Module, resolution: int, batch: int, classes: int, train: bool) -> None:
-    """Run a model of timm's without its data, to learn before a run starts what it cannot take.
+    """Run a model without its data, to learn before a run starts what it cannot take.
 
-    Forward, and in training backward, at the shapes of the run. Ours take any size, but for one
-    image at a time in training. What a model does with real data alone is not found out.
+    Forward, and in training backward, at the shapes of the run; scans are left out, for they take
+    any length. What a model does with real data alone is not found out.
 
     Args:
         model: as built; it is left as it is.
@@ -120,16 +120,17 @@ def try_size(model: nn.Module, resolution: int, batch: int, classes: int, train:
     Raises:
         SemabenchError: it fails, or gives something else than (batch, classes).
     """
-    normed = any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
-    if isinstance(model, StagedModel | Vim) and not (train and batch == 1 and normed):
-        return
     name = _name(model)
     shape = (batch, getattr(model, "in_chans", 3), resolution, resolution)
     what = f"{'trained' if train else 'run'} at {resolution} px, {batch} image(s) at once"
     images = torch.zeros(shape, device="meta", dtype=next(model.parameters()).dtype)
     try:
         with torch.set_grad_enabled(train):
-            found = without_data(model).train(train)(images)
+            shadow = without_data(model).train(train)
+            for module in shadow.modules():
+                if isinstance(module, Scan):
+                    module.forward = _shape_of_scan  # type: ignore[method-assign, assignment]
+            found = shadow(images)
             if train and isinstance(found, Tensor):
                 found.sum().backward()
     except NotImplementedError:  # some operation looks at its data
@@ -142,6 +143,10 @@ def try_size(model: nn.Module, resolution: int, batch: int, classes: int, train:
             f"{name}, {what}, gives {told}, not {(batch, classes)}: leave the option that changes "
             "its head out."
         )
+
+
+def _shape_of_scan(u: Tensor, delta: Tensor, *rest: Tensor) -> Tensor:
+    return delta + u.mean()
 
 
 def seen_pixels(model: nn.Module, resolution: int) -> int:

@@ -5,25 +5,11 @@ import torch
 import torch.nn.functional as F
 
 from semabench.errors import SemabenchError
-from semabench.mixers import (
-    create_mixer,
-)
+from semabench.mixers import create_mixer, list_mixers
 from semabench.ops import rotary
 from semabench.ops.linear_attention import state_product
 
-ALL = [
-    "sema",
-    "window",
-    "mean",
-    "softmax",
-    "linear",
-    "mila",
-    "focused",
-    "rala",
-    "ssd",
-    "ssm",
-    "none",
-]
+ALL = list_mixers()
 DIM, HEADS = 16, 2
 TIGHT = {"rtol": 0, "atol": 1e-12}  # float64
 

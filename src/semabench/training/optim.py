@@ -84,13 +84,13 @@ def learning_rate(recipe: RecipeConfig, steps_per_epoch: int) -> Callable[[int],
         unit = steps_per_epoch if recipe.schedule == "timm_epoch" else 1
         count = (recipe.epochs - recipe.cooldown_epochs) * steps_per_epoch / unit
         ramp = int(recipe.warmup_epochs * steps_per_epoch / unit)
-        skipped = ramp if recipe.warmup_prefix else 0
+        prefix = ramp if recipe.warmup_prefix else 0
 
         def set_before(step: int) -> float:
             t = max(step // unit - 1, 0)
             if t < ramp:
                 return first + (peak - first) * t / ramp
-            progress = min((t - skipped) / max(int(count) - skipped, 1), 1.0)
+            progress = min((t - prefix) / max(int(count) - prefix, 1), 1.0)
             return least + (peak - least) * (1 + math.cos(math.pi * progress)) / 2
 
         return set_before

@@ -39,6 +39,7 @@ from semabench.data.augment.batch import pixel_augment
 from semabench.data.draws import Samples
 from semabench.data.loader import create_train_loader
 from semabench.models import build_model
+from semabench.models.compiled import compile_model
 from semabench.processes import global_rank
 from semabench.results.record import git_commit
 from semabench.training.device import choose_accelerator, choose_precision
@@ -133,7 +134,7 @@ def training_of(
     )  # fmt: skip
     torch._dynamo.reset()  # or an earlier execution's code would do for this one
     if "compiled" in execution:  # as trainer.compile does
-        model.compile(dynamic=False)
+        compile_model(model)
     return module
 
 

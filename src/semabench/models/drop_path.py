@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -23,36 +24,42 @@ class DropPath(nn.Module):
         self.drop_prob = drop_prob
 
     def draw(self, x: Tensor) -> Tensor | None:
-        """Return 1 where an image of ``x`` (B, ...) keeps the branch, else 0, (B,); None: all."""
-        if self.drop_prob == 0.0 or not self.training:
-            return None
-        return x.new_empty(len(x)).bernoulli_(1 - self.drop_prob)
+        """Return 1 / (1 - drop_prob) where an image of ``x`` (B, ...) keeps the branch, else 0.
 
-    def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
-        """Return the branch (B, ...) where it is kept, scaled; by ``kept``, or by its own draw."""
-        kept = self.draw(x) if kept is None else kept
-        if kept is None:
-            return x
-        scale = kept.to(x.dtype) / (1 - self.drop_prob)
-        return x * scale.view(-1, *[1] * (x.ndim - 1))
+        float32 (B,); None where no branch is left out.
+        """
+        if not self.training or self.drop_prob == 0.0:
+            return None
+        kept = torch.empty(len(x), device=x.device).bernoulli_(1 - self.drop_prob)
+        return kept / (1 - self.drop_prob)
+
+    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        """Return the branch (B, ...) by ``scale``, or by its own draw."""
+        scale = self.draw(x) if scale is None else scale
+        return x if scale is None else x * scale.to(x.dtype).view(-1, *[1] * (x.ndim - 1))
 
     def extra_repr(self) -> str:
         """Say how often."""
         return f"drop_prob={self.drop_prob:.3f}"
 
 
-def run_recomputing(blocks: Iterable[nn.Module], x: Tensor) -> Tensor:
-    """Run blocks that keep nothing but their input, and run again in the backward pass.
+def run_blocks(blocks: Iterable[nn.Module], x: Tensor, recompute: bool = False) -> Tensor:
+    """Run blocks one after another, what each drops drawn before it.
 
-    Their drops are drawn beforehand, so that the generator's state need not be put back, which a
+    So two blocks of one shape are one program to ``torch.compile``, whatever their rates, and a
+    block that runs again in the backward pass drops the same without the generator's state, which a
     CUDA graph could not hold.
 
     Args:
-        blocks: ``block(x, drops)``, with a draw for each of its `DropPath`, in their order; they
-            must not draw anything else.
+        blocks: ``block(x, drops)``, with a draw for each of its `DropPath`, in their order; to
+            recompute they must not draw anything else.
         x: input of the first.
+        recompute: keep nothing of a block but its input.
     """
     for block in blocks:
-        drops = [part.draw(x) for part in block.modules() if isinstance(part, DropPath)]
-        x = checkpoint(block, x, drops, use_reentrant=False, preserve_rng_state=False)
+        drops = [part.draw(x) for part in block.children() if isinstance(part, DropPath)]
+        if recompute:
+            x = checkpoint(block, x, drops, use_reentrant=False, preserve_rng_state=False)
+        else:
+            x = block(x, drops)
     return x

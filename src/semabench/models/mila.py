@@ -135,7 +135,7 @@ class Block(nn.Module):
         self.drop_path2 = DropPath(drop_path)
 
     def forward(self, x: Tensor, drops: Sequence[Tensor | None] = (None, None)) -> Tensor:
-        """(B, H, W, C) -> (B, H, W, C); ``drops`` as of `drop_path.run_recomputing`."""
+        """(B, H, W, C) -> (B, H, W, C); ``drops`` as of `drop_path.run_blocks`."""
         x = self.cpe1(x, add=x)
         y = self.norm1(x)
         gate = F.silu(self.act_proj(y))

@@ -14,7 +14,7 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from semabench.errors import SemabenchError
-from semabench.models.drop_path import run_recomputing
+from semabench.models.drop_path import run_blocks
 
 
 class Stage(nn.Module):
@@ -29,9 +29,7 @@ class Stage(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, in_dim) -> (B, ceil(H/2), ceil(W/2), dim); the first stage keeps the size."""
         x = self.downsample(x)
-        if self.grad_checkpointing and self.training:
-            return run_recomputing(self.blocks, x)
-        return self.blocks(x)
+        return run_blocks(self.blocks, x, self.grad_checkpointing and self.training)
 
 
 class StagedModel(nn.Module):
@@ -97,6 +95,14 @@ class StagedModel(nn.Module):
         for stage in self.stages:
             assert isinstance(stage, Stage)
             stage.grad_checkpointing = enable
+
+    def compiled_parts(self) -> list[nn.Module]:
+        """Return what is compiled by itself; blocks of one stage are one program."""
+        parts = [self.stem]
+        for stage in self.stages:
+            assert isinstance(stage, Stage)
+            parts += [stage.downsample, *stage.blocks]
+        return [part for part in parts if not isinstance(part, nn.Identity)]
 
     def get_classifier(self) -> nn.Module:
         """Return the last linear layer."""

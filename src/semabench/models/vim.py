@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from semabench.errors import SemabenchError, nearest
 from semabench.mixers.ssm import Scan, decay_logarithm, step_bias, step_weight
-from semabench.models.drop_path import DropPath, run_recomputing
+from semabench.models.drop_path import DropPath, run_blocks
 from semabench.models.staged import register_variants, undecayed
 
 Grid = tuple[int, int]
@@ -290,6 +290,10 @@ class Vim(nn.Module):
         """Recompute the layers' activations in the backward pass instead of keeping them."""
         self.grad_checkpointing = enable
 
+    def compiled_parts(self) -> list[nn.Module]:
+        """Return what is compiled by itself; all layers are one program."""
+        return list(self.layers)
+
     def get_classifier(self) -> nn.Module:
         """Return the last linear layer."""
         return self.head
@@ -319,11 +323,7 @@ class Vim(nn.Module):
     def forward_features(self, x: Tensor) -> Tensor:
         """Images -> normalised tokens, (B, patches + 1, C), the class token in their middle."""
         x = self.embed(x)
-        if self.grad_checkpointing and self.training:
-            x = run_recomputing(self.layers, x)
-        else:
-            x = self.layers(x)
-        return self.norm_f(x)
+        return self.norm_f(run_blocks(self.layers, x, self.grad_checkpointing and self.training))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Tokens -> logits, or the pooled features before the classifier."""

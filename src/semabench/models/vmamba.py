@@ -99,7 +99,7 @@ class Block(nn.Module):
         self.drop_path2 = DropPath(drop_path)
 
     def forward(self, x: Tensor, drops: Sequence[Tensor | None] = (None, None)) -> Tensor:
-        """(B, H, W, C) -> (B, H, W, C); ``drops`` as of `drop_path.run_recomputing`."""
+        """(B, H, W, C) -> (B, H, W, C); ``drops`` as of `drop_path.run_blocks`."""
         x = x + self.drop_path1(self.op(self.norm(x)), drops[0])
         return x + self.drop_path2(self.mlp(self.norm2(x)), drops[1])
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from semabench.config.schema import TrainConfig
 from semabench.errors import SemabenchError
+from semabench.models.compiled import compile_model, leave_uncompiled
 from semabench.progress import said_if_slow
 from semabench.training.module import Classifier
 
@@ -53,9 +54,8 @@ class Compile(Callback):
             SemabenchError: it fails, and was asked for.
         """
         assert isinstance(pl_module, Classifier)
-        torch._dynamo.config.recompile_limit = 64  # sizes, modes: beyond it, silently eager
         for model in self._models(pl_module):
-            model.compile(dynamic=False)
+            compile_model(model)
         self.on_train_epoch_start(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -86,7 +86,7 @@ class Compile(Callback):
                 "trains without it."
             ) from error
         for model in self._models(pl_module):
-            model._compiled_call_impl = None
+            leave_uncompiled(model)
         log.warning(
             "torch.compile fails for %d px (%s): training goes on without it, slower.",
             resolution,

@@ -24,6 +24,7 @@ from semabench.evaluation.classes import among_all, columns_of, own_logits
 from semabench.evaluation.target import EvalTarget, load_target
 from semabench.files import atomic_write
 from semabench.models import backend_name, set_resolution
+from semabench.models.compiled import compile_model
 from semabench.models.flops import count_gmacs, count_parameters
 from semabench.models.resolution import say_unseen, try_size
 from semabench.processes import global_rank
@@ -193,10 +194,11 @@ def _measure(
     # Each resolution is compiled by itself, in the first batches, which are not timed.
     if config.compile:
         torch.compiler.reset()
+        compile_model(target.model)
     normalize = Normalize(target.mean, target.std).to(device)
     double = row.precision == "64-true"
     run = Forward(
-        torch.compile(target.model, dynamic=False) if config.compile else target.model,
+        target.model,
         (lambda images: normalize(images).double()) if double else normalize,
         device,
         row.precision,

@@ -18,6 +18,7 @@ from semabench.errors import SemabenchError
 from semabench.evaluation.cost.meters import PowerMeter, busy_milliseconds
 from semabench.evaluation.cost.schema import CostModel
 from semabench.models import backend_name, build_model
+from semabench.models.compiled import compile_model, leave_uncompiled
 from semabench.training.device import PRECISION_DTYPES, peak_memory_mib, reset_peak_memory
 from semabench.training.forward import Forward
 from semabench.training.graphs import WARMUP as GRAPH_WARMUP
@@ -95,16 +96,15 @@ class Workload:
         if mode == "train":
             fused = self.device.type == "cuda" and setting.precision != "16-mixed"
             self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=fused)
-        self._compiled: Any = None
 
-    def forward(self, execution: str) -> Any:
-        """Return the model as it is, or compiled for each shape by itself."""
-        if "compiled" not in execution:
-            return self.model
-        if self._compiled is None:
-            _expect_many_shapes()
-            self._compiled = torch.compile(self.model, dynamic=False)
-        return self._compiled
+    def forward(self, execution: str) -> nn.Module:
+        """Return the model, as it is or compiled until the next call."""
+        if "compiled" in execution:
+            torch._dynamo.config.fail_on_recompile_limit_hit = True  # else it goes eager, unsaid
+            compile_model(self.model)
+        else:
+            leave_uncompiled(self.model)
+        return self.model
 
     def step(self, execution: str) -> Forward | TrainStep:
         """Return what takes the steps, anew: what it records goes with it."""
@@ -257,15 +257,6 @@ class Workload:
 
 def _first(logits: Any) -> Tensor:
     return logits[0] if isinstance(logits, tuple) else logits
-
-
-def _expect_many_shapes() -> None:
-    """Let torch.compile keep a graph for each shape; beyond its limit it would go eager unsaid."""
-    from torch._dynamo import config
-
-    config.recompile_limit = 256
-    config.accumulated_recompile_limit = 1024
-    config.fail_on_recompile_limit_hit = True
 
 
 def build_bare(spec: CostModel, resolution: int, device: torch.device) -> nn.Module:

@@ -2,8 +2,9 @@
 
     python benchmarks/kernels.py [--resolution 224] [--batch 128] [--sweep] [--out DIR]
 
-For every stage: a pass of ``ops.depthwise_conv`` (with the residual, and with SiLU) and one of
-``ops.window_mean_fused`` (with mean and local term), forwards and backwards, in bfloat16. The floor
+For every stage: a pass of ``ops.depthwise_conv`` (with the residual, and with SiLU), one of
+``ops.window_mean_fused`` (with mean and local term) and, after it, one of ``ops.depthwise_down``,
+forwards and backwards, in bfloat16. The floor
 is what a pass must read and write, at the rate at which a copy runs here. Times are medians, of
 replays (torch's of runs); grids below 50 MB come from the second-level cache in part. ``--sweep``
 tries other cuts and names the best.
@@ -21,9 +22,10 @@ import torch
 from torch import Tensor
 from triton.testing import do_bench, do_bench_cudagraph
 
-from semabench.ops import window_mean
+from semabench.ops import depthwise_down, window_mean
 from semabench.ops.depthwise_conv import depthwise_conv_torch
 from semabench.ops.depthwise_conv import triton_backend as conv
+from semabench.ops.depthwise_down import triton_backend as down
 from semabench.ops.window_mean import triton_backend as attention
 from semabench.results.record import git_commit
 
@@ -80,6 +82,8 @@ def passes(
 
         yield f"conv {name} backward", ours_back, backwards(plain, leaves), moved[1]
 
+    if heads < STAGES[-1][2]:
+        yield from downsampling(side, 8 * channels, batch)
     qkv = normal(batch, side, side, 3 * channels)
     options = (heads, list(WINDOW), [0, 0], 32**-0.5, True)
 
@@ -102,22 +106,47 @@ def passes(
     )
 
 
+def downsampling(
+    side: int, channels: int, batch: int
+) -> Iterator[tuple[str, Callable[[], object], Callable[[], object], int]]:
+    """Yield the same of a downsampling's wide grid; one of the stage's has an eighth of it."""
+    x = torch.randn(batch, side, side, channels, device="cuda", dtype=torch.bfloat16)
+    weight = torch.randn(channels, 1, 3, 3, device="cuda", dtype=torch.bfloat16)
+    bias, in_bias = torch.randn(2, channels, device="cuda", dtype=torch.bfloat16)
+    leaves = [t.requires_grad_() for t in (x, weight, bias, in_bias)]
+
+    def plain() -> Tensor:
+        return depthwise_down(*leaves, backend="torch")
+
+    with torch.no_grad():
+        y = down.down_forward(*leaves)
+    dy = torch.randn_like(y)
+    yield "down forward", lambda: down.down_forward(*[t.detach() for t in leaves]), plain, 10
+
+    def ours_back() -> object:
+        return down.down_backward(dy, y, x.detach(), weight.detach(), in_bias.detach())
+
+    yield "down backward", ours_back, backwards(plain, leaves), 20
+
+
 def sweep(
     side: int, channels: int, heads: int, batch: int, direction: str
 ) -> Iterator[dict[str, object]]:
     """Yield the time of every cut of every pass."""
-    tiles = (conv.forward_tile, conv.backward_tile)
+    tiles = (conv.forward_tile, conv.backward_tile, down.forward_tile, down.backward_tile)
     runs = {name: ours for name, ours, _, _ in passes(side, channels, heads, batch)}
     runs = {name: run for name, run in runs.items() if name.endswith(direction)}
-    for cut in product((7, 14, 28, 56), (8, 16), (32, 64, 128), (2, 4), (1, 2)):
+    for cut in product((7, 14, 28), (4, 8, 16), (32, 64, 128), (2, 4, 8), (1, 2)):
         tile = conv.Tile(*cut)
-        if tile.rows > side or tile.columns * tile.channels > 256 * tile.warps:
+        each = tile.columns * tile.channels / (32 * tile.warps)
+        if tile.rows > side or not 2 <= each <= 8:
             continue
         conv.forward_tile = conv.backward_tile = lambda *_, tile=tile: tile
+        down.forward_tile = down.backward_tile = lambda *_, tile=tile: tile
         for name in runs:
-            if name.startswith("conv"):
+            if not name.startswith("sema"):
                 yield {"pass": name, "cut": cut, "ms": milliseconds(runs[name])}
-    conv.forward_tile, conv.backward_tile = tiles
+    conv.forward_tile, conv.backward_tile, down.forward_tile, down.backward_tile = tiles
     for kernel, name in (
         (attention.forward_kernel, "sema forward"),
         (attention.backward_kernel, "sema backward"),

@@ -70,7 +70,8 @@ class WindowedMixer(Mixer):
             and self.dim // self.num_heads <= FUSED_CHANNELS
             and self.qkv.weight.dtype != torch.float64
         )
-        return super().resolved_backend(device) if fits or self.backend != "triton" else "sdpa"
+        name = super().resolved_backend(device)
+        return name if fits or name != "triton" else "sdpa"
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix the tokens of a grid: (B, H, W, C) -> (B, H, W, C)."""

@@ -21,7 +21,7 @@ from semabench.mixers import create_mixer, list_mixers, mixer_options
 from semabench.mixers.base import DepthwiseConv
 from semabench.models.drop_path import DropPath
 from semabench.models.staged import Stage, StagedModel, init_linear, register_variants
-from semabench.ops import depthwise_conv_backend
+from semabench.ops import depthwise_conv_backend, depthwise_down
 
 
 class ConvLayer(nn.Module):
@@ -92,10 +92,22 @@ class Downsample(nn.Module):
             ConvLayer(hidden, hidden, 3, stride=2, groups=hidden, norm=False),
             ConvLayer(hidden, out_dim, 1, act=False),
         )
+        self.backend = "auto"
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the smaller grid."""
-        return self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        parts: Any = self.conv
+        widen, halve, narrow = parts
+        weight = widen.conv.weight
+        if depthwise_conv_backend(self.backend, x.device, weight.dtype) != "triton":
+            return self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        # The same, with both biases and ReLUs of the wide grid where it is read.
+        x = F.linear(x, weight.flatten(1))
+        x = depthwise_down(
+            x, halve.conv.weight, halve.conv.bias, widen.conv.bias, backend=self.backend
+        )
+        x = F.linear(x, narrow.conv.weight.flatten(1), narrow.conv.bias)
+        return narrow.norm(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
 class Block(nn.Module):
@@ -190,7 +202,7 @@ class Backbone(StagedModel):
         mlp_ratio: hidden over outer channels of the MLP.
         drop_path_rate: stochastic depth of the last block, growing linearly from 0.
         mixer: name of the token mixer (``semabench.mixers``).
-        conv_backend: of ``ops.depthwise_conv``, for the blocks' convolutions.
+        conv_backend: of ``ops.depthwise_conv``, for the depthwise convolutions.
         **options: its options.
 
     Raises:
@@ -246,7 +258,7 @@ class Backbone(StagedModel):
         )
         self.mixer = mixer
         for module in self.modules():
-            if isinstance(module, DepthwiseConv):
+            if isinstance(module, DepthwiseConv | Downsample):
                 module.backend = conv_backend
         self.apply(init_linear)
 

@@ -67,17 +67,34 @@ _TRITON = find_spec("triton") is not None  # looked up once: torch.compile does 
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
-def runs_triton(
-    op: str, device: torch.device | None = None, dtype: torch.dtype | None = None
-) -> bool:
-    """Tell whether an op's Triton kernels run on ``device`` (None: not known yet) for ``dtype``.
+def on_triton(
+    op: str, backend: str, available: Collection[str], otherwise: str,
+    device: torch.device | None, dtype: torch.dtype | None,
+) -> str:  # fmt: skip
+    """Return the backend of an op that Triton's kernels serve on a GPU, by "auto", too.
+
+    ``otherwise`` where they do not run: on a CPU, in float64, or, by "auto", without Triton.
+
+    Args:
+        op, backend, available: as of ``resolve``, "triton" among the last.
+        otherwise: what runs everywhere.
+        device: of the inputs; None: not known yet.
+        dtype: of the inputs; None: not float64.
 
     Raises:
-        SemabenchError: Triton is not installed.
+        SemabenchError: there is no such backend, or Triton is asked for and not installed.
     """
+    name = resolve(op, backend, available, auto="triton" if _TRITON else otherwise)
+    if name != "triton":
+        return name
     if not _TRITON:
         raise SemabenchError(
             f"{op}'s backend 'triton' needs the package triton, which is not installed."
         )
-    there = device is None or device.type == "cuda" or (device.type == "cpu" and _INTERPRETED)
-    return there and dtype != torch.float64
+    unknown = device is None and backend == "triton"
+    there = unknown or (device is not None and _runs_triton(device))
+    return "triton" if there and dtype != torch.float64 else otherwise
+
+
+def _runs_triton(device: torch.device) -> bool:
+    return device.type == "cuda" or (device.type == "cpu" and _INTERPRETED)

@@ -21,7 +21,7 @@ class NotRecordedError(Exception):
 
 @cache
 def _side_stream(device: torch.device) -> torch.cuda.Stream:
-    """Return one stream for all warming up: cuBLAS keeps a workspace for each that it has seen."""
+    """Return one stream for all of it: cuBLAS keeps a workspace for each that it has seen."""
     return torch.cuda.Stream(device)
 
 
@@ -54,7 +54,9 @@ def record(
     torch.cuda.synchronize(device)
     graph, main = torch.cuda.CUDAGraph(), torch.cuda.current_stream(device)
     try:
-        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+        # On the stream of the warming up, whose workspaces serve again.
+        stream = _side_stream(device)
+        with torch.cuda.graph(graph, pool, stream, capture_error_mode="thread_local"):
             return graph, launch()
     except Exception as error:  # whatever a model does
         torch.cuda.set_stream(main)  # which torch leaves at the recording's

@@ -156,7 +156,8 @@ def test_on_a_gpu_a_graph_is_one_launch_of_the_same_work(mode):
     )
     assert graph.launch_seconds < launched.launch_seconds / 3
     assert graph.seconds < launched.seconds
-    assert graph.peak_memory_mib == pytest.approx(launched.peak_memory_mib, rel=0.3)
+    # cuBLAS has a workspace of 32 MiB for the stream that is recorded.
+    assert graph.peak_memory_mib == pytest.approx(launched.peak_memory_mib, rel=0.3, abs=40)
     busy = worker.busy(64, "graph", 16)
     assert 0 < busy <= 1.2e3 * graph.seconds
     assert busy == pytest.approx(worker.busy(64, "eager", 16), rel=0.3)

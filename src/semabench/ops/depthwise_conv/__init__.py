@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from semabench.errors import SemabenchError
-from semabench.ops.tables import resolve, runs_triton
+from semabench.ops.tables import on_triton
 
 BACKENDS = ("reference", "torch", "triton")
 
@@ -101,13 +101,9 @@ def depthwise_conv_backend(
 ) -> str:
     """Return the backend that will run on ``device`` (None: a CPU) for inputs of ``dtype``.
 
-    "auto" is "torch" on every device, until whole trainings are measured faster with "triton";
-    "triton" is "torch" where its kernels do not run: on a CPU, in float64.
+    "auto" is "triton" on a GPU; that is "torch" where its kernels do not run: on a CPU, in float64.
 
     Raises:
         SemabenchError: there is no such backend, or it is not installed.
     """
-    name = resolve("depthwise_conv", backend, BACKENDS, auto="torch")
-    if name == "triton" and not runs_triton("depthwise_conv", device, dtype):
-        return "torch"
-    return name
+    return on_triton("depthwise_conv", backend, BACKENDS, "torch", device, dtype)

@@ -32,27 +32,32 @@ class Tile(NamedTuple):
 
 def _columns(W: int) -> int:
     """Return how many columns a strip has: few of its last ones beyond the grid."""
-    return 16 if 8 < W <= 16 else min(triton.next_power_of_2(W), 8)
+    if 8 < W <= 16:
+        return 16
+    return 4 if W % 8 and not W % 4 else min(triton.next_power_of_2(W), 8)
 
 
-# Chosen by benchmarks/kernels.py --sweep on an H100.
+# Chosen by benchmarks/kernels.py --sweep on an H200.
 def forward_tile(H: int, W: int, C: int) -> Tile:
-    """Return how a forward pass is cut."""
-    rows = min((7, 8), key=lambda n: -H % n)
-    return Tile(min(H, rows), _columns(W), min(triton.next_power_of_2(C), 32), 2, 1)
+    """Return how a forward pass is cut: eight numbers a thread."""
+    columns = _columns(W)
+    channels = min(triton.next_power_of_2(C), 512 // columns)
+    return Tile(-(-H // -(-H // 14)), columns, channels, 2, 1)
 
 
 def backward_tile(H: int, W: int, C: int) -> Tile:
     """Return how a backward pass is cut: long strips, for each ends with ten sums.
 
-    Eight numbers a thread take 243 registers; sixteen would not fit.
+    Two to eight numbers a thread: more, and registers spill.
     """
-    rows, columns = -(-H // -(-H // 28)), _columns(W)
-    return Tile(rows, columns, min(triton.next_power_of_2(C), 512 // columns), 2, 2)
+    columns = _columns(W)
+    longest = 28 if H > 28 else 14
+    warps = 2 if H <= 16 else columns // 2
+    return Tile(-(-H // -(-H // longest)), columns, min(triton.next_power_of_2(C), 32), warps, 1)
 
 
-def _options(tile: Tile, H: int, W: int, C: int) -> tuple[int, int, dict[str, Any]]:
-    """Return the strips of an image, the blocks of channels, and the constants of a kernel."""
+def cut(tile: Tile, H: int, W: int, C: int) -> tuple[int, int, dict[str, Any]]:
+    """Return the strips of an image, the blocks of channels, and a kernel's constants."""
     strips = triton.cdiv(H, tile.rows) * triton.cdiv(W, tile.columns)
     constants = {"ROWS": tile.rows, "COLUMNS": tile.columns, "CHANNELS": tile.channels}
     return (
@@ -83,7 +88,7 @@ def on_device(x: Tensor) -> AbstractContextManager[Any]:
 
 def launch_forward(
     x: Tensor, weight: Tensor, bias: Tensor | None, add: Tensor | None, y: Tensor, s: Tensor | None,
-    *, itself: bool = False, silu: bool = False, mean: Tensor | None = None,
+    *, itself: bool = False, silu: bool = False, total: Tensor | None = None,
 ) -> None:  # fmt: skip
     """Write y and, if there is one, s; ``y`` may be ``add``, whose rows are read before.
 
@@ -91,7 +96,7 @@ def launch_forward(
         x, weight, bias, add, silu: as in ``depthwise_conv``.
         y, s: (B, H, W, C), contiguous.
         itself: add x.
-        mean: (B, C) float32, another bias of each image.
+        total: (B, C) float32; a pixel's share of it is another bias of each image.
     """
     B, H, W, C = x.shape
     if not x.numel():
@@ -99,13 +104,13 @@ def launch_forward(
     x = _rows(x)
     add = None if add is None else _rows(add)
     tile = forward_tile(H, W, C)
-    strips, blocks, options = _options(tile, H, W, C)
+    strips, blocks, options = cut(tile, H, W, C)
     with on_device(x):
         forward_kernel[(B * strips * blocks,)](
             x, weight.contiguous(), weight if bias is None else bias.contiguous(),
-            y if mean is None else mean, x if add is None else add, y, y if s is None else s,
+            y if total is None else total, x if add is None else add, y, y if s is None else s,
             H, W, C, _pixel(x), 0 if add is None else _pixel(add),
-            BIAS=bias is not None, MEAN=mean is not None,
+            BIAS=bias is not None, MEAN=total is not None,
             ADD=(SELF if itself else NONE if add is None else OTHER).value,
             SILU=silu, SAVE=s is not None, **options,
         )  # fmt: skip
@@ -126,7 +131,7 @@ def launch_backward(
     dy, x = dy.contiguous(), _rows(x)
     dx = torch.empty_like(dy, dtype=x.dtype)
     tile = backward_tile(H, W, C)
-    strips, blocks, options = _options(tile, H, W, C)
+    strips, blocks, options = cut(tile, H, W, C)
     sums = torch.empty((B, strips, 10, C), dtype=torch.float32, device=x.device)
     if not dx.numel():
         return dx, sums
@@ -160,15 +165,15 @@ def _(x, weight, bias, add, itself, silu, save):  # type: ignore[no-untyped-def]
 def conv_backward(
     dy: Tensor, x: Tensor, weight: Tensor, s: Tensor, itself: bool, silu: bool
 ) -> tuple[Tensor, Tensor]:
-    """Return the gradients of x, and of the nine weights and the bias, (10, C) float32."""
-    dx, sums = launch_backward(dy, x, weight, s if silu else None, itself=itself)
-    return dx, sums.sum((0, 1))
+    """Return the gradients of x, and of weights and bias as ``launch_backward`` does."""
+    return launch_backward(dy, x, weight, s if silu else None, itself=itself)
 
 
 @conv_backward.register_fake
 def _(dy, x, weight, s, itself, silu):  # type: ignore[no-untyped-def]
-    C = x.shape[-1]
-    return x.new_empty(x.shape), torch.empty((10, C), dtype=torch.float32, device=x.device)
+    B, H, W, C = x.shape
+    strips = cut(backward_tile(H, W, C), H, W, C)[0]
+    return x.new_empty(x.shape), x.new_empty((B, strips, 10, C), dtype=torch.float32)
 
 
 def _setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
@@ -180,7 +185,8 @@ def _setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
 
 def _backward(ctx, dy, _):  # type: ignore[no-untyped-def]
     x, weight, s = ctx.saved_tensors
-    dx, sums = conv_backward(dy, x, weight, s, ctx.itself, ctx.silu)
+    dx, parts = conv_backward(dy, x, weight, s, ctx.itself, ctx.silu)
+    sums = parts.sum((0, 1))  # out here, where torch.compile has a kernel for it
     d_weight = sums[:9].t().reshape(weight.shape).to(weight.dtype)
     d_bias = None if ctx.bias is None else sums[9].to(ctx.bias)
     d_add = None if ctx.add is None else dy.to(ctx.add)

@@ -18,13 +18,17 @@ NONE, SELF, OTHER = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)  # what is
 
 
 @triton.jit
-def _row(pointer, row, columns, channels, H, W, C, pixel):
-    """Load a row of a strip, (columns, channels) float32; zeros beyond the grid."""
+def _load(pointer, row, columns, channels, H, W, C, pixel):
+    """Load a row of a strip, (columns, channels); zeros beyond the grid."""
     inside = (columns >= 0) & (columns < tl.where((row >= 0) & (row < H), W, 0))
     at = (row * W + columns)[:, None] * pixel + channels[None, :]
-    return tl.load(pointer + at, mask=inside[:, None] & (channels < C)[None, :], other=0.0).to(
-        tl.float32
-    )
+    return tl.load(pointer + at, mask=inside[:, None] & (channels < C)[None, :], other=0.0)
+
+
+@triton.jit
+def _row(pointer, row, columns, channels, H, W, C, pixel):
+    """Load the same as float32."""
+    return _load(pointer, row, columns, channels, H, W, C, pixel).to(tl.float32)
 
 
 @triton.jit
@@ -51,7 +55,7 @@ def _tap(weight, tap: tl.constexpr, channels, C):
 
 @triton.jit
 def forward_kernel(
-    x, weight, bias, mean, add, y, s, H, W, C, x_pixel, add_pixel,
+    x, weight, bias, total, add, y, s, H, W, C, x_pixel, add_pixel,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, CHANNELS: tl.constexpr,
     BIAS: tl.constexpr, MEAN: tl.constexpr, ADD: tl.constexpr, SILU: tl.constexpr,
     SAVE: tl.constexpr, STAGES: tl.constexpr,
@@ -76,15 +80,21 @@ def forward_kernel(
     if BIAS:
         begun += tl.load(bias + channels, mask=fits, other=0.0).to(tl.float32)[None, :]
     if MEAN:
-        begun += tl.load(mean + image * C + channels, mask=fits, other=0.0)[None, :]
+        begun += (tl.load(total + image * C + channels, mask=fits, other=0.0) / (H * W))[None, :]
     nothing = begun
     ongoing = begun
     above = begun
+    next_left = _load(x, top - 1, columns - 1, channels, H, W, C, x_pixel)
+    next_here = _load(x, top - 1, columns, channels, H, W, C, x_pixel)
+    next_right = _load(x, top - 1, columns + 1, channels, H, W, C, x_pixel)
     for step in tl.range(0, ROWS + 2, num_stages=STAGES):
         r = top - 1 + step
-        left = _row(x, r, columns - 1, channels, H, W, C, x_pixel)
-        here = _row(x, r, columns, channels, H, W, C, x_pixel)
-        right = _row(x, r, columns + 1, channels, H, W, C, x_pixel)
+        left = next_left.to(tl.float32)
+        here = next_here.to(tl.float32)
+        right = next_right.to(tl.float32)
+        next_left = _load(x, r + 1, columns - 1, channels, H, W, C, x_pixel)
+        next_here = _load(x, r + 1, columns, channels, H, W, C, x_pixel)
+        next_right = _load(x, r + 1, columns + 1, channels, H, W, C, x_pixel)
         done = ongoing + left * w20 + here * w21 + right * w22
         ongoing = begun + left * w10 + here * w11 + right * w12
         begun = nothing + left * w00 + here * w01 + right * w02
@@ -104,13 +114,13 @@ def forward_kernel(
 
 
 @triton.jit
-def _gradient(dy, s, row, columns, channels, H, W, C, SILU: tl.constexpr):
-    """Load a row of the gradient before SiLU."""
-    found = _row(dy, row, columns, channels, H, W, C, C)
+def _gradient(sent, s, SILU: tl.constexpr):
+    """Return the gradient before SiLU."""
+    found = sent.to(tl.float32)
     if SILU:
-        before = _row(s, row, columns, channels, H, W, C, C)
-        slope = tl.sigmoid(before)
-        found *= slope * (1 + before * (1 - slope))
+        value = s.to(tl.float32)
+        open = tl.sigmoid(value)
+        found = found * open * (1.0 + value * (1.0 - open))
     return found
 
 
@@ -152,24 +162,42 @@ def backward_kernel(
     d21 = zero
     d22 = zero
     d_bias = zero
+    next_left = _load(dy, top - 1, columns - 1, channels, H, W, C, C)
+    next_here = _load(dy, top - 1, columns, channels, H, W, C, C)
+    next_right = _load(dy, top - 1, columns + 1, channels, H, W, C, C)
+    s_left, s_here, s_right = next_left, next_here, next_right
+    if SILU:
+        s_left = _load(s, top - 1, columns - 1, channels, H, W, C, C)
+        s_here = _load(s, top - 1, columns, channels, H, W, C, C)
+        s_right = _load(s, top - 1, columns + 1, channels, H, W, C, C)
+    next_x = _load(x, top, columns, channels, H, W, C, x_pixel)
     for step in tl.range(0, ROWS + 2, num_stages=STAGES):
         r = top - 1 + step
-        left = _gradient(dy, s, r, columns - 1, channels, H, W, C, SILU)
-        here = _gradient(dy, s, r, columns, channels, H, W, C, SILU)
-        right = _gradient(dy, s, r, columns + 1, channels, H, W, C, SILU)
+        sent = next_here.to(tl.float32)
+        left = _gradient(next_left, s_left, SILU)
+        here = _gradient(next_here, s_here, SILU)
+        right = _gradient(next_right, s_right, SILU)
+        x_below = next_x.to(tl.float32)
+        next_left = _load(dy, r + 1, columns - 1, channels, H, W, C, C)
+        next_here = _load(dy, r + 1, columns, channels, H, W, C, C)
+        next_right = _load(dy, r + 1, columns + 1, channels, H, W, C, C)
+        if SILU:
+            s_left = _load(s, r + 1, columns - 1, channels, H, W, C, C)
+            s_here = _load(s, r + 1, columns, channels, H, W, C, C)
+            s_right = _load(s, r + 1, columns + 1, channels, H, W, C, C)
+        # Rows of x outside the strip are another program's: as zeros they add nothing.
+        own = tl.where(step + 1 < ROWS, r + 2, -1)
+        next_x = _load(x, own, columns, channels, H, W, C, x_pixel)
         done = ongoing + right * w00 + here * w01 + left * w02
         ongoing = begun + right * w10 + here * w11 + left * w12
         begun = right * w20 + here * w21 + left * w22
         if ADD == SELF:
             done += above
-            above = _row(dy, r, columns, channels, H, W, C, C) if SILU else here
+            above = sent
         at = ((r - 1) * W + columns)[:, None] * C + channels[None, :]
         store = (columns < tl.where((r > top) & (r <= H), W, 0))[:, None] & fits[None, :]
         tl.store(dx + at, done.to(dx.dtype.element_ty), mask=store)
 
-        # Rows of x outside the strip are another program's: as zeros they add nothing.
-        own = tl.where(step < ROWS, r + 1, -1)
-        x_below = _row(x, own, columns, channels, H, W, C, x_pixel)
         d00 += right * x_above
         d01 += here * x_above
         d02 += left * x_above
@@ -180,8 +208,7 @@ def backward_kernel(
         d21 += here * x_below
         d22 += left * x_below
         d_bias += here * tl.where((step > 0) & (step <= ROWS), 1.0, 0.0)
-        # Added to, or Triton 3.6 takes x_above for the constant that it and x_here begin as, and
-        # loads nothing ahead.
+        # Added to, or Triton 3.6 takes x_above for the constant that it and x_here begin as.
         x_above = x_here + 0.0
         x_here = x_below
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from semabench.errors import SemabenchError
-from semabench.ops.tables import autocast_dtype, cached_table, resolve, runs_triton
+from semabench.ops.tables import autocast_dtype, cached_table, on_triton, resolve
 
 Pair = tuple[int, int]
 
@@ -191,16 +191,12 @@ def window_mean_fused_backend(
 ) -> str:
     """Return the backend of ``window_mean_fused``, or that of ``window_mean`` to use instead.
 
-    "auto" is "sdpa" on every device, until whole trainings are measured faster with "triton";
-    "triton" is "sdpa" where its kernels do not run: on a CPU, in float64.
+    "auto" is "triton" on a GPU; that is "sdpa" where its kernels do not run: on a CPU, in float64.
 
     Raises:
         SemabenchError: there is no such backend, or it is not installed.
     """
-    name = resolve("window_mean", backend, (*BACKENDS, "triton"), auto="sdpa")
-    if name == "triton" and not runs_triton("window_mean", device, dtype):
-        return "sdpa"
-    return name
+    return on_triton("window_mean", backend, (*BACKENDS, "triton"), "sdpa", device, dtype)
 
 
 def window_mean_fused(

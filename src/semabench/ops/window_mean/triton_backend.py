@@ -18,7 +18,7 @@ WARPS = {forward_kernel: 4, backward_kernel: 4}  # of a window
 
 def _launch(
     kernel: Any, qkv: Tensor, heads: int, window: Sequence[int], shift: Sequence[int], scale: float,
-    *tensors: Tensor, **constants: Any,
+    *tensors: Tensor | int, **constants: Any,
 ) -> None:  # fmt: skip
     B, H, W, C = *qkv.shape[:3], qkv.shape[3] // 3
     d = C // heads
@@ -58,11 +58,11 @@ def node_forward(
     windows = count_windows(H, W, window, shift)
     sums = torch.empty((B, windows if mean else 0, C), dtype=torch.float32, device=y.device)
     _launch(forward_kernel, qkv, heads, window, shift, scale, qkv, y, sums, SUMS=mean)
-    average = sums.sum(1) / (H * W) if mean else None
+    total = sums.sum(1) if mean else None
     if weight is not None:
-        launch_forward(v, weight, bias, y, y, None, mean=average)
-    elif average is not None:
-        y += average[:, None, None]
+        launch_forward(v, weight, bias, y, y, None, total=total)
+    elif total is not None:
+        y += (total / (H * W))[:, None, None]
     return y
 
 
@@ -76,30 +76,35 @@ def node_backward(
     dy: Tensor, qkv: Tensor, weight: Tensor | None, heads: int,
     window: Sequence[int], shift: Sequence[int], scale: float, mean: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Return the gradients of qkv, and of the local term's weights and bias, (10, C) float32."""
-    H, W, C = *qkv.shape[1:3], qkv.shape[3] // 3
+    """Return the gradients of qkv, and of the local term's weights and bias.
+
+    The latter of each image, (B, 10, C) float32; (0, 10, C) without a local term.
+    """
+    B, C = qkv.shape[0], qkv.shape[3] // 3
     dy, qkv = dy.contiguous(), qkv.contiguous()
     dqkv = torch.empty_like(qkv)
-    more, total, sums = dy, None, dy.new_zeros((10, C), dtype=torch.float32)
+    parts = dy.new_zeros((0 if weight is None else B, 10, C), dtype=torch.float32)
     if not dqkv.numel():
-        return dqkv, sums
+        return dqkv, parts
+    more, total = dy, dy
     if weight is not None:
         more, parts = launch_backward(dy, qkv[..., 2 * C :], weight, None)
-        total, sums = parts[:, :, 9].sum(1), parts.sum((0, 1))
+        parts = parts[:, 0] if parts.shape[1] == 1 else parts.sum(1)
+        total = parts[:, 9]
     elif mean:
         total = dy.sum((1, 2), dtype=torch.float32)
-    dmean = dy if total is None else total / (H * W)
     _launch(
-        backward_kernel, qkv, heads, window, shift, scale, dy, qkv, more, dmean, dqkv,
+        backward_kernel, qkv, heads, window, shift, scale,
+        dy, qkv, more, total, dqkv, total.stride(0),
         MORE=weight is not None, MEAN=mean,
     )  # fmt: skip
-    return dqkv, sums
+    return dqkv, parts
 
 
 @node_backward.register_fake
 def _(dy, qkv, weight, heads, window, shift, scale, mean):  # type: ignore[no-untyped-def]
-    sums = dy.new_empty((10, qkv.shape[3] // 3), dtype=torch.float32)
-    return qkv.new_empty(qkv.shape), sums
+    parts = (0 if weight is None else qkv.shape[0], 10, qkv.shape[3] // 3)
+    return qkv.new_empty(qkv.shape), qkv.new_empty(parts, dtype=torch.float32)
 
 
 def _setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
@@ -110,11 +115,12 @@ def _setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
 
 def _backward(ctx, dy):  # type: ignore[no-untyped-def]
     qkv, weight = ctx.saved_tensors
-    dqkv, sums = node_backward(dy, qkv, weight, *ctx.options)
-    d_weight = None
+    dqkv, parts = node_backward(dy, qkv, weight, *ctx.options)
+    d_weight, d_bias = None, None
     if weight is not None:
+        sums = parts.sum(0)  # out here, where torch.compile has a kernel for it
         d_weight = sums[:9].t().reshape(weight.shape).to(weight.dtype)
-    d_bias = None if ctx.bias is None else sums[9].to(ctx.bias)
+        d_bias = None if ctx.bias is None else sums[9].to(ctx.bias)
     return dqkv, d_weight, d_bias, None, None, None, None, None
 
 

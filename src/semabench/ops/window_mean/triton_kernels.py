@@ -80,7 +80,7 @@ def forward_kernel(
 
 @triton.jit
 def backward_kernel(
-    dy, qkv, dv_more, dmean, dqkv, H, W, C, heads, d, scale,
+    dy, qkv, dv_more, dtotal, dqkv, total_image, H, W, C, heads, d, scale,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, SHIFT_ROWS: tl.constexpr,
     SHIFT_COLUMNS: tl.constexpr, TOKENS: tl.constexpr, D: tl.constexpr,
     MORE: tl.constexpr, MEAN: tl.constexpr, PRECISION: tl.constexpr,
@@ -111,8 +111,8 @@ def backward_kernel(
     if MORE:
         dv += tl.load(dv_more + image * H * W * C + one, mask=mask, other=0.0).to(tl.float32)
     if MEAN:
-        mean = tl.load(dmean + image * C + head * d + channel, mask=channel < d, other=0.0)
-        dv += mean[None, :]
+        at_head = image * total_image + head * d + channel
+        dv += (tl.load(dtotal + at_head, mask=channel < d, other=0.0) / (H * W))[None, :]
     tl.store(dqkv + at, dq.to(dqkv.dtype.element_ty), mask=mask)
     tl.store(dqkv + C + at, dk.to(dqkv.dtype.element_ty), mask=mask)
     tl.store(dqkv + 2 * C + at, dv.to(dqkv.dtype.element_ty), mask=mask)

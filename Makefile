@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
-# FFCV=0 leaves FFCV and its system packages out: data.loader=folder then feeds the models.
+# FFCV=0 leaves FFCV and its system packages out: simplejpeg then reads what is packed.
 FFCV ?= 1
 PYTHON ?= $(firstword $(foreach v,3.12 3.11 3.13,$(shell python$(v) -c \
 	'import sys; print(sys.executable if sys.version_info[:2] == ($(subst .,$(comma),$(v))) else "")' 2>/dev/null)))

@@ -78,17 +78,19 @@ def make(folder: Path, count: int, workers: int) -> dict[str, Any]:
     return told
 
 
-def ours(folder: Path, batch: int, workers: int, interpolation: str) -> Epoch:
+def ours(folder: Path, batch: int, workers: int, interpolation: str, loader: str = "ffcv") -> Epoch:
     """Return the loader that `train.py` uses."""
     from semabench.config.schema import DataConfig
     from semabench.data.loader import create_train_loader
 
-    config = DataConfig("made", str(folder), resolution=RESOLUTION, interpolation=interpolation)
-    loader = create_train_loader(config, batch_size=batch, seed=0, num_workers=workers)
+    config = DataConfig(
+        "made", str(folder), resolution=RESOLUTION, interpolation=interpolation, loader=loader
+    )
+    batches = create_train_loader(config, batch_size=batch, seed=0, num_workers=workers)
 
     def epoch(number: int) -> Iterable[Any]:
-        loader.set_epoch(number)
-        return loader
+        batches.set_epoch(number)
+        return batches
 
     return epoch
 
@@ -136,6 +138,7 @@ def torchvision(folder: Path, batch: int, workers: int) -> Epoch:
 
 LOADERS: dict[str, Callable[..., Epoch]] = {
     "semabench, bicubic": lambda *told: ours(*told, "bicubic"),
+    "semabench without FFCV, bicubic": lambda *told: ours(*told, "bicubic", "simplejpeg"),
     "semabench, area": lambda *told: ours(*told, "area"),
     "ffcv.Loader, area": stock,
     "torchvision, bicubic": torchvision,

@@ -357,25 +357,15 @@ def _models(names: list[str], resolution: int, num_classes: int) -> None:
 
 
 def _demo() -> None:
-    """Make the embedded dataset, train three models on it, evaluate each, and report.
-
-    Without FFCV the images are read by Pillow, and nothing is packed or rendered.
-    """
-    from semabench.data.ffcv.loader import missing_ffcv
+    """Make the embedded dataset, train three models on it, evaluate each, and report."""
+    from semabench.data.ffcv.pack import pack, render
     from semabench.data.procedural.shapes_folder import generate_shapes
     from semabench.results.report import print_report
 
     shapes = Path("data/shapes")
     generate_shapes(shapes)
-    if absent := missing_ffcv():
-        print(f"without FFCV ({absent}): images are read by Pillow", flush=True)
-        reading = ["data.loader=folder", f"data.source={shapes}"]
-    else:
-        from semabench.data.ffcv.pack import pack, render
-
-        pack(shapes, shapes, mode="raw")
-        render(shapes, shapes, [32, 48, 64, 96], crop_pct=1.0)
-        reading = []
-    sweep = [*reading, "experiment=demo", "model=sema_nano,mila_nano,vmamba_nano"]
+    pack(shapes, shapes, mode="raw")
+    render(shapes, shapes, [32, 48, 64, 96], crop_pct=1.0)
+    sweep = ["experiment=demo", "model=sema_nano,mila_nano,vmamba_nano"]
     subprocess.run([sys.executable, "-m", "semabench", "train", "-m", *sweep], check=True)
     print_report([Path("outputs/demo")], Path("outputs/demo/report"), _views())

@@ -9,13 +9,21 @@ from semabench.data.ffcv import loader as ffcv_loader
 from semabench.errors import SemabenchError
 
 
-def test_without_ffcv_the_folder_is_taken_with_a_warning(dataset, monkeypatch):
+def test_without_ffcv_what_is_packed_is_read_all_the_same(dataset, monkeypatch):
     monkeypatch.setattr(ffcv_loader, "missing_ffcv", lambda: "No module named 'ffcv'")
-    with pytest.warns(UserWarning, match="FFCV cannot be used here.*slower folder loader"):
-        loader = train(dataset, "ffcv")
+    assert type(train(dataset, "ffcv")).__name__ == "FFCVTrainLoader"
+    for kind in ("ffcv", "simplejpeg"):
+        with pytest.raises(SemabenchError, match=r"area is FFCV's.*set bicubic or bilinear"):
+            train(dataset, kind, interpolation="area")
+
+
+def test_without_ffcv_what_is_not_packed_is_taken_from_the_folder(dataset, monkeypatch, tmp_path):
+    monkeypatch.setattr(ffcv_loader, "missing_ffcv", lambda: "No module named 'ffcv'")
+    with pytest.warns(UserWarning, match="not packed and FFCV cannot be used.*folder loader"):
+        loader = train(dataset._replace(packed=tmp_path), "ffcv")
     assert type(loader).__name__ == "FolderTrainLoader"
-    with pytest.raises(SemabenchError, match=r"install semabench\[ffcv\]"):
-        train(dataset._replace(source=None), "ffcv")
+    with pytest.raises(SemabenchError, match="make it with `semabench data pack"):
+        train(dataset._replace(packed=tmp_path, source=None), "ffcv")
 
 
 @needs_ffcv

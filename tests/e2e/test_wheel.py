@@ -20,7 +20,7 @@ import sys
 
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("ffcv", "cv2", "numba"):
+        if name.split(".")[0] in ("ffcv", "cv2"):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
@@ -67,7 +67,7 @@ def semabench(installed: Path, *words: str, cwd: Path, **extra: str) -> str:
 
 
 def test_it_trains_sweeps_and_evaluates_without_ffcv(installed, tmp_path):
-    """With `ffcv`, `cv2` and `numba` not to be had: by the folder loader."""
+    """With `ffcv` and `cv2` not to be had: packed, rendered, read."""
     work, elsewhere = tmp_path / "work", tmp_path / "elsewhere"
     own = work / "own" / "experiment"
     own.mkdir(parents=True)
@@ -81,10 +81,15 @@ def test_it_trains_sweeps_and_evaluates_without_ffcv(installed, tmp_path):
     without = {"PYTHONPATH": str(tmp_path / "blocked")}
     shapes = ["data", "shapes", "data/shapes", "--train", "36", "--val", "18", "--size", "64"]
     semabench(installed, *shapes, cwd=work, **without)
+    packing = ["data/shapes", "data/packed"]
+    semabench(installed, "data", "pack", *packing, cwd=work, **without)
+    semabench(
+        installed, "data", "render", *packing, "--resolution", "32", "48", cwd=work, **without
+    )
     told = semabench(
         installed, "train", "-m", "--config-dir", "own", "experiment=mine",
-        "model=sema_nano,mila_nano", "data=shapes", "data.loader=folder",
-        "data.source=data/shapes", "data.resolution=32", "data.num_workers=1", "logger=csv",
+        "model=sema_nano,mila_nano", "data=shapes", "data.packed=data/packed",
+        "data.resolution=32", "data.crop_pct=0.875", "data.num_workers=1", "logger=csv",
         "hydra/launcher=processes", "hydra.launcher.n_jobs=2", cwd=work, **without,
     )  # fmt: skip
     assert "2 job(s), 2 at a time" in told

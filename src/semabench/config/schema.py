@@ -107,7 +107,10 @@ class DataConfig:
         needs=[HAS_FILES],
         names_run="never",
     )
-    loader: str = key("ffcv", "ffcv | folder | drawn: a procedural task, on the fly")
+    loader: str = key(
+        "ffcv",
+        "ffcv | simplejpeg: .beton without FFCV | folder | drawn: a procedural task, on the fly",
+    )
     resolution: int = key(
         224, "of training; with a resolution_schedule, of its end", needs=[BUILT_FOR], **PIXELS
     )

@@ -15,6 +15,7 @@ from semabench.errors import SemabenchError, nearest
 #: Module and what makes its ``Dataset`` of a config; imported when it is asked for.
 LOADERS = {
     "ffcv": ("semabench.data.ffcv.loader", "packed_or_folder"),
+    "simplejpeg": ("semabench.data.ffcv.loader", "packed_or_folder"),
     "folder": ("semabench.data.folder", "FolderDataset"),
     "procedural": ("semabench.data.procedural.loader", "ProceduralDataset"),
     "drawn": ("semabench.data.procedural.loader", "ProceduralDataset"),  # its name before
@@ -27,8 +28,9 @@ EvalLoader = EpochLoader
 def open_dataset(config: DataConfig) -> Dataset:
     """Return the dataset as ``config.loader`` reads it.
 
-    "ffcv" reads .beton files; where FFCV is not installed it warns and takes the folder if there
-    is one. "folder" reads the images themselves. "procedural" draws a task on the fly.
+    "ffcv" reads .beton files, by simplejpeg where FFCV is not installed; what is not packed it then
+    reads in its folder, with a warning. "simplejpeg" does without FFCV in any case. "folder" reads
+    the images themselves. "procedural" draws a task on the fly.
 
     Raises:
         SemabenchError: an unknown loader, or nothing that it could read.

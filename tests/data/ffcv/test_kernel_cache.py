@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib.util
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -131,17 +132,24 @@ def test_no_place_for_a_cache(folder, monkeypatch):
     assert not list(folder.rglob("*.nbi"))
 
 
-def test_the_loaders_kernels_are_found_again(dataset, monkeypatch):
+@pytest.mark.parametrize(("decoder", "kernel"), [("decode", "decode_crops"), ("turbo", "_crop")])
+def test_the_loaders_kernels_are_found_again(decoder, kernel, dataset, monkeypatch):
     """They hold no address of their process: numba would not keep them."""
-    decode = pytest.importorskip("semabench.data.ffcv.kernels", exc_type=ImportError)
+    name = f"semabench.data.ffcv.{decoder}"
+    pytest.importorskip(name, exc_type=ImportError)
+    again = {}
 
     def read() -> None:
         options = {"resolution": 32, "batch_size": 4, "seed": 0, "num_workers": 1}
-        next(iter(FFCVTrainLoader(dataset.packed / "train.beton", **options)))
+        by = "ffcv" if decoder == "decode" else "simplejpeg"
+        next(iter(FFCVTrainLoader(dataset.packed / "train.beton", decoder=by, **options)))
         next(iter(FFCVEvalLoader(dataset.packed / "val-32.beton", **options)))
 
     read()
-    again = load(Path(decode.__file__), decode.__name__)
-    monkeypatch.setattr("semabench.data.ffcv.loader._native", lambda: again)
+    for module in (cache.__name__, name):
+        again[module] = load(Path(str(sys.modules[module].__file__)), module)
+        monkeypatch.setitem(sys.modules, module, again[module])
+    monkeypatch.setattr("semabench.data.ffcv.loader._native", lambda: again[cache.__name__])
     read()
-    assert (hits(again.decode_crops), hits(again.read_raw)) == (1, 1)
+    assert hits(again[cache.__name__].read_raw) == 1
+    assert hits(getattr(again[name], kernel)) == 1

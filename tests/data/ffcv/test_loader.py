@@ -188,7 +188,7 @@ def test_without_ffcv_the_reason_is_told(monkeypatch):
     def broken():
         raise ImportError("libopencv_core.so.4: cannot open shared object file")
 
-    monkeypatch.setattr(ffcv_loader, "_native", broken)
+    monkeypatch.setattr(ffcv_loader, "native_library", broken)
     assert missing_ffcv() == "ImportError: libopencv_core.so.4: cannot open shared object file"
 
 

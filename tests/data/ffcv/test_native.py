@@ -12,7 +12,15 @@ from semabench.data.ffcv.check import DamagedFileError, check
 from semabench.data.ffcv.pack import PackEncoder, pack
 from semabench.data.image import JPG, UnreadableImageError, decode
 
-pytestmark = pytest.mark.skipif(not native.is_installed(), reason="FFCV is not installed")
+
+@pytest.fixture(params=["ffcv", "simplejpeg"], autouse=True)
+def decoder(request, monkeypatch):
+    """Both of the loader's decoders; FFCV's where it is installed."""
+    if request.param == "simplejpeg":
+        monkeypatch.setattr(native, "_decoder", lambda: None)
+    elif native._decoder() is None:
+        pytest.skip("FFCV is not installed")
+
 
 ENCODE = PackEncoder(None, 1.0, 90, 0)
 
@@ -58,9 +66,9 @@ def test_check_decodes_as_training_does(tmp_path, monkeypatch):
     """A file from before packing asked the loader."""
     write_tree(tmp_path, "train", {"a": 2, "b": 2})
     (tmp_path / "train" / "a" / "odd.jpg").write_bytes(warned_of()["extraneous"])
-    monkeypatch.setattr(native, "is_installed", lambda: False)
-    done = pack(tmp_path, tmp_path / "out", max_resolution=None, workers=1)
-    monkeypatch.undo()
+    with monkeypatch.context() as before:
+        before.setattr(native, "reads", lambda *_: True)
+        done = pack(tmp_path, tmp_path / "out", max_resolution=None, workers=1)
     with pytest.raises(DamagedFileError, match="1 of 5 samples are damaged"):
         check(done.path, workers=1)
 

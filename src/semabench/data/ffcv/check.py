@@ -140,7 +140,7 @@ class _DecodeChunk:
         if image.mode != "RGB":
             return f"colour mode {image.mode}, not RGB"
         # As training does, which takes what libjpeg warns of for damage.
-        if native.is_installed() and not native.reads(stored.data, np.asarray(image)):
+        if not native.reads(stored.data, np.asarray(image)):
             return "FFCV's decoder refuses or misreads it"
         return None
 

@@ -1,12 +1,6 @@
-"""From stored samples to a batch of pixels: the compiled half of the FFCV loader.
+"""What the compiled halves of the .beton loader share: draws, reading, threads, kernels on disk.
 
-FFCV's native library decodes JPEG (libjpeg-turbo); numba runs one thread a core over a batch.
-This module needs ffcv, and is imported only where it is used.
-
-ffcv's own pipeline is not used, for four reasons. Its decoders draw crops from numba's per-thread
-generators, which makes batches depend on the number of workers; they drop the decoder's return
-code, which turns a damaged image into wrong pixels; they resize with INTER_AREA only; and they
-stage ``batch × (batches_ahead + 2)`` images of the largest size, pinned, where one a thread does.
+numba takes a second to import: this module is imported only where it is used.
 
 Compiling takes seconds, so compiled kernels are kept on disk. numba's own cache does not see that a
 file has changed which a kernel calls functions of, may take one kernel's code for another's, and
@@ -27,14 +21,11 @@ from typing import Any
 
 import numba
 from llvmlite.binding import add_symbol
-from numba import config, get_thread_id, njit, prange, set_num_threads, types
+from numba import config, njit, prange, set_num_threads, types
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 from semabench.data import draws
 from semabench.data.ffcv import resample
-from semabench.data.ffcv.native import native_library
-from semabench.data.ffcv.resample import resize
-from semabench.data.image import JPG
 from semabench.processes import worker_count
 
 
@@ -132,27 +123,16 @@ def thread_count(num_workers: int | None) -> int:
 use_threads = set_num_threads
 
 
-def _by_name(library: ctypes.CDLL, name: str, result: types.Type, *arguments: types.Type) -> Any:
+def by_name(library: ctypes.CDLL, name: str, result: types.Type, *arguments: types.Type) -> Any:
     """Return a function of C for kernels, which refer to it by name and so can be kept on disk."""
     address = ctypes.cast(library[name], ctypes.c_void_p).value
     add_symbol(f"semabench_{name}", address)
     return types.ExternalFunction(f"semabench_{name}", result(*arguments))
 
 
-_library = native_library()
-_imdecode = _by_name(
-    _library, "imdecode", types.int32,
-    types.intp, types.uint64,  # JPEG data, bytes
-    types.uint32, types.uint32,  # height and width, unused
-    types.intp,  # pixels
-    *[types.uint32] * 6,  # height and width, offset x and y, scale as a fraction
-    types.uint8, types.uint8,  # crop, flip: C's bool
-)  # fmt: skip
-# 0; source, height, width; top, bottom, left, right; target, height, width
-_resize_area = _by_name(_library, "resize", types.void, *[types.int64] * 11)
 # Not a memory map: reading one beyond the end of a file that was cut short kills the process.
 # Either way the pages are the system's, one copy for all processes of a machine.
-_pread = _by_name(
+pread = by_name(
     ctypes.CDLL(None), "pread", types.intp, types.int32, types.intp, types.uintp, types.int64
 )
 
@@ -169,74 +149,6 @@ draw_crop = _compiled(draws.draw_crop, philox=_philox)
 draw_flip = _compiled(draws.draw_flip, philox=_philox)
 
 
-@njit(nogil=True, error_model="numpy")
-def _mirror(image) -> None:  # type: ignore[no-untyped-def]
-    """Flip an (H, W, 3) image horizontally in place."""
-    height, width = image.shape[0], image.shape[1]
-    for y in range(height):
-        for x in range(width // 2):
-            for channel in range(3):
-                other = image[y, width - 1 - x, channel]
-                image[y, width - 1 - x, channel] = image[y, x, channel]
-                image[y, x, channel] = other
-
-
-@njit(parallel=True, nogil=True, error_model="numpy")
-def decode_crops(  # type: ignore[no-untyped-def]
-    keys, seed, epoch, file, offsets, sizes, modes, heights, widths,
-    scale_min, scale_max, ratio_min, ratio_max, hflip, interpolation,
-    encoded, staging, scratch, images, status,
-) -> None:  # fmt: skip
-    """Decode, crop, resize and flip the samples of one batch, as drawn for this epoch.
-
-    Args:
-        keys: int64 (B,), samples, see `draws`; none is padding.
-        file: descriptor of the .beton.
-        offsets, sizes, modes, heights, widths: one entry a sample of the file, int64.
-        interpolation: ``AREA`` or a value of ``resample.SUPPORT``.
-        encoded: uint8 (threads, bytes of the largest JPEG).
-        staging: uint8 (threads, bytes of the largest image, decoded).
-        scratch: uint8 (threads, what `resize` needs).
-        images: uint8 (B, R, R, 3), written.
-        status: uint8 (B,), written as each sample is finished.
-    """
-    for slot in prange(len(keys)):
-        index = keys[slot] % len(offsets)
-        height, width = heights[index], widths[index]
-        pixels = 3 * height * width
-        thread = get_thread_id()
-        source = staging[thread, :pixels]
-        data = encoded[thread] if modes[index] == JPG else source
-        size = sizes[index]
-        if _pread(file, data.ctypes.data, size, offsets[index]) != size:
-            status[slot] = UNREAD
-            continue
-        if modes[index] == JPG and _imdecode(
-            data.ctypes.data, size, height, width, source.ctypes.data,
-            height, width, 0, 0, 1, 1, 0, 0,
-        ) != 0:  # fmt: skip
-            status[slot] = DAMAGED
-            continue
-        image = source.reshape(height, width, 3)
-        top, left, crop_height, crop_width = draw_crop(
-            seed, epoch, keys[slot], height, width, scale_min, scale_max, ratio_min, ratio_max
-        )
-        mirror = draw_flip(seed, epoch, keys[slot], hflip)
-        if interpolation == AREA:
-            _resize_area(
-                0, image.ctypes.data, height, width, top, top + crop_height, left,
-                left + crop_width, images[slot].ctypes.data, images.shape[1], images.shape[2],
-            )  # fmt: skip
-            if mirror:
-                _mirror(images[slot])
-        else:
-            resize(
-                image, top, left, crop_height, crop_width, interpolation, mirror,
-                scratch[thread], images[slot],
-            )  # fmt: skip
-        status[slot] = DONE
-
-
 @njit(parallel=True, nogil=True, error_model="numpy")
 def read_raw(indices, file, offsets, images, status) -> None:  # type: ignore[no-untyped-def]
     """Read raw samples, all of the size of ``images``, into a batch; padding (−1) is black."""
@@ -246,12 +158,11 @@ def read_raw(indices, file, offsets, images, status) -> None:  # type: ignore[no
         index = indices[slot]
         if index < 0:
             flat[slot, :] = 0
-        elif _pread(file, flat[slot].ctypes.data, size, offsets[index]) != size:
+        elif pread(file, flat[slot].ctypes.data, size, offsets[index]) != size:
             status[slot] = UNREAD
             continue
         status[slot] = DONE
 
 
-_parts = [Path(str(module.__file__)) for module in (draws, resample)]
-decode_crops = keep_compiled(decode_crops, *_parts)
+parts = [Path(str(module.__file__)) for module in (draws, resample)]  # of kernels that draw crops
 read_raw = keep_compiled(read_raw)

@@ -1,4 +1,4 @@
-"""Batches from .beton files: FFCV's format and native decoder, our own draws and watchdog."""
+"""Batches from .beton files: FFCV's format and decoder (or its equal), our draws and watchdog."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import warnings
 import weakref
 from abc import abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, NoReturn, TypeVar
@@ -23,6 +24,7 @@ from semabench.data.draws import PADDING
 from semabench.data.epoch import Batch, Dataset, EpochLoader, TrainingSet
 from semabench.data.ffcv.check import require_intact
 from semabench.data.ffcv.format import Beton, read_beton, read_sidecar, require_holdout
+from semabench.data.ffcv.native import native_library
 from semabench.data.image import JPG, RAW
 from semabench.errors import SemabenchError, nearest
 from semabench.progress import said_if_slow
@@ -35,7 +37,7 @@ INTERPOLATIONS = {"area": 0, "bilinear": 1, "bicubic": 2}
 def missing_ffcv() -> str | None:
     """Return why FFCV cannot be used here, or ``None`` if it can."""
     try:
-        _native()
+        native_library()["imdecode"]
     except (ImportError, OSError, AttributeError) as error:
         return f"{type(error).__name__}: {error}".splitlines()[0]
     return None
@@ -122,6 +124,8 @@ class FFCVLoader(EpochLoader):
         if not lock.acquire(timeout=self.timeout):
             raise SemabenchError(f"{self.path}: another loader of this process hangs; start again.")
         try:
+            # Here, in a thread that lasts: TBB hangs at the end if one started it that has ended.
+            _native().use_threads(self.num_workers)
             self._status = np.zeros(0, np.uint8)
             empty = np.empty((0, resolution, resolution, 3), np.uint8)
             with said_if_slow(f"compiling the loader of {self.path.name}: 10 to 30 s, once"):
@@ -168,6 +172,7 @@ class FFCVTrainLoader(FFCVLoader):
         ratio: range of a crop's width / height, drawn log-uniformly.
         hflip: probability of a horizontal flip.
         interpolation: one of ``INTERPOLATIONS``; bilinear and bicubic equal Pillow's to the bit.
+        decoder: "ffcv", or "simplejpeg", which also serves where FFCV is not installed.
         options: see ``FFCVLoader``.
     """
 
@@ -179,6 +184,7 @@ class FFCVTrainLoader(FFCVLoader):
         ratio: tuple[float, float] = (3 / 4, 4 / 3),
         hflip: float = 0.5,
         interpolation: str = "bicubic",
+        decoder: str = "ffcv",
         **options: Any,
     ) -> None:
         if interpolation not in INTERPOLATIONS:
@@ -186,6 +192,14 @@ class FFCVTrainLoader(FFCVLoader):
                 f"the FFCV loader has no interpolation '{interpolation}'."
                 f"{nearest(interpolation, INTERPOLATIONS)}"
             )
+        reason = "data.loader=simplejpeg" if decoder == "simplejpeg" else missing_ffcv()
+        if reason is not None and interpolation == "area":
+            raise SemabenchError(
+                f"data.interpolation=area is FFCV's, which is not used here ({reason}): set "
+                "bicubic or bilinear."
+            )
+        module = "semabench.data.ffcv." + ("decode" if reason is None else "turbo")
+        self._decode_crops = import_module(module).decode_crops
         self._interpolation = INTERPOLATIONS[interpolation]
         self._crop = (*map(float, scale), *map(float, ratio), float(hflip))
         super().__init__(path, train=True, **options)
@@ -205,7 +219,7 @@ class FFCVTrainLoader(FFCVLoader):
         self._scratch = np.empty((self.num_workers, row * self.highest_resolution), np.uint8)
 
     def _fill(self, keys: np.ndarray, epoch: int, images: np.ndarray) -> None:
-        _native().decode_crops(
+        self._decode_crops(
             keys, self._signed_seed, epoch, self._file, self._offsets, self._sizes,
             self._modes, self._heights, self._widths, *self._crop, self._interpolation,
             self._encoded, self._staging, self._scratch, images, self._status,
@@ -260,6 +274,7 @@ class PackedDataset(Dataset):
     def train_loader(self, **options: Any) -> FFCVTrainLoader:
         """Open ``train.beton``."""
         self._require_train_file()
+        options["decoder"] = self.config.loader
         loader = FFCVTrainLoader(self.train_file, **self.crops, **options)
         require_holdout(self.train_file, loader.settings, self.config.holdout)
         return loader
@@ -315,22 +330,18 @@ class PackedDataset(Dataset):
 
 
 def packed_or_folder(config: DataConfig) -> Dataset:
-    """Return the packed dataset; where FFCV cannot be used, its source folder, with a warning.
+    """Return the packed dataset; its source folder, with a warning, where FFCV is not needed.
 
-    Raises:
-        SemabenchError: neither FFCV nor a folder.
+    Without FFCV simplejpeg decodes what is packed. What is not packed is read as it lies.
     """
     reason = missing_ffcv()
-    if reason is None:
-        return PackedDataset(config)
-    if config.source is None:
-        raise SemabenchError(
-            f"FFCV cannot be used here ({reason}): install semabench[ffcv], or read the images "
-            "themselves with data.loader=folder data.source=DIRECTORY."
-        )
+    packed = PackedDataset(config)
+    asked = config.loader == "simplejpeg"
+    if asked or reason is None or config.source is None or packed.train_file.is_file():
+        return packed
     warnings.warn(
-        f"FFCV cannot be used here ({reason}): reading the images in {config.source} with the "
-        "slower folder loader.",
+        f"{packed.train_file} is not packed and FFCV cannot be used here ({reason}): reading the "
+        f"images in {config.source} with the slower folder loader.",
         stacklevel=4,
     )
     from semabench.data.folder import FolderDataset  # deferred: torchvision takes a second
@@ -339,10 +350,10 @@ def packed_or_folder(config: DataConfig) -> Dataset:
 
 
 def _native() -> ModuleType:
-    """Import the compiled half, which needs ffcv."""
-    from semabench.data.ffcv import kernels as ffcv_decode
+    """Import the compiled half."""
+    from semabench.data.ffcv import kernels  # deferred: numba takes a second
 
-    return ffcv_decode
+    return kernels
 
 
 def _identity(path: Path) -> tuple[int, int, int] | None:

@@ -66,7 +66,7 @@ class PackEncoder:
         if small is not image or not is_plain_jpeg(data):
             return encode_jpeg(small, self.quality)
         # The loader is the judge: it refuses what Pillow reads with a warning.
-        if native.is_installed() and not native.reads(data, np.asarray(image)):
+        if not native.reads(data, np.asarray(image)):
             return encode_jpeg(small, self.quality)._replace(mended=True)
         return Encoded(JPG, image.width, image.height, data)
 

@@ -2,12 +2,16 @@
 
 import json
 from pathlib import Path
+from statistics import mean, stdev
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-ROWS = [
-    json.loads(line)
-    for line in (REPOSITORY / "results" / "step-h100.jsonl").read_text().splitlines()
-]
+
+
+def read(name: str) -> list[dict]:
+    return [json.loads(line) for line in (REPOSITORY / "results" / name).read_text().splitlines()]
+
+
+ROWS = read("step-h100.jsonl")
 UNCOMPILED = "trainer.compile=false trainer.graph=false", "trainer.compile=false"
 COMPILED = "trainer.compile=true trainer.graph=false", "trainer.compile=true"
 
@@ -47,3 +51,40 @@ def test_every_figure_is_a_rows():
                 lines.add("| " + " | ".join(cells).replace("|  |", "| |") + " |")
     found = {line.replace("|  |", "| |") for line in page.splitlines() if "ompiled | " in line}
     assert {" ".join(line.split()) for line in found} == {" ".join(line.split()) for line in lines}
+
+
+def test_every_figure_with_kernels_is_a_rows():
+    page = (REPOSITORY / "docs" / "training.md").read_text()
+    names = {
+        "sema_tiny": "SEMA-T",
+        "swin_tiny": "Swin-T",
+        "mila_tiny": "MILA-T",
+        "vmamba_tiny_s1l8": "VMamba-T",
+    }
+    rows = read("step-h200.jsonl")
+    kernels = rows[-1]["commit"]
+    lines = set()
+    for row in rows:
+        if "images_per_second" not in row:
+            continue
+        same = ("model", "resolution", "batch", "commit")
+        busy = [r for r in rows if "busy_ms" in r and all(r[k] == row[k] for k in same)]
+        torch = row["model"] != "swin_tiny" and row["commit"] != kernels
+        cells = (
+            names[row["model"]] + (", plain PyTorch" if torch else ""),
+            f"{row['resolution']} | {row['batch']} | {row['images_per_second']:,.0f}",
+            f"{1e3 * row['batch'] / busy[0]['busy_ms']:,.0f}" if busy else "",
+        )
+        lines.add(" ".join(f"| {' | '.join(cells)} |".split()))
+    table = page.partition("run each ([rows](../results/step-h200.jsonl))")[2].split("\n\n")[1]
+    assert set(table.splitlines()[2:]) == lines
+
+
+def test_accuracies_with_and_without_graph_and_kernels_are_rows():
+    page = (REPOSITORY / "docs" / "training.md").read_text()
+    found: dict[str, list[float]] = {}
+    for row in read("clothing10-step-h200.jsonl"):
+        found.setdefault(row["setting"], []).append(row["top1"])
+    told = [f"{mean(tops):.1f} ± {stdev(tops) / len(tops) ** 0.5:.1f}" for tops in found.values()]
+    graph, without, torch = told
+    assert f"{graph} % with the graph, {without} without, {torch} with" in page

@@ -22,7 +22,11 @@ ALLOWED = {
     "data": {"config"},
     "sweep": set(),
     **{room: set(LADDER[:k]) for k, room in enumerate(LADDER[:3])},
-    **{room: {*LADDER[:k], "config", "data", "results"} for k, room in enumerate(LADDER) if k >= 3},
+    **{
+        room: {*LADDER[:k], "config", "data", "results", "sweep"}
+        for k, room in enumerate(LADDER)
+        if k >= 3
+    },
 }
 MEASURES = ["accuracy", "cost", "dispersion"]  # rooms within evaluation
 

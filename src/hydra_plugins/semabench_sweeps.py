@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
-from omegaconf import DictConfig
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
 
-from semabench.app import failed_jobs
+from semabench.config.run_name import run_name
+from semabench.config.schema import TrainConfig, to_config
 from semabench.errors import SemabenchError
 from semabench.sweep.processes import KeepGoing
 
@@ -90,23 +94,29 @@ class GridSweeper(BasicSweeper):
 
 
 class TuningSweeper(Sweeper):
-    """hydra-optuna-sweeper's, on a held-out part of the training images only.
+    """A search by Optuna, on a held-out part of the training images only.
 
-    Its sampler is seeded: the same command again asks for the same trials, finds those finished
-    that are, and goes on from there.
+    Args:
+        params: what is searched, in Hydra's words; the command line's come before them.
+        settings: of ``semabench.sweep.tuning.Settings``.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, params: DictConfig | None, **settings: Any) -> None:
         try:
-            from hydra_plugins.hydra_optuna_sweeper.optuna_sweeper import OptunaSweeper as Theirs
-
-            self.theirs = Theirs(**options)
+            from semabench.sweep import tuning
         except ImportError as error:
             raise SemabenchError(
                 f"hydra/sweeper=tune needs Optuna ({error}): pip install 'semabench[sweep]'."
             ) from error
+        self.tuning = tuning
+        self.ranges = {str(name): str(told) for name, told in (params or {}).items()}
+        self.settings = tuning.Settings(**settings)
+        if min(self.settings.n_trials, self.settings.n_jobs) < 1:
+            raise SemabenchError("hydra.sweeper.n_trials and n_jobs must be at least 1.")
 
-    def setup(self, *, config: DictConfig, **context: Any) -> None:
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
         """Set the launcher up.
 
         Raises:
@@ -117,15 +127,23 @@ class TuningSweeper(Sweeper):
                 "a search must not see the validation set that is reported: set data.holdout=0.1, "
                 "which validates on a tenth of the training images (docs/sweeps.md)."
             )
-        self.theirs.setup(config=config, **context)
-        launcher = self.theirs.sweeper.launcher
-        assert launcher is not None
-        self.theirs.sweeper.launcher = KeepGoing(launcher)
+        self.composed = config
+        launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+        self.jobs = KeepGoing(launcher)
 
     def sweep(self, arguments: list[str]) -> None:
         """Search; the best values go to ``<output root>/optimization_results.yaml``."""
-        try:
-            self.theirs.sweep(arguments)
-        except ValueError:
-            if not failed_jobs:
-                raise  # else: no trial has a result, which the end tells
+        overrides, space = self.tuning.split(arguments, self.ranges)
+        if not space:
+            raise SemabenchError("nothing to search: name ranges in hydra.sweeper.params.")
+        plain = OmegaConf.masked_copy(self.composed, [f.name for f in fields(TrainConfig)])
+        name = run_name(to_config(plain, TrainConfig))
+        root = Path(str(self.composed.output_root))
+        search = self.tuning.Search(root, name, overrides, space, self.settings)
+
+        def launch(jobs: list[list[str]], number: int) -> list[Any]:
+            return [one.return_value for one in self.jobs.launch(jobs, number)]
+
+        search.run(launch)

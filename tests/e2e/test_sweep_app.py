@@ -6,10 +6,13 @@ import sys
 
 import pytest
 import torch
+from optuna.distributions import FloatDistribution
 
 from helpers.apps import run_here, start
 from semabench import app
+from semabench import sweep as sweep_room
 from semabench.cli import main as semabench
+from semabench.sweep import tuning
 
 SWEEP = ("experiment=stress", "recipe.epochs=1", "logger=csv", "data.num_workers=1")
 
@@ -101,9 +104,29 @@ def test_a_search_sees_only_held_out_training_pictures(workplace, tmp_path, monk
 
     (tmp_path / "optimization_results.yaml").unlink()
     assert sweep(*search, *packed, cwd=workplace, patch=monkeypatch) == 0
-    assert capfd.readouterr().out.count("finished already") == 2
+    assert "training" not in capfd.readouterr().out
     assert (tmp_path / "optimization_results.yaml").read_text() == best
     assert finished_runs(tmp_path) == names
+
+
+def test_a_poor_trial_ends_early(workplace, tmp_path, monkeypatch, capfd):
+    settings = tuning.Settings(2, 1, seed=0, n_startup_trials=1, prune_after=1)
+    space = {"recipe.lr": FloatDistribution(1e-3, 1e-2)}
+    search = tuning.Search(tmp_path, "s", [f"output_root={tmp_path}"], space, settings)
+
+    def launch(jobs, number):
+        if number == 0:
+            report = tuning.TrialReport(tmp_path, jobs[0][-1].removeprefix("trial="))
+            assert not any(report.ends(99.0, epoch) for epoch in range(2))
+            return [99.0]
+        words = (*SWEEP, "model=sema_nano", "recipe.epochs=2", *jobs[0])
+        assert run_here("train.py", *words, cwd=workplace, patch=monkeypatch) == 0
+        return [None]
+
+    search.run(launch)
+    assert "ended after epoch 1: below the median of the search" in capfd.readouterr().out
+    assert finished_runs(tmp_path) == []
+    assert [t.state.name for t in search.study.trials] == ["COMPLETE", "PRUNED"]
 
 
 @pytest.mark.parametrize(
@@ -143,11 +166,12 @@ def test_what_only_a_sweep_looks_at_asks_for_a_sweep(tmp_path, monkeypatch, capf
     [
         ("submitit", "hydra/launcher=slurm"),
         ("optuna", "hydra/sweeper=tune"),
-        ("hydra_plugins.hydra_optuna_sweeper.optuna_sweeper", "hydra/sweeper=tune"),
     ],
 )
 def test_a_missing_plugin_is_told(workplace, tmp_path, monkeypatch, capfd, missing, argument):
-    monkeypatch.delitem(sys.modules, "semabench.sweep.slurm", raising=False)
+    for plugin in ("slurm", "tuning"):
+        monkeypatch.delitem(sys.modules, f"semabench.sweep.{plugin}", raising=False)
+        monkeypatch.delattr(sweep_room, plugin, raising=False)
     monkeypatch.setitem(sys.modules, missing, None)
     code = sweep(argument, f"output_root={tmp_path}", cwd=workplace, patch=monkeypatch)
     errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error:")]

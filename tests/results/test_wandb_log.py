@@ -6,9 +6,14 @@ from pathlib import Path
 
 import pytest
 import wandb
+import yaml
 
+from helpers.configs import composed
 from helpers.offline_run import read_offline_run
 from helpers.rows import row
+from semabench.commands import CONF
+from semabench.config.check import check_train
+from semabench.config.schema import TrainConfig, to_config
 from semabench.errors import SemabenchError
 from semabench.results import wandb_log
 from semabench.results.wandb_log import log_evaluation, start_run, wandb_mode
@@ -157,3 +162,24 @@ def test_disabled_leaves_no_files(surroundings):
     log_evaluation(run, [row()])
     run.finish()
     assert not list((surroundings / "outputs").rglob("*.wandb"))
+
+
+def test_a_run_that_a_sweep_has_started_keeps_its_id(monkeypatch, tmp_path):
+    monkeypatch.setenv("WANDB_RUN_ID", "abc123")
+    (tmp_path / "own").mkdir()
+    assert wandb_log.run_id(tmp_path / "own") != "abc123"  # of another program's
+    monkeypatch.setenv("WANDB_SWEEP_ID", "s")
+    assert wandb_log.run_id(tmp_path) == "abc123"
+    monkeypatch.setenv("WANDB_RUN_ID", "later")  # the same values again: the same run
+    assert wandb_log.run_id(tmp_path) == "abc123"
+
+
+def test_the_sweep_of_wandb_is_a_search_that_train_takes():
+    told = yaml.safe_load((Path(CONF) / "wandb_sweep.yaml").read_text())
+    words = [word for word in told["command"] if not word.startswith("$")][1:]
+    words += [f"{name}={part['min']}" for name, part in told["parameters"].items()]
+    config = to_config(composed("train", words), TrainConfig)
+    check_train(config)
+    assert config.data.holdout == 0.1
+    assert told["program"] == "train.py"
+    assert told["metric"]["name"] == ("val_ema/top1" if config.recipe.ema_decay else "val/top1")

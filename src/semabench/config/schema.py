@@ -362,6 +362,7 @@ class TrainConfig:
     resume: str = key("auto", "auto | never | path of a checkpoint")
     output_root: str = key("outputs", "of <output_root>/<experiment>/<name>")
     evaluate_at: list[int] = key([], "resolutions to evaluate at, once trained", **PIXELS)
+    trial: str | None = key(None, "of a search, which gives it to its jobs", names_run="never")
 
 
 GROUPS: dict[str, type] = {

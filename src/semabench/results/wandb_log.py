@@ -288,8 +288,9 @@ def forget_run_id(run_dir: Path) -> None:
 
 
 def run_id(run_dir: Path) -> str:
-    """Return the id, made at the first start of the run."""
+    """Return the id, made at the first start of the run, by W&B where its sweep has started it."""
     path = run_dir / RUN_ID
     if not path.exists():
-        atomic_write(path, secrets.token_hex(6) + "\n")
+        by_sweep = os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
+        atomic_write(path, f"{by_sweep or secrets.token_hex(6)}\n")
     return path.read_text().strip()

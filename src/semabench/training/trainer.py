@@ -23,6 +23,7 @@ from semabench.training.lightning_compat import (
 from semabench.training.loggers import create_logger
 from semabench.training.module import Classifier
 from semabench.training.monitor import EpochLine, LossWatch, Profile, Throughput, Waiting
+from semabench.training.pruning import Prune
 from semabench.training.signals import StopOnSignal
 
 
@@ -44,6 +45,8 @@ def create_trainer(
         callbacks.append(Bar(every))
     if wants_compile(config, accelerator, module.total_steps):
         callbacks.append(Compile(required=bool(options.compile)))
+    if config.trial is not None:
+        callbacks.append(Prune(Path(config.output_root), config.trial))
     if options.profile_steps is not None:
         callbacks.append(Profile(run_dir / "profile", options.profile_steps))
     callbacks += [checkpoints, StopOnSignal(checkpoints.save, agree_every=every), waiting]

@@ -8,7 +8,7 @@ import signal
 from helpers.apps import run_here
 from helpers.mishaps import SHORT, assert_it_goes_on, at_step, error_line, last
 from semabench.training.checkpoint import read_checkpoint
-from semabench.training.loggers import close_logger
+from semabench.training.loggers import close_loggers
 from semabench.training.module import Classifier
 from semabench.training.monitor import Throughput
 
@@ -23,11 +23,11 @@ def test_a_signal_before_the_first_step(trained, tmp_path, monkeypatch, capfd):
 
     def close(logger: object) -> None:
         closed.append(1)
-        close_logger(logger)  # type: ignore[arg-type]
+        close_loggers(logger)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
         patch.setattr(Throughput, "on_train_start", start)
-        patch.setattr("semabench.training.run.close_logger", close)
+        patch.setattr("semabench.training.run.close_loggers", close)
         assert run_here("train.py", *arguments, cwd=trained.cwd, patch=patch) == 143
     line = error_line(capfd.readouterr().err)
     assert line == "error: stopped by SIGTERM before its first step; start it again."
@@ -43,11 +43,11 @@ def test_a_second_ctrl_c_is_heard_while_the_loggers_close(trained, tmp_path, mon
         os.kill(os.getpid(), signal.SIGINT)
 
     def close(logger: object) -> None:
-        close_logger(logger)  # type: ignore[arg-type]
+        close_loggers(logger)  # type: ignore[arg-type]
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
     at_step(monkeypatch, 3, press)
-    monkeypatch.setattr("semabench.training.run.close_logger", close)
+    monkeypatch.setattr("semabench.training.run.close_loggers", close)
     assert run_here("train.py", *arguments, cwd=trained.cwd, patch=monkeypatch) == 130
 
 
@@ -69,13 +69,13 @@ def test_sigterm_during_validation(trained, tmp_path, monkeypatch, capfd):
 
     def close(logger: object) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
-        close_logger(logger)  # type: ignore[arg-type]
+        close_loggers(logger)  # type: ignore[arg-type]
 
     heard: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
     with monkeypatch.context() as patch:
         patch.setattr(Classifier, "validation_step", step)
-        patch.setattr("semabench.training.run.close_logger", close)
+        patch.setattr("semabench.training.run.close_loggers", close)
         assert run_here("train.py", *arguments, cwd=trained.cwd, patch=patch) == 143
     signal.signal(signal.SIGTERM, before)
     assert heard == []

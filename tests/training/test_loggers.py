@@ -6,7 +6,11 @@ import errno
 import logging
 import os
 
-from semabench.training.loggers import StepLogger
+import pytest
+
+from semabench.config.schema import LoggerConfig, TrainConfig
+from semabench.errors import SemabenchError
+from semabench.training.loggers import StepLogger, create_loggers
 
 
 class Run:
@@ -42,3 +46,16 @@ def test_a_full_disk_is_one_warning_and_no_traceback(monkeypatch, caplog, capfd)
     assert caplog.text.count("W&B fails ([Errno 28] No space left on device)") == 1
     assert "restore done" not in capfd.readouterr().err
     assert logging.raiseExceptions
+
+
+def test_several_at_once_and_one_that_is_not_installed(tmp_path, monkeypatch):
+    config = TrainConfig(logger=LoggerConfig("csv", also=["tensorboard", "csv"]))
+    kinds = [type(logger).__name__ for logger in create_loggers(config, tmp_path)]
+    assert kinds == ["CSVLogger", "TensorBoardLogger"]
+
+    def absent(*_, **__):
+        raise ModuleNotFoundError("neither tensorboard nor tensorboardX")
+
+    monkeypatch.setattr("semabench.training.loggers.TensorBoardLogger", absent)
+    with pytest.raises(SemabenchError, match="pip install tensorboard"):
+        create_loggers(config, tmp_path)

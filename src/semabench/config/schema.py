@@ -327,7 +327,10 @@ class TrainerConfig:
     )
 
 
-_OF_WANDB = Need(lambda c: c.logger.name != "csv", "on CSV files (it is W&B's)", "set logger=wandb")
+LOGGERS = ("wandb", "csv", "tensorboard")
+_OF_WANDB = Need(
+    lambda c: "wandb" in (c.logger.name, *c.logger.also), "without W&B", "set logger=wandb"
+)
 _LOGS = Need(
     lambda c: c.logger.mode != "disabled", "beside logger.mode=disabled", "set logger.mode=auto"
 )
@@ -337,7 +340,8 @@ _LOGS = Need(
 class LoggerConfig:
     """Where metrics go besides results.jsonl."""
 
-    name: str = key("wandb", "wandb | csv: <run>/csv", choices=("wandb", "csv"))
+    name: str = key("wandb", "csv and tensorboard: folders in the run's", choices=LOGGERS)
+    also: list[str] = key([], "more at once", choices=LOGGERS)
     mode: str = key(
         "auto",
         "wandb: online where the user is logged in (auto) | online | offline | disabled",

@@ -1,18 +1,18 @@
-"""The run's logger: one W&B run, or CSV files."""
+"""The run's loggers: one W&B run, CSV files, TensorBoard's."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from semabench.config.schema import TrainConfig
-from semabench.errors import first_line
+from semabench.errors import SemabenchError, first_line
 from semabench.processes import global_rank
 from semabench.results.wandb_log import finish_run, run_id, start_run, wandb_mode
 
@@ -71,15 +71,36 @@ def _no_tracebacks() -> Iterator[None]:
         logging.raiseExceptions = before
 
 
-def create_logger(config: TrainConfig, run_dir: Path) -> Logger | None:
-    """Return the logger that the config names; on ranks other than 0, W&B is not started.
+def create_loggers(config: TrainConfig, run_dir: Path) -> list[Logger]:
+    """Return the loggers that the config names; on ranks other than 0, W&B is not started.
 
     The id of the W&B run is kept in the run directory: a resumed run, and its evaluation, log to
     the same one.
+
+    Raises:
+        SemabenchError: TensorBoard is not installed; W&B cannot write its files.
     """
-    if config.logger.name == "csv":
-        # One folder per start: a resumed run must not delete the metrics of its first start.
-        return CSVLogger(save_dir=run_dir, name="csv")
+    made = {"wandb": _wandb, "csv": _csv, "tensorboard": _tensorboard}
+    names = dict.fromkeys([config.logger.name, *config.logger.also])
+    loggers = (made[name](config, run_dir) for name in names)
+    return [logger for logger in loggers if logger is not None]
+
+
+def _csv(config: TrainConfig, run_dir: Path) -> Logger:
+    # One folder per start: a resumed run must not delete the metrics of its first start.
+    return CSVLogger(save_dir=run_dir, name="csv")
+
+
+def _tensorboard(config: TrainConfig, run_dir: Path) -> Logger:
+    try:
+        return TensorBoardLogger(save_dir=run_dir, name="tensorboard", version="")
+    except ModuleNotFoundError as error:
+        raise SemabenchError(
+            "logger=tensorboard needs TensorBoard: pip install tensorboard."
+        ) from error
+
+
+def _wandb(config: TrainConfig, run_dir: Path) -> Logger | None:
     mode = wandb_mode(config.logger.mode)
     if mode == "disabled" or global_rank() != 0:
         return None
@@ -97,7 +118,8 @@ def create_logger(config: TrainConfig, run_dir: Path) -> Logger | None:
     return StepLogger(experiment=run, save_dir=run_dir)
 
 
-def close_logger(logger: Logger | None) -> None:
+def close_loggers(loggers: Iterable[Logger]) -> None:
     """End the W&B run, so that an evaluation in this process can join it."""
-    if isinstance(logger, StepLogger):
-        logger.close()
+    for logger in loggers:
+        if isinstance(logger, StepLogger):
+            logger.close()

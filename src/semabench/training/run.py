@@ -47,7 +47,7 @@ from semabench.training.device import (
     choose_precision,
 )
 from semabench.training.lock import run_lock
-from semabench.training.loggers import close_logger
+from semabench.training.loggers import close_loggers
 from semabench.training.module import Classifier
 from semabench.training.signals import Stopped, listening
 from semabench.training.trainer import create_trainer
@@ -194,7 +194,7 @@ def _fit(
         raise KeyboardInterrupt from interrupted
     finally:
         module.release()
-        close_logger(trainer.logger)
+        close_loggers(trainer.loggers)
 
 
 def _tell(text: str) -> None:

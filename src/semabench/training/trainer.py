@@ -20,7 +20,7 @@ from semabench.training.lightning_compat import (
     slurm_environment,
     take_over_signals,
 )
-from semabench.training.loggers import create_logger
+from semabench.training.loggers import create_loggers
 from semabench.training.module import Classifier
 from semabench.training.monitor import EpochLine, LossWatch, Profile, Throughput, Waiting
 from semabench.training.pruning import Prune
@@ -33,7 +33,7 @@ def create_trainer(
     """Return the trainer of one start of a run, its logger started."""
     options = config.trainer
     many = options.devices * options.num_nodes > 1
-    logger = create_logger(config, run_dir)
+    loggers = create_loggers(config, run_dir)
     bar = sys.stdout.isatty() if options.progress_bar is None else options.progress_bar
     every = min(options.log_every_n_steps, module.steps_per_epoch)
     checkpoints = Checkpoints(run_dir / DIRECTORY, module.monitor, options.save_every_n_steps)
@@ -59,7 +59,7 @@ def create_trainer(
         max_epochs=config.recipe.epochs,
         check_val_every_n_epoch=options.val_every_n_epochs,
         log_every_n_steps=every,
-        logger=logger if logger is not None else False,
+        logger=loggers or False,
         callbacks=callbacks,
         enable_progress_bar=bar,
         default_root_dir=run_dir,

@@ -31,6 +31,7 @@ from semabench.processes import global_rank
 from semabench.progress import note
 from semabench.results.record import Record, accuracy, git_commit, software_versions
 from semabench.results.store import RESULTS_NAME, append_record, read_rows
+from semabench.results.tensorboard_log import log_curves
 from semabench.results.wandb_log import (
     finish_run,
     log_evaluation,
@@ -288,13 +289,16 @@ LOGGED = "wandb_logged"  # names the rows that were logged last
 def log_rows(rows: list[Record], config: EvalConfig, target: EvalTarget) -> None:
     """Log all rows of a results file to the run that trained the model, or to one of their own.
 
-    Rows that were logged before, all of them and no others, are not logged again. With
-    ``logger=csv`` there is nothing to do: results.jsonl holds the rows.
+    Rows that W&B has, all of them and no others, are not logged again. For CSV files there is
+    nothing to do: results.jsonl holds the rows.
     """
-    if config.logger.name != "wandb":
+    names = (config.logger.name, *config.logger.also)
+    directory = target.run_dir or target.output_dir
+    if "tensorboard" in names:
+        log_curves(directory / "tensorboard", rows)
+    if "wandb" not in names:
         return
     mode = wandb_mode(config.logger.mode)
-    directory = target.run_dir or target.output_dir
     marker, digest = directory / LOGGED, _digest(rows)
     if mode == "disabled" or _read(marker) == digest:
         return

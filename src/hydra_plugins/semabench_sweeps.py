@@ -111,8 +111,6 @@ class TuningSweeper(Sweeper):
         self.tuning = tuning
         self.ranges = {str(name): str(told) for name, told in (params or {}).items()}
         self.settings = tuning.Settings(**settings)
-        if min(self.settings.n_trials, self.settings.n_jobs) < 1:
-            raise SemabenchError("hydra.sweeper.n_trials and n_jobs must be at least 1.")
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -126,6 +124,11 @@ class TuningSweeper(Sweeper):
             raise SemabenchError(
                 "a search must not see the validation set that is reported: set data.holdout=0.1, "
                 "which validates on a tenth of the training images (docs/sweeps.md)."
+            )
+        if config.name is not None:
+            raise SemabenchError(
+                "a search has a run for each trial: leave name out, and set experiment or "
+                "output_root."
             )
         self.composed = config
         launcher = Plugins.instance().instantiate_launcher(

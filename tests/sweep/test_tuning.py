@@ -38,15 +38,23 @@ def launcher(seen, value=lambda job: -lr_of(job)):
 def test_ranges_in_hydras_words():
     kept, space = split(
         ["model=sema_nano", "recipe.epochs=2,3", "+x=choice(a,'b c')", "recipe.lr=interval(1,2.5)"],
-        {"recipe.lr": "interval(0,1)", "w": "tag(log, interval(1e-3, 0.5))", "n": "range(1, 8, 2)"},
+        {
+            "recipe.lr": "interval(0,1)",
+            "w": "tag(log, interval(1e-3, 0.5))",
+            "n": "range(1, 8, 2)",
+            "l": "tag(log, range(1, 9))",
+            "f": "range(0.1, 0.5, 0.1)",
+        },
     )
     assert kept == ["model=sema_nano"]
     assert space == {
         "recipe.epochs": CategoricalDistribution(["2", "3"]),
-        "x": CategoricalDistribution(["a", "b\\ c"]),
+        "+x": CategoricalDistribution(["a", "b\\ c"]),
         "recipe.lr": FloatDistribution(1.0, 2.5),
         "w": FloatDistribution(1e-3, 0.5, log=True),
         "n": IntDistribution(1, 7, step=2),
+        "l": IntDistribution(1, 8, log=True),
+        "f": FloatDistribution(0.1, 0.4, step=0.1),  # as Hydra's range, without the stop
     }
     with pytest.raises(SemabenchError, match=r"params: .*recipe\.lr=0\.1 is no interval"):
         split([], {"recipe.lr": "0.1"})
@@ -124,3 +132,53 @@ def test_one_search_at_a_time_and_trials_that_are_none(tmp_path):
     for trial in ("name/0", "nonsense", "name-abc/x"):
         with pytest.raises(SemabenchError, match=r"is none of .*search\.journal"):
             TrialReport(tmp_path, trial)
+
+
+def test_trials_of_equal_values_are_one_run(tmp_path):
+    seen = []
+    space = {"x": CategoricalDistribution(["a", "b"])}
+    found = Search(tmp_path, "n", [], space, Settings(6, 6, 0, 6, None))
+    found.run(launcher(seen, lambda job: 1.0 + ("x=b" in job)))
+    assert sorted(job[0] for job in seen) == ["x=a", "x=b"]
+    assert len(found.study.trials) == 6
+    assert {t.params["x"]: t.value for t in found.study.trials} == {"a": 1.0, "b": 2.0}
+
+
+def test_starts_that_are_stopped_leave_no_more_to_do(tmp_path):
+    def stopped(job):
+        raise KeyboardInterrupt
+
+    search(tmp_path, n_trials=3).run(launcher([], lambda job: None))
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            search(tmp_path, n_trials=3).run(launcher([], stopped))
+    seen = []
+    search(tmp_path, n_trials=3).run(launcher(seen))
+    assert len({lr_of(job) for job in seen}) == len(seen) == 3
+
+
+def test_a_search_that_was_stopped_while_it_asked_goes_on(tmp_path):
+    begun = search(tmp_path, n_trials=2)
+    study = optuna.create_study(storage=storage(tmp_path), study_name=begun.name)
+    study.ask()  # no value yet
+    seen = []
+    begun.run(launcher(seen))
+    assert len(seen) == 2
+
+
+def test_a_result_counts_though_the_trial_was_to_end(tmp_path):
+    def value(job):
+        report = TrialReport(tmp_path, job[-1].removeprefix("trial="))
+        report.trial.set_user_attr("pruned", True)
+        return 7.0
+
+    found = search(tmp_path, n_trials=1)
+    found.run(launcher([], value))
+    assert found.study.best_value == 7.0
+
+
+@pytest.mark.parametrize("wrong", [{"n_trials": 0}, {"n_jobs": 0}, {"prune_after": 0}])
+def test_numbers_below_their_least(tmp_path, wrong):
+    (name,) = wrong
+    with pytest.raises(SemabenchError, match=rf"hydra\.sweeper\.{name} must be at least 1, not 0"):
+        search(tmp_path, **wrong)

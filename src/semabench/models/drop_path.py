@@ -31,7 +31,7 @@ class DropPath(nn.Module):
         if not self.training or self.drop_prob == 0.0:
             return None
         kept = torch.empty(len(x), device=x.device).bernoulli_(1 - self.drop_prob)
-        return kept / (1 - self.drop_prob)
+        return kept / (1 - self.drop_prob) if self.drop_prob < 1.0 else kept
 
     def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
         """Return the branch (B, ...) by ``scale``, or by its own draw."""

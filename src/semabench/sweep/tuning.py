@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,8 +53,11 @@ class Settings:
         n_jobs: asked for, and launched, at once.
         seed: of the sampler; a trial's draws depend on it and on the trial's number alone.
         n_startup_trials: drawn at random before the sampler, TPE, learns from results.
-        prune_after: epochs after which a trial below the median of the others' same epoch ends;
-            None: none does.
+        prune_after: epochs after which a trial ends whose best is below the median of what the
+            others had at the same epoch; None: none does.
+
+    Raises:
+        SemabenchError: a number below its least.
     """
 
     n_trials: int
@@ -60,6 +65,13 @@ class Settings:
     seed: int
     n_startup_trials: int
     prune_after: int | None
+
+    def __post_init__(self) -> None:
+        least = {"n_trials": 1, "n_jobs": 1, "seed": 0, "n_startup_trials": 0, "prune_after": 1}
+        for name, low in least.items():
+            value = getattr(self, name)
+            if value is not None and value < low:
+                raise SemabenchError(f"hydra.sweeper.{name} must be at least {low}, not {value}.")
 
 
 def storage(output_root: Path) -> JournalStorage:
@@ -80,12 +92,12 @@ def split(arguments: Sequence[str], ranges: Mapping[str, str]) -> tuple[list[str
     """
     parser = OverridesParser.create()
     told = parser.parse_overrides(list(arguments))
-    named = {override.key_or_group for override in told}
+    named = {override.get_key_element() for override in told}
     kept = [str(o.input_line) for o in told if not o.is_sweep_override()]
     searched = [o for o in told if o.is_sweep_override()]
     try:
         own = [parser.parse_override(f"{k}={v}") for k, v in ranges.items() if k not in named]
-        return kept, {o.key_or_group: _distribution(o) for o in [*own, *searched]}
+        return kept, {o.get_key_element(): _distribution(o) for o in [*own, *searched]}
     except (ValueError, AttributeError) as error:
         raise SemabenchError(f"hydra.sweeper.params: {' '.join(str(error).split())}") from error
 
@@ -95,9 +107,13 @@ def _distribution(override: Override) -> BaseDistribution:
     if isinstance(value, ChoiceSweep):
         return CategoricalDistribution(list(override.sweep_string_iterator()))
     if isinstance(value, RangeSweep) and value.start is not None and value.stop is not None:
-        if all(isinstance(n, int) for n in (value.start, value.stop, value.step)):
-            return IntDistribution(int(value.start), int(value.stop) - 1, step=int(value.step))
-        return FloatDistribution(value.start, value.stop, step=value.step)
+        start, step, log = value.start, value.step, "log" in value.tags
+        last = start + (math.ceil((value.stop - start) / step - 1e-9) - 1) * step  # without stop
+        if all(isinstance(n, int) for n in (start, value.stop, step)):
+            return IntDistribution(int(start), int(last), step=int(step), log=log)
+        if log:
+            raise ValueError(f"{override.input_line}: log needs an interval, or integers")
+        return FloatDistribution(start, round(last, 12), step=step)
     if isinstance(value, IntervalSweep):
         assert value.start is not None
         assert value.end is not None
@@ -130,7 +146,8 @@ class Search:
         make_directory(output_root)
         told = {key: repr(value) for key, value in space.items()}
         digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:6]
-        self.root, self.name = output_root, f"{name}-{digest}"
+        # A word that Hydra, and a file system, take as it is.
+        self.root, self.name = output_root, re.sub(r"[^A-Za-z0-9_.-]", "_", f"{name}-{digest}")
         self.overrides, self.space, self.settings = list(overrides), dict(space), settings
 
     def run(self, launch: Launch) -> None:
@@ -157,27 +174,40 @@ class Search:
         self.study.set_user_attr("prune_after", self.settings.prune_after)
         left = self.settings.n_trials - len(self.study.get_trials(states=DONE))
         # Jobs that a stopped search has left behind go on, or find what they have finished.
-        waiting = list(self.study.get_trials(states=(TrialState.RUNNING,)))
+        waiting = []
+        for trial in self.study.get_trials(states=(TrialState.RUNNING,)):
+            if trial.params.keys() == self.space.keys():
+                waiting.append(trial)
+            else:  # it was stopped while it asked
+                self.study.tell(trial.number, state=TrialState.FAIL)
         self._again()
         number = 0
         while number < left:
             some = min(self.settings.n_jobs, left - number)
             batch = [waiting.pop(0) if waiting else self._ask() for _ in range(some)]
-            jobs = [
-                [*self.overrides, *self._words(trial), f"trial={self.name}/{trial.number}"]
-                for trial in batch
-            ]
-            for trial, value in zip(batch, launch(jobs, number), strict=True):
-                self._tell(trial.number, value)
+            # Trials of equal values are one run, and have one result.
+            unlike = {str(self._words(trial)): trial for trial in reversed(batch)}
+            jobs = {
+                words: [*self.overrides, *self._words(t), f"trial={self.name}/{t.number}"]
+                for words, t in reversed(unlike.items())
+            }
+            values = dict(zip(jobs, launch(list(jobs.values()), number), strict=True))
+            for trial in batch:
+                self._tell(trial, values[str(self._words(trial))])
             number += some
         self._write_best()
 
     def _again(self) -> None:
         """Try once more what has failed."""
         trials = self.study.get_trials()
-        known = [t.params for t in trials if t.state != TrialState.FAIL]
+        known = [
+            t.system_attrs.get("fixed_params", t.params)
+            for t in trials
+            if t.state != TrialState.FAIL
+        ]
         for trial in trials:
-            if trial.state == TrialState.FAIL and trial.params and trial.params not in known:
+            whole = trial.params.keys() == self.space.keys()
+            if trial.state == TrialState.FAIL and whole and trial.params not in known:
                 self.study.enqueue_trial(trial.params)
                 known.append(trial.params)
 
@@ -193,16 +223,15 @@ class Search:
     def _words(self, trial: FrozenTrial) -> list[str]:
         return [f"{key}={trial.params[key]}" for key in self.space]
 
-    def _tell(self, number: int, value: Any) -> None:
-        trial = self.study.get_trials()[number]
-        if trial.user_attrs.get(PRUNED):
-            state, value = TrialState.PRUNED, None
-        else:
-            state = TrialState.COMPLETE if isinstance(value, int | float) else TrialState.FAIL
-        self.study.tell(number, value if state == TrialState.COMPLETE else None, state=state)
+    def _tell(self, asked: FrozenTrial, value: Any) -> None:
+        trial = self.study.get_trials()[asked.number]
+        state = TrialState.PRUNED if trial.user_attrs.get(PRUNED) else TrialState.FAIL
+        if isinstance(value, int | float):
+            state = TrialState.COMPLETE
+        self.study.tell(trial.number, value if state == TrialState.COMPLETE else None, state=state)
         ended = {TrialState.COMPLETE: f"{value} %", TrialState.PRUNED: "ended early"}
         words = " ".join(self._words(trial))
-        print(f"trial {number}: {words}: {ended.get(state, 'failed')}", flush=True)
+        print(f"trial {trial.number}: {words}: {ended.get(state, 'failed')}", flush=True)
 
     def _write_best(self) -> None:
         if not self.study.get_trials(states=(TrialState.COMPLETE,)):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-from semabench.errors import SemabenchError
+from semabench.errors import SemabenchError, first_line
+from semabench.processes import global_rank
 from semabench.training.module import Classifier
+
+log = logging.getLogger(__name__)
 
 
 class Prune(Callback):
@@ -30,15 +34,19 @@ class Prune(Callback):
                 f"trial= is a search's, which needs Optuna ({error}): pip install "
                 "'semabench[sweep]'."
             ) from error
-        self.report = TrialReport(output_root, trial)
+        self.report = TrialReport(output_root, trial) if global_rank() == 0 else None
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Ask rank 0, which alone talks to the search, whether to go on."""
         assert isinstance(pl_module, Classifier)
         ends = False
-        if trainer.is_global_zero:
+        last = trainer.current_epoch + 1 == trainer.max_epochs
+        if self.report is not None and not last:
             top1 = float(trainer.callback_metrics[pl_module.monitor])
-            ends = self.report.ends(top1, trainer.current_epoch)
+            try:
+                ends = self.report.ends(top1, trainer.current_epoch)
+            except Exception as error:  # a full disk, a lock: no reason not to train, nor to hang
+                log.warning("the search cannot be told of this epoch: %s.", first_line(error))
         if trainer.strategy.broadcast(ends):
             trainer.should_stop = True
             if trainer.is_global_zero:

@@ -50,6 +50,20 @@ def test_equals_float64(shape, dtype):
         assert error <= TOLERANCE[dtype], f"{name}: {error:.1e}"
 
 
+def test_nan_stays_nan():
+    """A run that diverges must be seen to; the reference is torch's."""
+    found = {}
+    for backend in ("triton", "torch"):
+        x, *rest = (t.to(DEVICE) for t in leaves((1, 6, 6, 16)))
+        x[0, 2, 3, :4] = torch.nan
+        made = [t.requires_grad_() for t in (x, *rest)]
+        y = depthwise_down(*made, backend=backend)
+        gradients = torch.autograd.grad(y, made, torch.ones_like(y))
+        found[backend] = [t.isnan().cpu() for t in (y, *gradients)]
+    assert found["torch"][0].any()
+    assert all(torch.equal(a, b) for a, b in zip(found["triton"], found["torch"], strict=True))
+
+
 def test_gradients_repeat_exactly():
     made = [t.to(DEVICE).requires_grad_() for t in leaves((2, 19, 11, 8))]
     first, second = (

@@ -7,8 +7,7 @@ is held for some tens of microseconds a sample.
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+import threading
 
 import numpy as np
 import simplejpeg
@@ -47,11 +46,6 @@ def _crop(  # type: ignore[no-untyped-def]
 _crop = keep_compiled(_crop, *parts)
 
 
-@cache
-def _threads(number: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(number, thread_name_prefix="semabench-decode")
-
-
 def decode_crops(
     keys: Integers, seed: int, epoch: int, file: int, offsets: Integers, sizes: Integers,
     modes: Integers, heights: Integers, widths: Integers, scale_min: float, scale_max: float,
@@ -66,7 +60,11 @@ def decode_crops(
         height, width, size = int(heights[index]), int(widths[index]), int(sizes[index])
         source = staging[thread, : 3 * height * width]
         data = encoded[thread, :size] if modes[index] == JPG else source
-        if os.preadv(file, [data.data], int(offsets[index])) != size:
+        try:
+            read = os.preadv(file, [data.data], int(offsets[index]))
+        except OSError:
+            return UNREAD
+        if read != size:
             return UNREAD
         image = source.reshape(height, width, 3)
         if modes[index] == JPG and not decode(data, image):
@@ -74,16 +72,31 @@ def decode_crops(
         _crop(image, keys[slot], seed, epoch, *drawing, scratch[thread], images[slot])
         return DONE
 
+    failures: list[BaseException] = []
+
     def work(thread: int) -> None:
-        for slot in range(thread, len(keys), len(staging)):
-            status[slot] = sample(slot, thread)
+        try:
+            for slot in range(thread, len(keys), len(staging)):
+                status[slot] = sample(slot, thread)
+        except BaseException as error:
+            failures.append(error)
 
     if len(keys) == 0:  # a trial, so that compiling has a time of its own
         black = np.zeros((1, 1, 3), np.uint8)
         room = np.empty((1, 1, 3), np.uint8)
         _crop(black, np.int64(0), seed, epoch, *drawing, np.empty(64, np.uint8), room)
         return
-    list(_threads(len(staging)).map(work, range(len(staging))))
+    # New ones for each batch, which costs little, and daemons: a disk that hangs lets Python end.
+    threads = [
+        threading.Thread(target=work, args=(k,), daemon=True, name=f"semabench-decode-{k}")
+        for k in range(len(staging))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
 
 
 def decode(data: Bytes | bytes, image: Bytes) -> bool:

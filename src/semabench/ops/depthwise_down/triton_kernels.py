@@ -17,11 +17,17 @@ from semabench.ops.depthwise_conv.triton_kernels import _load, _place, _tap
 
 
 @triton.jit
+def _relu(x):
+    """Return ReLU(x); NaN stays NaN, which Triton's maximum would make 0."""
+    return tl.where(x <= 0.0, 0.0, x)
+
+
+@triton.jit
 def _hidden(x, bias, row, columns, channels, H, W, C):
     """Load ReLU(x + bias) of a row, (columns, channels) float32; zeros beyond the grid."""
     found = _load(x, row, columns, channels, H, W, C, C).to(tl.float32) + bias
     inside = (columns >= 0) & (columns < tl.where((row >= 0) & (row < H), W, 0))
-    return tl.where(inside[:, None], tl.maximum(found, 0.0), 0.0)
+    return tl.where(inside[:, None], _relu(found), 0.0)
 
 
 @triton.jit
@@ -67,13 +73,13 @@ def forward_kernel(
         begun = after + left * w00 + here * w01 + right * w02
         at = (r * w + columns)[:, None] * C + channels[None, :]
         store = (columns < tl.where(r < h, w, 0))[:, None] & (channels < C)[None, :]
-        tl.store(y + at, tl.maximum(done, 0.0).to(y.dtype.element_ty), mask=store)
+        tl.store(y + at, _relu(done).to(y.dtype.element_ty), mask=store)
 
 
 @triton.jit
 def _gradient(sent, y):
     """Return the gradient before the second ReLU, float32."""
-    return tl.where(y > 0.0, sent.to(tl.float32), 0.0)
+    return tl.where(y <= 0.0, 0.0, sent.to(tl.float32))
 
 
 @triton.jit
@@ -81,10 +87,10 @@ def _owned(x, dx, before, d, row, columns, channels, H, W, C):
     """Write the gradient of one of the four; return it, and what the convolution read there."""
     found = x.to(tl.float32) + before
     inside = (columns < tl.where(row < H, W, 0))[:, None] & (channels < C)[None, :]
-    d = tl.where(inside & (found > 0.0), d, 0.0)
+    d = tl.where(inside, tl.where(found <= 0.0, 0.0, d), 0.0)
     at = (row * W + columns)[:, None] * C + channels[None, :]
     tl.store(dx + at, d.to(dx.dtype.element_ty), mask=inside)
-    return d, tl.where(inside, tl.maximum(found, 0.0), 0.0)
+    return d, tl.where(inside, _relu(found), 0.0)
 
 
 @triton.jit

@@ -2,6 +2,7 @@
 
 import torch
 
+from semabench.ops import tables
 from semabench.ops.tables import cached_table
 
 
@@ -32,3 +33,15 @@ def test_compiled_code_builds_its_own():
     table = cached_table(2)(lambda n: torch.arange(n))
     compiled = torch.compile(lambda x: x + table(len(x)), fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(torch.ones(3)), torch.tensor([1.0, 2.0, 3.0]))
+
+
+def test_triton_needs_a_compiler(monkeypatch, tmp_path):
+    monkeypatch.setattr(tables, "find_spec", lambda name: name)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    assert tables.missing_for_triton() == "a C compiler (gcc, clang or CC)"
+    (tmp_path / "gcc").write_text("")
+    (tmp_path / "gcc").chmod(0o755)
+    assert tables.missing_for_triton() == ""
+    monkeypatch.setattr(tables, "find_spec", lambda name: None)
+    assert tables.missing_for_triton() == "the package triton"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 from collections.abc import Callable, Collection
 from importlib.util import find_spec
 from typing import TypeVarTuple
@@ -63,7 +64,17 @@ def autocast_dtype(device: torch.device) -> torch.dtype | None:
     return torch.get_autocast_dtype(device.type)
 
 
-_TRITON = find_spec("triton") is not None  # looked up once: torch.compile does not trace the search
+def missing_for_triton() -> str:
+    """Return what Triton's kernels lack here; nothing if they can run."""
+    if find_spec("triton") is None:
+        return "the package triton"
+    compilers = (os.environ.get("CC", ""), "clang", "gcc")  # as Triton looks for them
+    if not any(map(shutil.which, compilers)):
+        return "a C compiler (gcc, clang or CC)"
+    return ""
+
+
+_LACKS = missing_for_triton()  # looked up once: torch.compile does not trace the search
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
@@ -73,7 +84,8 @@ def on_triton(
 ) -> str:  # fmt: skip
     """Return the backend of an op that Triton's kernels serve on a GPU, by "auto", too.
 
-    ``otherwise`` where they do not run: on a CPU, in float64, or, by "auto", without Triton.
+    ``otherwise`` where they do not run: on a CPU, in float64, or, by "auto", where Triton lacks
+    something.
 
     Args:
         op, backend, available: as of ``resolve``, "triton" among the last.
@@ -82,15 +94,13 @@ def on_triton(
         dtype: of the inputs; None: not float64.
 
     Raises:
-        SemabenchError: there is no such backend, or Triton is asked for and not installed.
+        SemabenchError: there is no such backend, or Triton is asked for and lacks something.
     """
-    name = resolve(op, backend, available, auto="triton" if _TRITON else otherwise)
+    name = resolve(op, backend, available, auto=otherwise if _LACKS else "triton")
     if name != "triton":
         return name
-    if not _TRITON:
-        raise SemabenchError(
-            f"{op}'s backend 'triton' needs the package triton, which is not installed."
-        )
+    if _LACKS:
+        raise SemabenchError(f"{op}'s backend 'triton' needs {_LACKS}, which is not installed.")
     unknown = device is None and backend == "triton"
     there = unknown or (device is not None and _runs_triton(device))
     return "triton" if there and dtype != torch.float64 else otherwise

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from semabench.data.augment.batch import BatchAugment, Normalize
 from semabench.data.mixup import Mix
+from semabench.ops.tables import missing_for_triton
 from semabench.progress import said_if_slow
 from semabench.training.graphs import WARMUP, NotRecordedError, launch_aside, record
 from semabench.training.reduce import GradientReducer
@@ -215,6 +216,8 @@ class TrainStep:
             reason = "float16's scale of gradients is the host's to ask for"
         elif any(p.dtype != torch.float32 for p in self.parameters):
             reason = "the weights are not float32"
+        elif self.prepare is not None and (lacks := missing_for_triton()):
+            reason = f"augmentation in a graph needs {lacks}, which is not installed"
         if reason:
             log.warning("steps run without a CUDA graph: %s.", reason)
         return not reason

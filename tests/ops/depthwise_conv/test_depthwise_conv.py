@@ -27,14 +27,14 @@ def test_backends_agree(shape, silu, adds, biased):
 def test_the_backend_is_as_asked_for_where_it_runs(monkeypatch):
     gpu, cpu = torch.device("cuda"), torch.device("cpu")
     monkeypatch.setattr(tables, "_INTERPRETED", False)
-    monkeypatch.setattr(tables, "_TRITON", True)
+    monkeypatch.setattr(tables, "_LACKS", "")
     assert depthwise_conv_backend("auto", gpu) == "triton"
     assert depthwise_conv_backend() == depthwise_conv_backend("auto", cpu) == "torch"
     assert depthwise_conv_backend("torch", gpu) == "torch"
     assert depthwise_conv_backend("triton", gpu, torch.bfloat16) == "triton"
     assert depthwise_conv_backend("triton", gpu, torch.float64) == "torch"
     assert depthwise_conv_backend("triton", cpu) == "torch"  # a run of a GPU's, evaluated here
-    monkeypatch.setattr(tables, "_TRITON", False)
+    monkeypatch.setattr(tables, "_LACKS", "the package triton")
     assert depthwise_conv_backend("auto", gpu) == "torch"
     with pytest.raises(SemabenchError, match="needs the package triton"):
         depthwise_conv_backend("triton", gpu)

@@ -228,7 +228,7 @@ def test_mamba_ssm_gets_everything_forwards(monkeypatch):
     for part in ("mamba_ssm", "mamba_ssm.ops"):
         monkeypatch.setitem(sys.modules, part, types.ModuleType(part))
     monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setitem(scan_module.INSTALLED, "mamba_ssm", True)
+    monkeypatch.setitem(scan_module.LACKS, "mamba_ssm", "")
     tensors = scan_inputs(dtype=torch.float32, parts=2)
     for reverse in (False, True, (False, True)):
         options = {"reverse": reverse, "delta_softplus": True}
@@ -241,11 +241,11 @@ def test_backend_names(monkeypatch):
     with pytest.raises(SemabenchError, match=r"no backend 'tritn'.*triton"):
         selective_scan_backend("tritn")
     assert selective_scan_backend("auto") == "torch"
-    monkeypatch.setitem(scan_module.INSTALLED, "triton", True)
+    monkeypatch.setitem(scan_module.LACKS, "triton", "")
     assert selective_scan_backend("auto", torch.device("cuda"), torch.bfloat16) == "triton"
     assert selective_scan_backend("auto", torch.device("cuda"), torch.float64) == "torch"
-    monkeypatch.setitem(scan_module.INSTALLED, "triton", False)
-    monkeypatch.setitem(scan_module.INSTALLED, "mamba_ssm", False)
+    monkeypatch.setitem(scan_module.LACKS, "triton", "a C compiler")
+    monkeypatch.setitem(scan_module.LACKS, "mamba_ssm", "the package mamba_ssm")
     assert selective_scan_backend("auto", torch.device("cuda")) == "torch"
     with pytest.raises(SemabenchError, match="package mamba_ssm, which is not installed"):
         selective_scan_backend("mamba_ssm")

@@ -22,11 +22,14 @@ from torch import Tensor
 
 from semabench.errors import SemabenchError
 from semabench.ops.selective_scan.torch_backend import selective_scan_torch
-from semabench.ops.tables import resolve
+from semabench.ops.tables import missing_for_triton, resolve
 
 BACKENDS = ("reference", "torch", "triton", "mamba_ssm")
 # Looked up once: torch.compile does not trace the search.
-INSTALLED = {name: find_spec(name) is not None for name in ("triton", "mamba_ssm")}
+LACKS = {
+    "triton": missing_for_triton(),
+    "mamba_ssm": "" if find_spec("mamba_ssm") else "the package mamba_ssm",
+}
 
 
 def selective_scan_reference(
@@ -154,17 +157,17 @@ def selective_scan_backend(
 ) -> str:
     """Return the backend that will run on ``device`` (None: a CPU) for inputs of ``dtype``.
 
-    "auto" is "triton" on a CUDA device where Triton is installed, but for float64; else "torch".
+    "auto" is "triton" on a CUDA device where it has what it needs, but for float64; else "torch".
 
     Raises:
         SemabenchError: there is no such backend, or it is not installed.
     """
     on_gpu = device is not None and device.type == "cuda" and dtype != torch.float64
-    auto = "triton" if on_gpu and INSTALLED["triton"] else "torch"
+    auto = "triton" if on_gpu and not LACKS["triton"] else "torch"
     name = resolve("selective_scan", backend, BACKENDS, auto=auto)
-    if not INSTALLED.get(name, True):
+    if LACKS.get(name):
         raise SemabenchError(
-            f"selective_scan's backend '{name}' needs the package {name}, which is not installed; "
+            f"selective_scan's backend '{name}' needs {LACKS[name]}, which is not installed; "
             "backend='auto' picks one that runs here."
         )
     if name == "triton" and dtype == torch.float64:

@@ -21,6 +21,40 @@ def test_any_mixer_at_any_size(mixer, size):
     assert torch.isfinite(y).all()
 
 
+@pytest.mark.parametrize("stem", ["mila", "patch"])
+@pytest.mark.parametrize("positions", [False, True])
+def test_stems_and_positions_take_any_size(stem, positions):
+    torch.manual_seed(0)
+    model = timm.create_model("sema_nano", num_classes=5, stem=stem, positions=positions).eval()
+    model.no_weight_decay()
+    for size, grid in (((32, 40), (8, 10)), ((33, 50), (9, 13)), ((1, 1), (1, 1))):
+        x = torch.randn(2, 3, *size)
+        assert model.stem(x).shape == (2, *grid, 16)
+        assert model(x).shape == (2, 5)
+    names = {name for name, _ in model.named_parameters() if "positions" in name}
+    assert model.no_weight_decay() == names == ({"stem.positions"} if positions else set())
+
+
+def test_patches_do_not_overlap_and_positions_are_where_they_belong():
+    torch.manual_seed(0)
+    model = timm.create_model("sema_nano", stem="patch", positions=True).eval()
+    x = torch.randn(1, 3, 224, 224)
+    changed = x.clone()
+    changed[..., 4:8, 8:12] += 1
+    moved = (model.stem(changed) != model.stem(x)).any(-1)[0]
+    assert moved.nonzero().tolist() == [[1, 2]]
+    table = model.stem.positions.view(1, 56, 56, 16)
+    torch.testing.assert_close(model.stem(x) - model.stem.stem(x), table, atol=1e-5, rtol=0)
+    small = model.stem(x[..., :112, :112]) - model.stem.stem(x[..., :112, :112])
+    pooled = torch.nn.functional.avg_pool2d(table.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
+    assert torch.corrcoef(torch.stack([small.flatten(), pooled.flatten()]))[0, 1] > 0.9
+
+
+def test_an_unknown_stem_names_the_nearest():
+    with pytest.raises(SemabenchError, match=r"no stem 'pach'.*patch"):
+        timm.create_model("sema_nano", stem="pach")
+
+
 def test_memory_format_does_not_matter():
     model = timm.create_model("sema_nano").eval()
     x = torch.randn(2, 3, 40, 48)

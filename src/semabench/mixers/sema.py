@@ -14,6 +14,9 @@ class SEMA(WindowedMixer):
     The softmax A_w sees a window, whose size does not grow with the image, so it cannot disperse;
     the plain mean stands for full softmax attention, which tends to it on large grids. The mean is
     neither gated nor weighted. Options and their defaults: ``WindowedMixer``.
+
+    The authors' curve against resolution is of video (Kinetics-400, top-1 at 224, 512, 1024 px):
+    VideoSEMA 82.4, 75.3, 54.6; VideoMamba 80.8, 74.4, 40.8.
     """
 
     adds_mean = True

@@ -12,8 +12,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from timm.layers.mlp import Mlp
+from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from semabench.errors import SemabenchError, nearest
@@ -79,6 +81,44 @@ class Stem(nn.Module):
         # In memory as it reads, whatever the images' format: all convolutions of the stages then
         # run channels-last, and no linear layer copies its input. Free if it is so already.
         return x.permute(0, 2, 3, 1).contiguous()
+
+
+class PatchStem(nn.Module):
+    """Patches of 4×4 pixels to tokens, as ViT's: (B, in_chans, H, W) -> (B, ⌈H/4⌉, ⌈W/4⌉, dim)."""
+
+    def __init__(self, in_chans: int, dim: int) -> None:
+        super().__init__()
+        self.conv1 = ConvLayer(in_chans, dim, 4, stride=4, norm=False, act=False)
+        self.conv1.conv.padding = (0, 0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the grid of tokens; what the patches overlap is zeros."""
+        x = F.pad(x, (0, -x.shape[-1] % 4, 0, -x.shape[-2] % 4))
+        return self.conv1(x).permute(0, 2, 3, 1).contiguous()
+
+
+STEMS: dict[str, type[nn.Module]] = {"mila": Stem, "patch": PatchStem}
+
+
+class PositionedStem(nn.Module):
+    """A stem, then learned positions: a table for one size, bicubic for all others."""
+
+    def __init__(self, stem: nn.Module, dim: int, side: int = 56) -> None:
+        super().__init__()
+        self.stem, self.side = stem, side
+        self.positions = nn.Parameter(torch.empty(1, side * side, dim))
+        nn.init.trunc_normal_(self.positions, std=0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the grid of tokens, positions added."""
+        x = self.stem(x)
+        H, W, C = x.shape[1:]
+        table: Tensor = self.positions
+        if (self.side, self.side) != (H, W):
+            table = resample_abs_pos_embed(
+                table, new_size=[H, W], old_size=[self.side] * 2, num_prefix_tokens=0
+            )
+        return x + table.view(1, H, W, C).to(x.dtype)
 
 
 class Downsample(nn.Module):
@@ -203,10 +243,13 @@ class Backbone(StagedModel):
         drop_path_rate: stochastic depth of the last block, growing linearly from 0.
         mixer: name of the token mixer (``semabench.mixers``).
         conv_backend: of ``ops.depthwise_conv``, for the depthwise convolutions.
+        stem: "mila", overlapping convolutions, or "patch". No paper states SEMA's for images;
+            VideoSEMA's tokenizer is a convolution that does not overlap.
+        positions: add learned ones after the stem, as VideoSEMA's tokenizer does.
         **options: its options.
 
     Raises:
-        SemabenchError: the mixer's name, one of its options, or the stages do not fit.
+        SemabenchError: the mixer's name, one of its options, the stem, or the stages do not fit.
     """
 
     def __init__(
@@ -223,9 +266,13 @@ class Backbone(StagedModel):
         drop_path_rate: float = 0.0,
         mixer: str = "sema",
         conv_backend: str = "auto",
+        stem: str = "mila",
+        positions: bool = False,
         **options: Any,
     ) -> None:
         depthwise_conv_backend(conv_backend)  # a wrong name is an error at once
+        if stem not in STEMS:
+            raise SemabenchError(f"There is no stem '{stem}'.{nearest(str(stem), STEMS)}")
         check_options(mixer, options)
         if len(num_heads) != len(depths):
             raise SemabenchError(
@@ -234,7 +281,9 @@ class Backbone(StagedModel):
             )
         rates = [drop_path_rate * block / max(sum(depths) - 1, 1) for block in range(sum(depths))]
         dims = [embed_dim * 2**i for i in range(len(depths))]
-        stem = Stem(in_chans, embed_dim)
+        first: nn.Module = STEMS[stem](in_chans, embed_dim)
+        if positions:
+            first = PositionedStem(first, embed_dim)
         stages = [
             create_stage(
                 dims[max(i - 1, 0)],
@@ -248,7 +297,7 @@ class Backbone(StagedModel):
             for i, heads in enumerate(num_heads)
         ]
         super().__init__(
-            stem,
+            first,
             stages,
             dims,
             in_chans=in_chans,
@@ -257,6 +306,7 @@ class Backbone(StagedModel):
             drop_rate=drop_rate,
         )
         self.mixer = mixer
+        self.undecayed = ("stem.positions",) if positions else ()
         for module in self.modules():
             if isinstance(module, DepthwiseConv | Downsample):
                 module.backend = conv_backend

@@ -54,6 +54,22 @@ def _tap(weight, tap: tl.constexpr, channels, C):
 
 
 @triton.jit
+def _taps(weight, channels, C):
+    """Return the nine weights of each channel, row by row."""
+    return (
+        _tap(weight, 0, channels, C),
+        _tap(weight, 1, channels, C),
+        _tap(weight, 2, channels, C),
+        _tap(weight, 3, channels, C),
+        _tap(weight, 4, channels, C),
+        _tap(weight, 5, channels, C),
+        _tap(weight, 6, channels, C),
+        _tap(weight, 7, channels, C),
+        _tap(weight, 8, channels, C),
+    )
+
+
+@triton.jit
 def forward_kernel(
     x, weight, bias, total, add, y, s, H, W, C, x_pixel, add_pixel,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, CHANNELS: tl.constexpr,
@@ -63,15 +79,7 @@ def forward_kernel(
     """Write y and, if SAVE, what SiLU is applied to."""
     image, top, columns, channels = _place(H, W, C, ROWS, COLUMNS, CHANNELS)
     fits = channels < C
-    w00 = _tap(weight, 0, channels, C)
-    w01 = _tap(weight, 1, channels, C)
-    w02 = _tap(weight, 2, channels, C)
-    w10 = _tap(weight, 3, channels, C)
-    w11 = _tap(weight, 4, channels, C)
-    w12 = _tap(weight, 5, channels, C)
-    w20 = _tap(weight, 6, channels, C)
-    w21 = _tap(weight, 7, channels, C)
-    w22 = _tap(weight, 8, channels, C)
+    w00, w01, w02, w10, w11, w12, w20, w21, w22 = _taps(weight, channels, C)
     x += image * H * W * x_pixel
     add += image * H * W * add_pixel
     y += image * H * W * C
@@ -133,15 +141,7 @@ def backward_kernel(
     """Write the gradient of x, and the strip's sums for nine weights and the bias."""
     image, top, columns, channels = _place(H, W, C, ROWS, COLUMNS, CHANNELS)
     fits = channels < C
-    w00 = _tap(weight, 0, channels, C)
-    w01 = _tap(weight, 1, channels, C)
-    w02 = _tap(weight, 2, channels, C)
-    w10 = _tap(weight, 3, channels, C)
-    w11 = _tap(weight, 4, channels, C)
-    w12 = _tap(weight, 5, channels, C)
-    w20 = _tap(weight, 6, channels, C)
-    w21 = _tap(weight, 7, channels, C)
-    w22 = _tap(weight, 8, channels, C)
+    w00, w01, w02, w10, w11, w12, w20, w21, w22 = _taps(weight, channels, C)
     x += image * H * W * x_pixel
     dy += image * H * W * C
     s += image * H * W * C

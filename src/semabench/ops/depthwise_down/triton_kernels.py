@@ -13,7 +13,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from semabench.ops.depthwise_conv.triton_kernels import _load, _place, _tap
+from semabench.ops.depthwise_conv.triton_kernels import _load, _place, _taps
 
 
 @triton.jit
@@ -44,15 +44,7 @@ def forward_kernel(
 ):  # fmt: skip
     """Write y, (h, w) of an image."""
     image, top, columns, channels = _place(h, w, C, ROWS, COLUMNS, CHANNELS)
-    w00 = _tap(weight, 0, channels, C)
-    w01 = _tap(weight, 1, channels, C)
-    w02 = _tap(weight, 2, channels, C)
-    w10 = _tap(weight, 3, channels, C)
-    w11 = _tap(weight, 4, channels, C)
-    w12 = _tap(weight, 5, channels, C)
-    w20 = _tap(weight, 6, channels, C)
-    w21 = _tap(weight, 7, channels, C)
-    w22 = _tap(weight, 8, channels, C)
+    w00, w01, w02, w10, w11, w12, w20, w21, w22 = _taps(weight, channels, C)
     after, before = _biases(bias, in_bias, channels, C)
     x += image * H * W * C
     y += image * h * w * C
@@ -100,15 +92,7 @@ def backward_kernel(
 ):  # fmt: skip
     """Write dx, and the sums of the nine weights, the bias and the first bias, (11, C)."""
     image, top, columns, channels = _place(h, w, C, ROWS, COLUMNS, CHANNELS)
-    w00 = _tap(weight, 0, channels, C)
-    w01 = _tap(weight, 1, channels, C)
-    w02 = _tap(weight, 2, channels, C)
-    w10 = _tap(weight, 3, channels, C)
-    w11 = _tap(weight, 4, channels, C)
-    w12 = _tap(weight, 5, channels, C)
-    w20 = _tap(weight, 6, channels, C)
-    w21 = _tap(weight, 7, channels, C)
-    w22 = _tap(weight, 8, channels, C)
+    w00, w01, w02, w10, w11, w12, w20, w21, w22 = _taps(weight, channels, C)
     _, before = _biases(in_bias, in_bias, channels, C)
     x += image * H * W * C
     dx += image * H * W * C

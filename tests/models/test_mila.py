@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+from timm.models._manipulate import group_parameters
 
 import semabench.models  # noqa: F401  registers the names
 from helpers.habits import assert_checkpointing_changes_nothing
@@ -26,13 +27,12 @@ def test_any_mixer_at_any_size(mixer, size):
 def test_stems_and_positions_take_any_size(stem, positions):
     torch.manual_seed(0)
     model = timm.create_model("sema_nano", num_classes=5, stem=stem, positions=positions).eval()
-    model.no_weight_decay()
     for size, grid in (((32, 40), (8, 10)), ((33, 50), (9, 13)), ((1, 1), (1, 1))):
         x = torch.randn(2, 3, *size)
-        assert model.stem(x).shape == (2, *grid, 16)
+        assert model.embed(x).shape == (2, *grid, 16)
         assert model(x).shape == (2, 5)
     names = {name for name, _ in model.named_parameters() if "positions" in name}
-    assert model.no_weight_decay() == names == ({"stem.positions"} if positions else set())
+    assert model.no_weight_decay() == names == ({"positions.table"} if positions else set())
 
 
 def test_patches_do_not_overlap_and_positions_are_where_they_belong():
@@ -43,11 +43,31 @@ def test_patches_do_not_overlap_and_positions_are_where_they_belong():
     changed[..., 4:8, 8:12] += 1
     moved = (model.stem(changed) != model.stem(x)).any(-1)[0]
     assert moved.nonzero().tolist() == [[1, 2]]
-    table = model.stem.positions.view(1, 56, 56, 16)
-    torch.testing.assert_close(model.stem(x) - model.stem.stem(x), table, atol=1e-5, rtol=0)
-    small = model.stem(x[..., :112, :112]) - model.stem.stem(x[..., :112, :112])
+    table = model.positions.table.view(1, 56, 56, 16)
+    torch.testing.assert_close(model.embed(x) - model.stem(x), table, atol=1e-5, rtol=0)
+    small = model.embed(x[..., :112, :112]) - model.stem(x[..., :112, :112])
     pooled = torch.nn.functional.avg_pool2d(table.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
     assert torch.corrcoef(torch.stack([small.flatten(), pooled.flatten()]))[0, 1] > 0.9
+
+
+def test_positions_have_a_models_habits():
+    """Names of the stem stay; features have them; a file of any size holds the general way."""
+    plain = timm.create_model("mila_nano")
+    model = timm.create_model("mila_nano", positions=True).eval()
+    assert model.state_dict().keys() - plain.state_dict().keys() == {"positions.table"}
+    layers = group_parameters(model, model.group_matcher(), reverse=True)
+    assert layers["positions.table"] == layers["stem.conv1.conv.weight"] == 0
+    features = timm.create_model("mila_nano", positions=True, features_only=True).eval()
+    features.model.load_state_dict(model.state_dict(), strict=False)
+    x = torch.randn(1, 3, 64, 64)
+    torch.testing.assert_close(features(x)[0], model.forward_intermediates(x)[1][0])
+    assert not torch.equal(features(x)[0], plain.eval().forward_intermediates(x)[1][0])
+    linear = timm.create_model("linear_nano", positions=True, stem="patch").eval()
+    sizes = ({2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO},)
+    exported = torch.export.export(linear, (torch.randn(1, 3, 64, 96),), dynamic_shapes=sizes)
+    for side in (128, 224):
+        x = torch.randn(1, 3, side, side)
+        torch.testing.assert_close(exported.module()(x), linear(x), rtol=1e-3, atol=1e-4)
 
 
 def test_an_unknown_stem_names_the_nearest():

@@ -42,6 +42,11 @@ def test_triton_needs_a_compiler(monkeypatch, tmp_path):
     assert tables.missing_for_triton() == "a C compiler (gcc, clang or CC)"
     (tmp_path / "gcc").write_text("")
     (tmp_path / "gcc").chmod(0o755)
+    monkeypatch.setattr(tables.sysconfig, "get_path", lambda name: tmp_path)
+    assert tables.missing_for_triton() == "Python's headers (python3-dev)"
+    (tmp_path / "Python.h").write_text("")
     assert tables.missing_for_triton() == ""
+    monkeypatch.setenv("CC", "/nowhere/cc")  # which Triton takes unseen
+    assert tables.missing_for_triton() == "a C compiler (gcc, clang or CC)"
     monkeypatch.setattr(tables, "find_spec", lambda name: None)
     assert tables.missing_for_triton() == "the package triton"

@@ -100,21 +100,21 @@ class PatchStem(nn.Module):
 STEMS: dict[str, type[nn.Module]] = {"mila": Stem, "patch": PatchStem}
 
 
-class PositionedStem(nn.Module):
-    """A stem, then learned positions: a table for one size, bicubic for all others."""
+class Positions(nn.Module):
+    """Learned positions, added to a grid: a table for one size, bicubic for all others."""
 
-    def __init__(self, stem: nn.Module, dim: int, side: int = 56) -> None:
+    def __init__(self, dim: int, side: int = 56) -> None:
         super().__init__()
-        self.stem, self.side = stem, side
-        self.positions = nn.Parameter(torch.empty(1, side * side, dim))
-        nn.init.trunc_normal_(self.positions, std=0.02)
+        self.side = side
+        self.table = nn.Parameter(torch.empty(1, side * side, dim))
+        nn.init.trunc_normal_(self.table, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the grid of tokens, positions added."""
-        x = self.stem(x)
+        """(B, H, W, C) -> the same."""
         H, W, C = x.shape[1:]
-        table: Tensor = self.positions
-        if (self.side, self.side) != (H, W):
+        table: Tensor = self.table
+        # An exported file takes other sizes only if it holds the general way.
+        if torch.compiler.is_exporting() or (self.side, self.side) != (H, W):
             table = resample_abs_pos_embed(
                 table, new_size=[H, W], old_size=[self.side] * 2, num_prefix_tokens=0
             )
@@ -281,9 +281,6 @@ class Backbone(StagedModel):
             )
         rates = [drop_path_rate * block / max(sum(depths) - 1, 1) for block in range(sum(depths))]
         dims = [embed_dim * 2**i for i in range(len(depths))]
-        first: nn.Module = STEMS[stem](in_chans, embed_dim)
-        if positions:
-            first = PositionedStem(first, embed_dim)
         stages = [
             create_stage(
                 dims[max(i - 1, 0)],
@@ -297,7 +294,7 @@ class Backbone(StagedModel):
             for i, heads in enumerate(num_heads)
         ]
         super().__init__(
-            first,
+            STEMS[stem](in_chans, embed_dim),
             stages,
             dims,
             in_chans=in_chans,
@@ -306,11 +303,20 @@ class Backbone(StagedModel):
             drop_rate=drop_rate,
         )
         self.mixer = mixer
-        self.undecayed = ("stem.positions",) if positions else ()
+        self.positions = Positions(embed_dim) if positions else None
         for module in self.modules():
             if isinstance(module, DepthwiseConv | Downsample):
                 module.backend = conv_backend
         self.apply(init_linear)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Images -> the first grid, with its positions."""
+        x = super().embed(x)
+        return x if self.positions is None else self.positions(x)
+
+    def no_weight_decay(self) -> set[str]:
+        """Return parameters to spare beyond norms and biases: the positions, and a mixer's own."""
+        return super().no_weight_decay() | ({"positions.table"} if self.positions else set())
 
 
 def check_options(mixer: str, options: dict[str, Any]) -> None:

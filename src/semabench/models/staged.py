@@ -88,7 +88,7 @@ class StagedModel(nn.Module):
             (r"^stages\.(\d+)\.blocks\.(\d+)", None),
             (r"^norm", (99999,)),
         ]
-        return {"stem": r"^stem", "blocks": r"^stages\.(\d+)" if coarse else blocks}
+        return {"stem": r"^(?:stem|positions)", "blocks": r"^stages\.(\d+)" if coarse else blocks}
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute the blocks' activations in the backward pass instead of keeping them."""
@@ -139,7 +139,7 @@ class StagedModel(nn.Module):
             raise SemabenchError(f"output_fmt must be NCHW or NHWC, not '{output_fmt}'.")
         take, last = feature_take_indices(len(self.stages), indices)
         intermediates = []
-        x = self.stem(x)
+        x = self.embed(x)
         for i, stage in enumerate(self.stages[: last + 1] if stop_early else self.stages):
             x = stage(x)
             if i in take:
@@ -162,9 +162,14 @@ class StagedModel(nn.Module):
             self.reset_classifier(0, "")
         return take
 
+    def embed(self, x: Tensor) -> Tensor:
+        """Images -> the first grid."""
+        grid: Tensor = self.stem(x)
+        return grid
+
     def forward_features(self, x: Tensor) -> Tensor:
         """Images -> normalised last grid, (B, ceil(H/32), ceil(W/32), C)."""
-        return self.norm(self.stages(self.stem(x)))
+        return self.norm(self.stages(self.embed(x)))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Last grid -> logits, or the pooled features before the classifier."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import os
 import shutil
+import sysconfig
 from collections.abc import Callable, Collection
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TypeVarTuple
 
 import torch
@@ -68,9 +70,11 @@ def missing_for_triton() -> str:
     """Return what Triton's kernels lack here; nothing if they can run."""
     if find_spec("triton") is None:
         return "the package triton"
-    compilers = (os.environ.get("CC", ""), "clang", "gcc")  # as Triton looks for them
+    compilers = [os.environ["CC"]] if "CC" in os.environ else ["clang", "gcc"]  # as Triton does
     if not any(map(shutil.which, compilers)):
         return "a C compiler (gcc, clang or CC)"
+    if not Path(sysconfig.get_path("include"), "Python.h").exists():
+        return "Python's headers (python3-dev)"
     return ""
 
 

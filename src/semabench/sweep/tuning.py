@@ -70,7 +70,9 @@ class Settings:
         least = {"n_trials": 1, "n_jobs": 1, "seed": 0, "n_startup_trials": 0, "prune_after": 1}
         for name, low in least.items():
             value = getattr(self, name)
-            if value is not None and value < low:
+            if name == "prune_after" and value is None:
+                continue
+            if not isinstance(value, int) or value < low:
                 raise SemabenchError(f"hydra.sweeper.{name} must be at least {low}, not {value}.")
 
 
@@ -185,17 +187,27 @@ class Search:
         while number < left:
             some = min(self.settings.n_jobs, left - number)
             batch = [waiting.pop(0) if waiting else self._ask() for _ in range(some)]
-            # Trials of equal values are one run, and have one result.
-            unlike = {str(self._words(trial)): trial for trial in reversed(batch)}
-            jobs = {
-                words: [*self.overrides, *self._words(t), f"trial={self.name}/{t.number}"]
-                for words, t in reversed(unlike.items())
-            }
-            values = dict(zip(jobs, launch(list(jobs.values()), number), strict=True))
-            for trial in batch:
-                self._tell(trial, values[str(self._words(trial))])
+            self._try(launch, batch, number)
             number += some
         self._write_best()
+
+    def _try(self, launch: Launch, batch: Sequence[FrozenTrial], number: int) -> None:
+        """Run trials. Those of equal values are one run, whose result is all of theirs."""
+        runs = {str(t.params): t.number for t in self.study.get_trials(states=DONE)}
+        new = [t for t in batch if runs.setdefault(str(t.params), t.number) == t.number]
+        jobs = [
+            [*self.overrides, *self._words(trial), f"trial={self.name}/{trial.number}"]
+            for trial in new
+        ]
+        if jobs:
+            for trial, value in zip(new, launch(jobs, number), strict=True):
+                self._tell(trial, value)
+        known = self.study.get_trials()
+        for trial in batch:
+            if trial not in new:
+                first = known[runs[str(trial.params)]]
+                value = first.value if first.state == TrialState.COMPLETE else None
+                self.study.tell(trial.number, value, state=first.state)
 
     def _again(self) -> None:
         """Try once more what has failed."""
@@ -214,7 +226,7 @@ class Search:
     def _ask(self) -> FrozenTrial:
         number = len(self.study.get_trials(deepcopy=False))
         self.study.sampler = optuna.samplers.TPESampler(
-            seed=self.settings.seed * 1_000_003 + number,
+            seed=(self.settings.seed * 1_000_003 + number) % 2**32,
             n_startup_trials=self.settings.n_startup_trials,
         )
         asked = self.study.ask(self.space)

@@ -12,6 +12,13 @@ def read(name: str) -> list[dict]:
 
 
 ROWS = read("step-h100.jsonl")
+NAMES = {
+    "sema_tiny": "SEMA-T",
+    "sema_nano": "`sema_nano`",
+    "swin_tiny": "Swin-T",
+    "mila_tiny": "MILA-T",
+    "vmamba_tiny_s1l8": "VMamba-T",
+}
 UNCOMPILED = "trainer.compile=false trainer.graph=false", "trainer.compile=false"
 COMPILED = "trainer.compile=true trainer.graph=false", "trainer.compile=true"
 
@@ -34,19 +41,12 @@ def allowed(model: str, resolution: int) -> str:
 
 def test_every_figure_is_a_rows():
     page = (REPOSITORY / "docs" / "training.md").read_text()
-    names = {
-        "sema_tiny": "SEMA-T",
-        "sema_nano": "`sema_nano`",
-        "swin_tiny": "Swin-T",
-        "mila_tiny": "MILA-T",
-        "vmamba_tiny_s1l8": "VMamba-T",
-    }
     lines = set()
     for how, settings in (("uncompiled", UNCOMPILED), ("compiled", COMPILED)):
         for model, resolution in {(row["model"], row["resolution"]) for row in ROWS}:
             before, after = (speeds(model, resolution, setting) for setting in settings)
             busy = allowed(model, resolution) if how == "compiled" else ""
-            cells = f"{names[model]}, {how}", str(resolution), before, after, busy
+            cells = f"{NAMES[model]}, {how}", str(resolution), before, after, busy
             if before or after:
                 lines.add("| " + " | ".join(cells).replace("|  |", "| |") + " |")
     found = {line.replace("|  |", "| |") for line in page.splitlines() if "ompiled | " in line}
@@ -55,12 +55,6 @@ def test_every_figure_is_a_rows():
 
 def test_every_figure_with_kernels_is_a_rows():
     page = (REPOSITORY / "docs" / "training.md").read_text()
-    names = {
-        "sema_tiny": "SEMA-T",
-        "swin_tiny": "Swin-T",
-        "mila_tiny": "MILA-T",
-        "vmamba_tiny_s1l8": "VMamba-T",
-    }
     rows = read("step-h200.jsonl")
     kernels = rows[-1]["commit"]
     lines = set()
@@ -71,7 +65,7 @@ def test_every_figure_with_kernels_is_a_rows():
         busy = [r for r in rows if "busy_ms" in r and all(r[k] == row[k] for k in same)]
         torch = row["model"] != "swin_tiny" and row["commit"] != kernels
         cells = (
-            names[row["model"]] + (", plain PyTorch" if torch else ""),
+            NAMES[row["model"]] + (", plain PyTorch" if torch else ""),
             f"{row['resolution']} | {row['batch']} | {row['images_per_second']:,.0f}",
             f"{1e3 * row['batch'] / busy[0]['busy_ms']:,.0f}" if busy else "",
         )

@@ -70,6 +70,20 @@ def _taps(weight, channels, C):
 
 
 @triton.jit
+def _store_nine(sums, C, fits, d00, d01, d02, d10, d11, d12, d20, d21, d22):
+    """Write the sums of the nine taps, each a row of C."""
+    tl.store(sums + 0 * C, tl.sum(d00, 0), mask=fits)
+    tl.store(sums + 1 * C, tl.sum(d01, 0), mask=fits)
+    tl.store(sums + 2 * C, tl.sum(d02, 0), mask=fits)
+    tl.store(sums + 3 * C, tl.sum(d10, 0), mask=fits)
+    tl.store(sums + 4 * C, tl.sum(d11, 0), mask=fits)
+    tl.store(sums + 5 * C, tl.sum(d12, 0), mask=fits)
+    tl.store(sums + 6 * C, tl.sum(d20, 0), mask=fits)
+    tl.store(sums + 7 * C, tl.sum(d21, 0), mask=fits)
+    tl.store(sums + 8 * C, tl.sum(d22, 0), mask=fits)
+
+
+@triton.jit
 def forward_kernel(
     x, weight, bias, total, add, y, s, H, W, C, x_pixel, add_pixel,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, CHANNELS: tl.constexpr,
@@ -214,13 +228,5 @@ def backward_kernel(
 
     blocks = tl.cdiv(C, CHANNELS)
     sums += (tl.program_id(0) // blocks).to(tl.int64) * 10 * C + channels
-    tl.store(sums + 0 * C, tl.sum(d00, 0), mask=fits)
-    tl.store(sums + 1 * C, tl.sum(d01, 0), mask=fits)
-    tl.store(sums + 2 * C, tl.sum(d02, 0), mask=fits)
-    tl.store(sums + 3 * C, tl.sum(d10, 0), mask=fits)
-    tl.store(sums + 4 * C, tl.sum(d11, 0), mask=fits)
-    tl.store(sums + 5 * C, tl.sum(d12, 0), mask=fits)
-    tl.store(sums + 6 * C, tl.sum(d20, 0), mask=fits)
-    tl.store(sums + 7 * C, tl.sum(d21, 0), mask=fits)
-    tl.store(sums + 8 * C, tl.sum(d22, 0), mask=fits)
+    _store_nine(sums, C, fits, d00, d01, d02, d10, d11, d12, d20, d21, d22)
     tl.store(sums + 9 * C, tl.sum(d_bias, 0), mask=fits)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from semabench.ops.depthwise_conv.triton_kernels import _load, _place, _taps
+from semabench.ops.depthwise_conv.triton_kernels import _load, _place, _store_nine, _taps
 
 
 @triton.jit
@@ -166,14 +166,6 @@ def backward_kernel(
     fits = channels < C
     blocks = tl.cdiv(C, CHANNELS)
     sums += (tl.program_id(0) // blocks).to(tl.int64) * 11 * C + channels
-    tl.store(sums + 0 * C, tl.sum(d00, 0), mask=fits)
-    tl.store(sums + 1 * C, tl.sum(d01, 0), mask=fits)
-    tl.store(sums + 2 * C, tl.sum(d02, 0), mask=fits)
-    tl.store(sums + 3 * C, tl.sum(d10, 0), mask=fits)
-    tl.store(sums + 4 * C, tl.sum(d11, 0), mask=fits)
-    tl.store(sums + 5 * C, tl.sum(d12, 0), mask=fits)
-    tl.store(sums + 6 * C, tl.sum(d20, 0), mask=fits)
-    tl.store(sums + 7 * C, tl.sum(d21, 0), mask=fits)
-    tl.store(sums + 8 * C, tl.sum(d22, 0), mask=fits)
+    _store_nine(sums, C, fits, d00, d01, d02, d10, d11, d12, d20, d21, d22)
     tl.store(sums + 9 * C, tl.sum(d_bias, 0), mask=fits)
     tl.store(sums + 10 * C, tl.sum(d_before, 0), mask=fits)

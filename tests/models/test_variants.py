@@ -77,3 +77,20 @@ def test_the_mixer_option_changes_the_mixer_only():
 def test_pretrained_is_refused():
     with pytest.raises(SemabenchError, match="No pretrained weights of sema_tiny are known"):
         timm.create_model("sema_tiny", pretrained=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "total"),
+    [
+        ("sema_nano", 18052.3340809966),
+        ("mila_nano", 17629.41254489012),
+        ("vmamba_nano", 53544.059958255035),
+        ("vim_nano", 27700.83111945424),
+    ],
+)
+def test_a_seed_gives_the_initial_weights_that_it_always_gave(name, total):
+    """Parts that are built in another order draw others, and every result changes."""
+    torch.manual_seed(0)
+    model = timm.create_model(name)
+    found = sum(p.double().abs().sum().item() for p in model.parameters())
+    assert found == pytest.approx(total, rel=1e-7)

@@ -281,6 +281,7 @@ class Backbone(StagedModel):
             )
         rates = [drop_path_rate * block / max(sum(depths) - 1, 1) for block in range(sum(depths))]
         dims = [embed_dim * 2**i for i in range(len(depths))]
+        first = STEMS[stem](in_chans, embed_dim)  # before the stages: so initial weights are drawn
         stages = [
             create_stage(
                 dims[max(i - 1, 0)],
@@ -294,7 +295,7 @@ class Backbone(StagedModel):
             for i, heads in enumerate(num_heads)
         ]
         super().__init__(
-            STEMS[stem](in_chans, embed_dim),
+            first,
             stages,
             dims,
             in_chans=in_chans,

@@ -93,6 +93,8 @@ def said_if_slow(line: str, seconds: float = 4.0) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
+        if timer.ident:  # it was started: leave no thread behind
+            timer.join()
 
 
 class Screen:

@@ -47,7 +47,8 @@ def test_every_figure_is_a_rows():
             before, after = (speeds(model, resolution, setting) for setting in settings)
             busy = allowed(model, resolution) if how == "compiled" else ""
             cells = f"{NAMES[model]}, {how}", str(resolution), before, after, busy
-            if before or after:
+            later = how == "compiled" and resolution == 224  # in the other table, with kernels
+            if (before or after) and not later:
                 lines.add("| " + " | ".join(cells).replace("|  |", "| |") + " |")
     found = {line.replace("|  |", "| |") for line in page.splitlines() if "ompiled | " in line}
     assert {" ".join(line.split()) for line in found} == {" ".join(line.split()) for line in lines}

@@ -5,9 +5,9 @@ import statistics
 import pytest
 
 from helpers.rows import row
-from semabench.evaluation.accuracy.views import VIEW, setting
+from semabench.evaluation.accuracy.views import VIEW
 from semabench.evaluation.accuracy.views import lines as summarise
-from semabench.results.summary import describe_errors
+from semabench.results.summary import describe_errors, setting_of
 
 
 def top1(line, size=96):
@@ -89,7 +89,7 @@ def test_config_hash_stays_out_of_sight_where_models_differ():
 
 def test_setting_tells_what_all_share_and_only_that():
     lines = summarise([row(), row("mila_nano", precision="bf16")])
-    (text,) = setting(lines)
+    (text,) = setting_of(lines)
     assert "shapes, n = 100" in text
     assert "bicubic" in text
     assert "fp32" not in text

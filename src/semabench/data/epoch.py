@@ -239,9 +239,14 @@ class Dataset(ABC):
 
     @abstractmethod
     def eval_loader(
-        self, resolution: int, *, holdout: float | None = None, **options: Any
+        self,
+        resolution: int,
+        *,
+        split: str = "val",
+        holdout: float | None = None,
+        **options: Any,
     ) -> EpochLoader:
-        """Open the validation set, or the part of the training set that is held out."""
+        """Open a split as evaluation sees it; with ``holdout`` parts of the training set."""
 
     @property
     def crops(self) -> dict[str, Any]:
@@ -258,5 +263,7 @@ class Dataset(ABC):
     def prepare(self, resolutions: list[int]) -> None:  # noqa: B027 - most have nothing to do
         """Do once a machine what else every process would do, with validation at these sizes."""
 
-    def require_eval(self, resolutions: list[int]) -> None:  # noqa: B027 - likewise
-        """Raise a SemabenchError unless the validation set can be read at all these resolutions."""
+    def require_eval(  # noqa: B027 - likewise
+        self, resolutions: list[int], split: str = "val"
+    ) -> None:
+        """Raise a SemabenchError unless the split can be read at all these resolutions."""

@@ -260,12 +260,18 @@ class FolderDataset(Dataset):
         return FolderTrainLoader(self.source, holdout=self.config.holdout, **self.crops, **options)
 
     def eval_loader(
-        self, resolution: int, *, holdout: float | None = None, **options: Any
+        self,
+        resolution: int,
+        *,
+        split: str = "val",
+        holdout: float | None = None,
+        **options: Any,
     ) -> FolderEvalLoader:
-        """Open the validation images."""
+        """Open a split's images."""
         return FolderEvalLoader(
             self.source,
             resolution=resolution,
+            split=split,
             crop_pct=self.config.crop_pct,
             interpolation=self.config.interpolation,
             holdout=holdout,

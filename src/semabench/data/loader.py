@@ -85,29 +85,35 @@ def create_train_loader(
 
 
 def create_eval_loader(
-    config: DataConfig, resolution: int, *, holdout: float | None = None, **options: Any
+    config: DataConfig,
+    resolution: int,
+    *,
+    split: str = "val",
+    holdout: float | None = None,
+    **options: Any,
 ) -> EpochLoader:
-    """Create the loader of the validation set at one resolution, as timm's transform renders it.
+    """Create the loader of a whole split at one resolution, as timm's transform renders it.
 
     Args:
         config: which images, the loader, ``crop_pct`` and ``interpolation``.
         resolution: R of the batches, in pixels, ≥ 32.
+        split: "val", or "train": its images in order, without augmentation.
         holdout: validate on this share of the training images instead; see ``sources``.
         options: ``batch_size``, ``rank``, ``world_size``, ``num_workers``.
 
     Raises as ``create_train_loader``.
     """
     _check_resolution(resolution)
-    return open_dataset(config).eval_loader(resolution, holdout=holdout, **options)
+    return open_dataset(config).eval_loader(resolution, split=split, holdout=holdout, **options)
 
 
-def require_eval_files(config: DataConfig, resolutions: list[int]) -> None:
-    """Check that the validation set has been rendered, or can be drawn, at all these resolutions.
+def require_eval_files(config: DataConfig, resolutions: list[int], split: str = "val") -> None:
+    """Check that a split has been rendered, or can be drawn, at all these resolutions.
 
     Raises:
         SemabenchError: it has not, and the message holds the command that does; or it cannot.
     """
-    open_dataset(config).require_eval(resolutions)
+    open_dataset(config).require_eval(resolutions, split)
 
 
 def _check_loader(config: DataConfig) -> None:

@@ -20,8 +20,8 @@ from semabench import __version__
 from semabench.errors import SemabenchError, nearest
 
 # Since 2: cost; 3: dispersion; 4: study; 5: structure in fields; 6: busy_ms, launch_ms, logits,
-# seen_resolution.
-SCHEMA = 6
+# seen_resolution; 7: probe.
+SCHEMA = 7
 
 
 def _key(default: Any = MISSING) -> Any:
@@ -49,7 +49,7 @@ class Record:
     """
 
     schema: int = SCHEMA
-    measure: str = _key("accuracy")  # "cost", on random images; "dispersion"; "study"
+    measure: str = _key("accuracy")  # "cost", on random images; "dispersion"; "probe"; "study"
     # What was measured.
     model: str = _key()
     mixer: str = _key("")
@@ -120,6 +120,11 @@ class Record:
     input_bound: float | None = _key(None)  # of random inputs: q, k in ±bound
     input_dim: int | None = _key(None)  # of a head
     input_values: str = _key("")  # how v is drawn
+    # Probe: of classifiers on the features before a model's last layer.
+    classifier: str = _key("")  # "knn" or "linear"
+    neighbors: int | None = _key(None)  # of knn
+    train_n: int | None = _key(None)  # training images whose labels it knows
+    penalty: float | None = None  # on the linear layer's weights, as chosen
     # Study: of a model trained on one of the procedural tasks, the `dataset` (docs/study.md).
     train_resolutions: tuple[int, ...] = ()  # in turn, in one training
     tested_on: str = _key("")  # "test", or "calibration": which images were drawn

@@ -192,6 +192,22 @@ def describe_shared(
     return ", ".join(parts)
 
 
+_SHARED = ("recipe", "dataset", "n", "crop_pct", "interpolation", "train_resolution", "epochs")
+_FORMS = {
+    "recipe": "recipe {}",
+    "n": "n = {:,}",
+    "crop_pct": "crop {:g}",
+    "train_resolution": "trained at {} px",
+    "epochs": "{} epochs",
+}
+
+
+def setting_of(lines: Iterable[Line]) -> list[str]:
+    """Return what lines of accuracies share: the data, how it was shown, and on what it ran."""
+    rows = [line.first for line in lines]
+    return [describe_shared(rows, (*_SHARED, "precision", "device"), _FORMS)]
+
+
 def describe_errors(
     estimates: Iterable[Estimate], several: str = "± is the", one: str = "± is the"
 ) -> str:

@@ -257,9 +257,9 @@ class PackedDataset(Dataset):
         self.train_file = Path(config.packed) / "train.beton"
         self.source = config.source or "SRC"  # in the commands that messages tell
 
-    def eval_file(self, resolution: int) -> Path:
-        """Return where the validation set rendered at ``resolution`` lies."""
-        return Path(self.config.packed) / f"val-{resolution}.beton"
+    def eval_file(self, resolution: int, split: str = "val") -> Path:
+        """Return where the split rendered at ``resolution`` lies."""
+        return Path(self.config.packed) / f"{split}-{resolution}.beton"
 
     def describe(self) -> TrainingSet:
         """Read the sidecar of the training set."""
@@ -280,11 +280,16 @@ class PackedDataset(Dataset):
         return loader
 
     def eval_loader(
-        self, resolution: int, *, holdout: float | None = None, **options: Any
+        self,
+        resolution: int,
+        *,
+        split: str = "val",
+        holdout: float | None = None,
+        **options: Any,
     ) -> FFCVEvalLoader:
-        """Open ``val-<R>.beton``."""
-        config, path = self.config, self.eval_file(resolution)
-        command = self._render([resolution])
+        """Open ``<split>-<R>.beton``."""
+        config, path = self.config, self.eval_file(resolution, split)
+        command = self._render([resolution], split)
         if config.interpolation != "bicubic":
             command += f" --interpolation {config.interpolation}"
         if not path.is_file():
@@ -306,13 +311,14 @@ class PackedDataset(Dataset):
             if path.is_file():
                 require_intact(path)
 
-    def require_eval(self, resolutions: list[int]) -> None:
+    def require_eval(self, resolutions: list[int], split: str = "val") -> None:
         """Look for the rendered files."""
-        missing = [r for r in resolutions if not self.eval_file(r).is_file()]
+        missing = [r for r in resolutions if not self.eval_file(r, split).is_file()]
         if missing:
+            which = "" if split == "val" else f", {split},"
             raise SemabenchError(
-                f"{self.config.name} is not rendered at {', '.join(map(str, missing))} px: "
-                f"`{self._render(missing)}`."
+                f"{self.config.name}{which} is not rendered at {', '.join(map(str, missing))} px: "
+                f"`{self._render(missing, split)}`."
             )
 
     def _require_train_file(self) -> None:
@@ -322,11 +328,12 @@ class PackedDataset(Dataset):
                 f"{self.config.packed}`."
             )
 
-    def _render(self, resolutions: list[int]) -> str:
+    def _render(self, resolutions: list[int], split: str) -> str:
+        part = "" if split == "val" else f" --split {split}"
         crop = "" if self.config.crop_pct == 0.875 else f" --crop-pct {self.config.crop_pct}"
         sides = " ".join(map(str, resolutions))
         where = f"{self.source} {self.config.packed}"
-        return f"semabench data render {where} --resolution {sides}{crop}"
+        return f"semabench data render {where}{part} --resolution {sides}{crop}"
 
 
 def packed_or_folder(config: DataConfig) -> Dataset:

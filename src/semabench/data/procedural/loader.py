@@ -25,20 +25,21 @@ class ProceduralLoader(EpochLoader):
     Args:
         task: what to draw.
         train: whether to draw new images in every epoch.
+        test: whether images are those to test on, or the first epoch's of training.
         options: see ``EpochLoader``; the resolution is a multiple of 8 with room for the task.
 
     Raises:
         SemabenchError: the resolution does not fit.
     """
 
-    def __init__(self, task: Task, *, train: bool, **options: Any) -> None:
-        self.task = task
+    def __init__(self, task: Task, *, train: bool, test: bool, **options: Any) -> None:
+        self.task, self.test = task, test
         super().__init__(
             train=train,
-            num_samples=TRAIN_SAMPLES if train else TEST_SAMPLES,
+            num_samples=TEST_SAMPLES if test else TRAIN_SAMPLES,
             classes=NAMES,
             names=NAMES,
-            fingerprint=fingerprint(self.task, train),
+            fingerprint=fingerprint(self.task, not test),
             **options,
         )
         for pixels in [self.resolution, *(pixels for _, pixels in self.schedule)]:
@@ -46,7 +47,9 @@ class ProceduralLoader(EpochLoader):
 
     def _load(self, order: np.ndarray, epoch: int, first: int) -> Generator[Batch, None, None]:
         cells = self.resolution_at(epoch) // CELL
-        seed, epoch = (self.seed, epoch) if self.train else (TEST_SEED, TEST_EPOCH)
+        seed = self.seed
+        if not self.train:
+            seed, epoch = TEST_SEED, TEST_EPOCH if self.test else 0
         for row in order:
             keys = torch.from_numpy(row)
             images, labels = draw(self.task, cells, seed=seed, epoch=epoch, index=keys.clamp(min=0))
@@ -72,20 +75,23 @@ class ProceduralDataset(Dataset):
     def train_loader(self, *, num_workers: int | None = None, **options: Any) -> ProceduralLoader:
         """Draw new images in every epoch, without workers."""
         resolution = self.config.resolution
-        return ProceduralLoader(self.task, resolution=resolution, train=True, **options)
+        return ProceduralLoader(self.task, resolution=resolution, train=True, test=False, **options)
 
     def eval_loader(
         self,
         resolution: int,
         *,
+        split: str = "val",
         holdout: float | None = None,
         num_workers: int | None = None,
         **options: Any,
     ) -> ProceduralLoader:
-        """Draw the same images in every epoch, none of those of training."""
-        return ProceduralLoader(self.task, resolution=resolution, train=False, **options)
+        """Draw the same images in every epoch; in val none of those of training."""
+        return ProceduralLoader(
+            self.task, resolution=resolution, train=False, test=split == "val", **options
+        )
 
-    def require_eval(self, resolutions: list[int]) -> None:
+    def require_eval(self, resolutions: list[int], split: str = "val") -> None:
         """Look for room for the task."""
         for resolution in resolutions:
             require_pixels(self.task, resolution)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from semabench.results.csv_file import timm_csv, write_csv
 from semabench.results.record import Record
-from semabench.results.summary import Line, Series, describe_shared, errors_of, group
+from semabench.results.summary import Line, Series, errors_of, group, setting_of
 from semabench.results.view import (
     POWER_LAW,
     Figure,
@@ -29,30 +29,15 @@ SERIES = Series(
     apart=("backend", "execution", "layout", "n", "fingerprint", "logits", "config"),
 )
 
-_SHARED = ("recipe", "dataset", "n", "crop_pct", "interpolation", "train_resolution", "epochs")
-_FORMS = {
-    "recipe": "recipe {}",
-    "n": "n = {:,}",
-    "crop_pct": "crop {:g}",
-    "train_resolution": "trained at {} px",
-    "epochs": "{} epochs",
-}
-
 
 def lines(records: Sequence[Record]) -> list[Line]:
     """Return a line for runs that differ by their seed alone."""
     return group(records, SERIES)
 
 
-def setting(lines: Sequence[Line]) -> list[str]:
-    """Return what all lines share: the data, how it was shown, and on what it ran."""
-    rows = [line.first for line in lines]
-    return [describe_shared(rows, (*_SHARED, "precision", "device"), _FORMS)]
-
-
 def notes(lines: Sequence[Line]) -> list[str]:
     """Return what all lines share, and what the errors of accuracies are."""
-    return [*setting(lines), errors_of(lines, "top1")]
+    return [*setting_of(lines), errors_of(lines, "top1")]
 
 
 def summary_csv(records: Sequence[Record]) -> str:
@@ -104,13 +89,13 @@ VIEW = View(
                     rules=lambda lines: [*chance(lines), *trained_at(lines)],
                 ),
             ),
-            captions=setting,
+            captions=setting_of,
         ),
         Figure(
             "throughput",
             "resolution",
             (Panel("images_per_second", f"Higher is better. {POWER_LAW}", rules=trained_at),),
-            captions=setting,
+            captions=setting_of,
         ),
         on_page(
             "resolution",

@@ -48,7 +48,7 @@ def test_a_later_key_at_its_default_renames_nothing(monkeypatch):
     values = asdict(config(["recipe=demo"]))
     before = naming.config_digest(values, seed=True)
     monkeypatch.setattr(naming, "RecipeConfig", with_a_new_key(declare(0.5, names_run="changed")))
-    kept = {"layer_decay", "resolution_schedule", "schedule", "warmup_prefix"}
+    kept = {"layer_decay", "resolution_schedule", "schedule", "warmup_prefix", "mixed_resolutions"}
     for key in kept:
         del values["recipe"][key]  # at their defaults they named nothing either
     assert naming.config_digest(values, seed=True) == before

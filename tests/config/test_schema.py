@@ -56,6 +56,13 @@ def test_every_model_config_names_its_own_file():
         (["recipe.batch_size=96", "trainer.accumulate=5"], "does not divide the 96 images"),
         (["recipe.batch_size=96", "trainer.devices=4", "trainer.accumulate=5"], "the 24 images"),
         (["recipe.layer_decay=1.5"], "at most 1"),
+        (["recipe.mixed_resolutions=[224]"], "at least two sizes"),
+        (["recipe.mixed_resolutions=[160,192]"], "lack data.resolution=224"),
+        (["recipe.mixed_resolutions=[16,224]"], "recipe.mixed_resolutions must be at least 32"),
+        (
+            ["recipe.mixed_resolutions=[160,224]", "recipe.resolution_schedule=[[0,224]]"],
+            "leave one out",
+        ),
         (["recipe.resolution_schedule=[96,224]"], "'recipe.resolution_schedule' is pairs"),
         (["recipe.resolution_schedule=96"], "'recipe.resolution_schedule' is pairs"),
         (["evaluate_at=224"], r"is a list: evaluate_at=\[\.\.\.\]"),

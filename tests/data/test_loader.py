@@ -13,6 +13,7 @@ from lightning.fabric.utilities.types import _Stateful
 from helpers.loader_makers import KINDS, copied, evaluation, needs_ffcv, same, train
 from semabench.data.augment.batch import BatchAugment, PixelAugment
 from semabench.data.augment.plan import parse_rand_augment
+from semabench.data.epoch import Sizes
 from semabench.errors import SemabenchError
 
 
@@ -173,6 +174,33 @@ def test_partial_epochs_leave_nothing_behind(dataset, kind):
             break
     assert set(threading.enumerate()) <= before
     assert len(list(loader)) == len(loader)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_mixed_sizes_are_the_same_on_all_ranks_and_after_a_resume(dataset, kind):
+    def sizes(loader):
+        return [images.shape[-1] for images, *_ in loader]
+
+    mixed = [32, 40, 48]
+    whole = train(dataset, kind, batch_size=4, mixed=mixed)
+    first = sizes(whole)
+    assert first == [whole.resolution_of(0, batch) for batch in range(11)]
+    assert set(first) == set(mixed)
+    whole.set_epoch(1)
+    assert sizes(whole) != first
+    whole.start_at(0, 7)
+    assert sizes(whole) == first[7:]
+    for rank in (0, 1):
+        share = train(dataset, kind, batch_size=2, rank=rank, world_size=2, mixed=mixed)
+        assert sizes(share) == first
+
+
+def test_mixed_sizes_are_equally_likely():
+    sizes = Sizes(64, mixed=[64, 96, 128])
+    drawn = [sizes.of(3, epoch, batch) for epoch in range(10) for batch in range(300)]
+    counts = [drawn.count(size) for size in sizes.all]
+    assert sum(counts) == 3000
+    assert all(abs(count - 1000) < 4 * (3000 * 2 / 9) ** 0.5 for count in counts)
 
 
 def test_order_tells_each_batchs_samples(dataset):

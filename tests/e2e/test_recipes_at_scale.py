@@ -44,6 +44,16 @@ def sizes(monkeypatch) -> list[tuple[int, tuple[int, ...]]]:
     return seen
 
 
+def test_batches_of_mixed_sizes_are_told_in_the_rows(workplace, tmp_path, monkeypatch, sizes):
+    words = ("recipe.mixed_resolutions=[32,40,48]", "recipe.resolution_schedule=null")
+    arguments = (*GROWING, *words, "recipe.epochs=1", f"output_root={tmp_path}", "name=mixed")
+    assert run_here("train.py", *arguments, cwd=workplace, patch=monkeypatch) == 0
+    assert {shape[-1] for _, shape in sizes} == {32, 40, 48}
+    (row,) = read_rows(tmp_path / "stress" / "mixed" / "results.jsonl")
+    assert (row.train_resolution, row.train_resolutions) == (48, (32, 40, 48))
+    assert row.trained_at == "32, 40, 48 px"
+
+
 def test_pictures_grow_and_a_stop_in_mid_epoch_changes_nothing(
     workplace, tmp_path, monkeypatch, sizes
 ):

@@ -11,6 +11,7 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 from semabench.config.schema import ModelConfig, RecipeConfig, TrainConfig, TrainerConfig
+from semabench.data.epoch import Sizes
 from semabench.errors import SemabenchError
 from semabench.training.compiling import Compile, wants_compile
 from semabench.training.module import Classifier
@@ -67,7 +68,7 @@ def started(callback: Compile, mesa: float = 0.0, accelerator: str = "cpu") -> C
     trainer.strategy.connect(module)
     module.to(trainer.strategy.root_device)
     module.trainer = trainer
-    trainer.datamodule = SimpleNamespace(resolution_at=lambda epoch: 32)  # type: ignore[attr-defined]
+    trainer.datamodule = SimpleNamespace(sizes=Sizes(32))  # type: ignore[attr-defined]
     callback.on_train_start(trainer, module)
     return module
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from helpers.small_run import BATCH, fit, small_batches, small_module
+from semabench.data.epoch import Sizes
 from semabench.training import monitor as module_under_test
 from semabench.training.module import Classifier
 from semabench.training.monitor import Profile, Throughput, Waiting, flops_per_image, peak_flops
@@ -96,7 +97,7 @@ def test_the_figures_by_hand(monkeypatch):
     trainer = SimpleNamespace(
         global_step=0, is_last_batch=False, current_epoch=0, world_size=2, is_global_zero=True,
         strategy=SimpleNamespace(reduce=lambda value, reduce_op: value),
-        datamodule=SimpleNamespace(resolution_at=lambda epoch: 32 * (epoch + 1)),
+        datamodule=SimpleNamespace(sizes=Sizes(32, [[0, 32], [1, 64]])),
     )  # fmt: skip
     waiting = Waiting()
     speed = Throughput(2, 8, waiting)

@@ -14,11 +14,11 @@ from semabench.training.lightning_compat import AtomicCheckpointIO
 from semabench.training.run import check_memory, create_model, create_module
 
 
-def config(name, checkpoint=None, resolution=64, schedule=None):
+def config(name, checkpoint=None, resolution=64, **recipe):
     return TrainConfig(
         model=ModelConfig(name=name, checkpoint=None if checkpoint is None else str(checkpoint)),
         data=DataConfig(name="d", packed="p", resolution=resolution),
-        recipe=RecipeConfig(name="r", resolution_schedule=schedule),
+        recipe=RecipeConfig(name="r", **recipe),
     )
 
 
@@ -69,9 +69,12 @@ def test_tables_of_positions_are_brought_to_the_new_resolution(tmp_path, name, p
 
 def test_a_model_of_one_resolution_has_no_schedule():
     schedule = [[0, 32], [1, 64]]
-    assert create_model(config("vim_nano", schedule=schedule), 3)
+    assert create_model(config("vim_nano", resolution_schedule=schedule), 3)
     with pytest.raises(SemabenchError, match="built for one resolution"):
-        create_model(config("deit_tiny_patch16_224", schedule=schedule), 3)
+        create_model(config("deit_tiny_patch16_224", resolution_schedule=schedule), 3)
+    assert create_model(config("sema_nano", mixed_resolutions=[32, 64]), 3)
+    with pytest.raises(SemabenchError, match="leave recipe.mixed_resolutions out"):
+        create_model(config("deit_tiny_patch16_224", mixed_resolutions=[32, 64]), 3)
 
 
 @pytest.mark.parametrize("where", ["device", "cpu"])

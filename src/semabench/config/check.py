@@ -22,6 +22,7 @@ def check_train(config: TrainConfig) -> None:
     _check_pairs(config)
     _check_recipe(config.recipe)
     _check_schedule(config)
+    _check_mixed(config)
     world_size = config.trainer.devices * config.trainer.num_nodes
     if config.recipe.batch_size % world_size:
         raise SemabenchError(
@@ -86,6 +87,22 @@ def _check_recipe(recipe: RecipeConfig) -> None:
         raise SemabenchError(
             f"recipe.warmup_epochs and cooldown_epochs take {schedule:g} epochs, but "
             f"recipe.epochs={recipe.epochs}: shorten them."
+        )
+
+
+def _check_mixed(config: TrainConfig) -> None:
+    mixed = config.recipe.mixed_resolutions
+    if mixed is None:
+        return
+    key = "recipe.mixed_resolutions"
+    if config.recipe.resolution_schedule is not None:
+        raise SemabenchError(f"{key} and resolution_schedule both set sizes: leave one out.")
+    if len(set(mixed)) < 2 or len(set(mixed)) < len(mixed):
+        raise SemabenchError(f"{key} must be at least two sizes, each once, not {mixed}.")
+    if config.data.resolution not in mixed:
+        raise SemabenchError(
+            f"{key}={mixed} lack data.resolution={config.data.resolution}, which the run is "
+            "validated at: add it, or set data.resolution to one of them."
         )
 
 

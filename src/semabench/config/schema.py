@@ -271,6 +271,12 @@ class RecipeConfig:
         "[[0, 128], [100, 224]]: pixels from an epoch on; ends at data.resolution",
         names_run="changed",
     )
+    mixed_resolutions: list[int] | None = key(
+        None,
+        "each batch has one of these sizes, drawn; data.resolution is one; null: all have that",
+        names_run="changed",
+        **PIXELS,
+    )
     mesa: float = key(
         0.0, "weight of the cross-entropy with the averaged weights' predictions", low=0
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
 
 from semabench.config.schema import DataConfig
 from semabench.data.augment.batch import PixelAugment
-from semabench.data.epoch import EpochLoader, Schedule, resolution_at
+from semabench.data.epoch import EpochLoader, Schedule, Sizes
 from semabench.data.loader import create_eval_loader, create_train_loader, open_dataset
 from semabench.errors import SemabenchError
 from semabench.processes import worker_count
@@ -23,11 +24,12 @@ class ImageDataModule(L.LightningDataModule):
         batch_size: of training, over all ranks.
         seed: of the order and the crops.
         val_batch_size: of validation, per rank; None: as in training.
-        repeats, schedule: of training, see ``EpochLoader``.
+        repeats, schedule, mixed: of training, see ``EpochLoader``.
 
     Attributes:
         augment: what the loader's own workers shall do to pixels, if anything; it depends on the
             model, and is set before training.
+        sizes: of training batches.
         classes, fingerprint: see ``TrainingSet``.
         steps_per_epoch: training batches, the same on every rank.
 
@@ -43,6 +45,7 @@ class ImageDataModule(L.LightningDataModule):
         val_batch_size: int | None = None,
         repeats: int = 1,
         schedule: Schedule | None = None,
+        mixed: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.config = config
@@ -50,7 +53,7 @@ class ImageDataModule(L.LightningDataModule):
         self.seed = seed
         self.val_batch_size = val_batch_size
         self.repeats = repeats
-        self.schedule = schedule or ()
+        self.sizes = Sizes(config.resolution, schedule or (), mixed or ())
         self.augment: PixelAugment | None = None
         self.dataset = open_dataset(config)
         about = self.dataset.describe()
@@ -66,10 +69,6 @@ class ImageDataModule(L.LightningDataModule):
     def val_resolution(self) -> int:
         """Of validation during training, in pixels."""
         return self.config.val_resolution or self.config.resolution
-
-    def resolution_at(self, epoch: int) -> int:
-        """Return the resolution of a training epoch, counted from 0, in pixels."""
-        return resolution_at(epoch, self.config.resolution, self.schedule)
 
     def require_files(self, resolutions: list[int]) -> None:
         """Open what the run will need, before it begins: hours later is too late.
@@ -97,7 +96,8 @@ class ImageDataModule(L.LightningDataModule):
             seed=self.seed,
             repeats=self.repeats,
             augment=self.augment,
-            schedule=self.schedule,
+            schedule=self.sizes.schedule,
+            mixed=self.sizes.mixed,
             **self._share(),
         )
 

@@ -32,6 +32,7 @@ STREAM_FLIP = 2
 STREAM_AUGMENT = 3
 STREAM_JITTER = 4
 STREAM_ERASE = 5
+STREAM_SIZE = 6  # of a batch; its number is the index
 STREAM_PROCEDURAL = 16
 
 CROP_ATTEMPTS = 10  # as torchvision

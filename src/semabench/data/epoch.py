@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from semabench.config.schema import DataConfig
-from semabench.data.draws import Samples, eval_order, train_order
+from semabench.data.draws import STREAM_SIZE, Samples, eval_order, philox, train_order
 from semabench.errors import SemabenchError
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # images, labels
@@ -41,7 +41,7 @@ class EpochLoader(ABC):
         batch_size: samples in a batch of this rank.
         num_samples: images in the dataset, over all ranks.
         resolution: R of the batches, where no schedule says otherwise.
-        schedule: of progressive resizing, in training.
+        sizes: R of each batch, in training.
         repeats: times that an image comes in a training epoch, which stays as long.
         classes: directory names or WordNet ids; a label is an index into it.
         names: human-readable class names, in the same order.
@@ -63,6 +63,7 @@ class EpochLoader(ABC):
         world_size: int = 1,
         repeats: int = 1,
         schedule: Schedule = (),
+        mixed: Sequence[int] = (),
     ) -> None:
         if batch_size < 1:
             raise SemabenchError(f"batch_size must be at least 1, got {batch_size}.")
@@ -83,7 +84,7 @@ class EpochLoader(ABC):
         self.rank = rank
         self.world_size = world_size
         self.repeats = repeats
-        self.schedule = schedule
+        self.sizes = Sizes(resolution, schedule, mixed)
         self.epoch = 0
         self._position = 0  # batches of the epoch handed out
         self._resume_at: tuple[int, int] | None = None  # (epoch, batch), used once
@@ -121,14 +122,9 @@ class EpochLoader(ABC):
         """
         return self._order(epoch=epoch) if self.train else self._order()
 
-    def resolution_at(self, epoch: int) -> int:
-        """Return R of an epoch's batches."""
-        return resolution_at(epoch, self.resolution, self.schedule)
-
-    @property
-    def highest_resolution(self) -> int:
-        """R of the largest batches of any epoch."""
-        return max([self.resolution, *(pixels for _, pixels in self.schedule)])
+    def resolution_of(self, epoch: int, batch: int) -> int:
+        """Return R of a batch: on all ranks the same, wherever an epoch is started."""
+        return self.sizes.of(self.seed, epoch, batch)
 
     def start_at(self, epoch: int, batch: int) -> None:
         """Let the next iteration over ``epoch`` begin with batch number ``batch``."""
@@ -189,15 +185,38 @@ class EpochLoader(ABC):
 Schedule = Sequence[Sequence[int]]
 
 
-def resolution_at(epoch: int, resolution: int, schedule: Schedule) -> int:
-    """Return the resolution of an epoch: a function of it alone, wherever a run was resumed.
+@dataclass(frozen=True)
+class Sizes:
+    """The resolutions of training batches, in pixels.
 
-    ``resolution`` holds where the schedule, in the order of epochs, says nothing.
+    Attributes:
+        resolution: of all, where the others say nothing.
+        schedule: in the order of epochs.
+        mixed: each batch has one of these, drawn.
     """
-    for start, pixels in schedule:
-        if epoch >= start:
-            resolution = pixels
-    return resolution
+
+    resolution: int
+    schedule: Schedule = ()
+    mixed: Sequence[int] = ()
+
+    def of(self, seed: int, epoch: int, batch: int) -> int:
+        """Return the size of a batch, which its epoch's number, or its own, and the seed decide."""
+        sizes = self.in_epoch(epoch)
+        word = philox(seed, epoch, batch, STREAM_SIZE)[0] if len(sizes) > 1 else 0
+        return sizes[word * len(sizes) >> 32]
+
+    def in_epoch(self, epoch: int) -> Sequence[int]:
+        """Return the sizes that batches of an epoch may have, equally likely."""
+        if self.mixed:
+            return self.mixed
+        begun = [pixels for start, pixels in self.schedule if epoch >= start]
+        return (begun[-1] if begun else self.resolution,)
+
+    @property
+    def all(self) -> list[int]:
+        """The sizes that batches of any epoch may have, each once."""
+        grown = [pixels for _, pixels in self.schedule]
+        return list(dict.fromkeys(self.mixed or grown or [self.resolution]))
 
 
 @dataclass(frozen=True)
@@ -213,7 +232,7 @@ class Dataset(ABC):
     """A dataset as one kind of loader reads it: what the file of a loader gives to `loader`.
 
     ``options`` are ``batch_size, rank, world_size, num_workers`` and, in training,
-    ``seed, repeats, schedule``: see ``EpochLoader`` and the loader itself.
+    ``seed, repeats, schedule, mixed``: see ``EpochLoader`` and the loader itself.
 
     Args:
         config: which images, and how they are cropped.

@@ -166,7 +166,10 @@ class FolderLoader(EpochLoader):
         )
 
     def _load(self, order: np.ndarray, epoch: int, first: int) -> Generator[Batch, None, None]:
-        self._steps.steps = [(epoch, self.resolution_at(epoch), row) for row in order]
+        self._steps.steps = [
+            (epoch, self.resolution_of(epoch, first + number), row)
+            for number, row in enumerate(order)
+        ]
         self._data.pin_memory = torch.cuda.is_available() and torch.cuda.is_initialized()
         try:
             with postponed():  # for good in the workers that start here

@@ -69,8 +69,8 @@ def create_train_loader(
             of a crop's share of the area and of its width / height), ``hflip``, ``interpolation``.
         augment: what the folder loader's workers shall do; the others do none.
         options: ``batch_size`` (per rank), ``seed``, ``rank``, ``world_size``, ``repeats``,
-            ``schedule``, see ``EpochLoader``; ``num_workers``: threads (ffcv) or processes
-            (folder) of this rank, all its cores if None.
+            ``schedule``, ``mixed``, see ``EpochLoader``; ``num_workers``: threads (ffcv) or
+            processes (folder) of this rank, all its cores if None.
 
     Raises:
         SemabenchError: bad arguments, or the data are missing, unfinished or damaged.

@@ -115,6 +115,7 @@ def from_run(config: TargetConfig) -> EvalTarget:
         "seed": told["seed"],
         "epochs": trained.epochs,
         "train_resolution": told["data"]["resolution"],
+        "train_resolutions": tuple(told["recipe"].get("mixed_resolutions") or ()),
         "run": run_dir.name if run_dir else "",
     }
     return EvalTarget(

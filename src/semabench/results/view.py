@@ -300,7 +300,9 @@ def chance(lines: Lines) -> list[Rule]:
 
 
 def trained_at(lines: Lines) -> list[Rule]:
-    """Return the size of training, if all lines share one."""
-    sizes = {row.train_resolution for row in rows_of(lines)}
-    size = sizes.pop() if len(sizes) == 1 else None
-    return [Rule("trained at", x=size)] if size else []
+    """Return the size of training, or the span of mixed ones, if all lines share it."""
+    found = {row.train_resolutions or (row.train_resolution,) for row in rows_of(lines)}
+    sizes = [size for size in found.pop() if size] if len(found) == 1 else []
+    if not sizes:
+        return []
+    return [Rule("trained at", x=min(sizes), to=max(sizes) if len(sizes) > 1 else None)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 
 import lightning as L
 import torch
@@ -59,16 +60,19 @@ class Compile(Callback):
         self.on_train_epoch_start(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Compile for this epoch's resolution, if it is new.
+        """Compile for this epoch's resolutions, those that are new.
 
         Raises:
             SemabenchError: as ``on_train_start``.
         """
         assert isinstance(pl_module, Classifier)
-        resolution: int = trainer.datamodule.resolution_at(trainer.current_epoch)  # type: ignore[attr-defined]
-        if self.failed or resolution in self.tried:
-            return
-        self.tried.add(resolution)
+        sizes: Sequence[int] = trainer.datamodule.sizes.in_epoch(trainer.current_epoch)  # type: ignore[attr-defined]
+        for resolution in sizes:
+            if not self.failed and resolution not in self.tried:
+                self.tried.add(resolution)
+                self._compile(trainer, pl_module, resolution)
+
+    def _compile(self, trainer: L.Trainer, pl_module: Classifier, resolution: int) -> None:
         started = time.perf_counter()
         with said_if_slow(f"compiling for {resolution} px: a minute or two"):
             error = _failure(trainer, pl_module, resolution)

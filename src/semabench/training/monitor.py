@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -169,10 +170,13 @@ class Throughput(Callback):
                 )
 
     def _flops_per_image(self, trainer: L.Trainer, module: Classifier) -> float:
-        resolution: int = trainer.datamodule.resolution_at(trainer.current_epoch)  # type: ignore[attr-defined]
-        if resolution not in self._gmacs:
-            self._gmacs[resolution] = count_gmacs(module.model, resolution)
-        return flops_per_image(self._gmacs[resolution], passes=4 if module.mesa_is_on else 3)
+        """Of the epoch's sizes, which are equally likely, the mean."""
+        sizes: Sequence[int] = trainer.datamodule.sizes.in_epoch(trainer.current_epoch)  # type: ignore[attr-defined]
+        for resolution in sizes:
+            if resolution not in self._gmacs:
+                self._gmacs[resolution] = count_gmacs(module.model, resolution)
+        gmacs = sum(self._gmacs[resolution] for resolution in sizes) / len(sizes)
+        return flops_per_image(gmacs, passes=4 if module.mesa_is_on else 3)
 
 
 #: Dense TFLOP/s of 16-bit matrix products with 32-bit sums, by words of torch's device name; the

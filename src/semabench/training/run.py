@@ -80,6 +80,7 @@ def train(config: TrainConfig) -> Path:
         config.trainer.val_batch_size,
         config.recipe.repeated_augmentation,
         config.recipe.resolution_schedule,
+        config.recipe.mixed_resolutions,
     )
     if len(data.classes) < 2:
         raise SemabenchError(
@@ -88,7 +89,7 @@ def train(config: TrainConfig) -> Path:
         )
     model = create_model(config, len(data.classes))
     check_memory(model, accelerator)
-    _try_sizes(config, model, len(data.classes))
+    _try_sizes(config, model, data.sizes.all, len(data.classes))
     module = create_module(config, model, data)
     if _finished(run_dir, config, module):
         _tell(f"finished already: {run_dir} (resume=never trains it again)")
@@ -116,11 +117,10 @@ def check_memory(model: nn.Module, accelerator: str) -> None:
         )
 
 
-def _try_sizes(config: TrainConfig, model: nn.Module, classes: int) -> None:
+def _try_sizes(config: TrainConfig, model: nn.Module, sizes: list[int], classes: int) -> None:
     """Raise a SemabenchError if the model cannot take a size that the run will ask of it."""
     share = config.recipe.batch_size // (config.trainer.devices * config.trainer.num_nodes)
-    grown = [pixels for _, pixels in config.recipe.resolution_schedule or ()]
-    for pixels in dict.fromkeys([config.data.resolution, *grown]):
+    for pixels in sizes:
         try_size(model, pixels, share // config.trainer.accumulate, classes, train=True)
         if not hasattr(model, "set_input_size"):
             say_unseen(model, pixels)
@@ -251,10 +251,10 @@ def create_model(config: TrainConfig, num_classes: int) -> nn.Module:
     )
     if before not in (None, resolution):
         set_resolution(model, resolution)
-    if config.recipe.resolution_schedule and not takes_any_size(model):
-        raise SemabenchError(
-            f"{name} is built for one resolution: leave recipe.resolution_schedule out."
-        )
+    if not takes_any_size(model):
+        for key in ("resolution_schedule", "mixed_resolutions"):
+            if getattr(config.recipe, key):
+                raise SemabenchError(f"{name} is built for one resolution: leave recipe.{key} out.")
     return model
 
 

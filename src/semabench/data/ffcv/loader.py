@@ -99,7 +99,7 @@ class FFCVLoader(EpochLoader):
 
     def _load(self, order: np.ndarray, epoch: int, first: int) -> Generator[Batch, None, None]:
         self._require_unchanged()
-        self._compile(self.resolution_at(epoch))
+        self._compile()
         device = torch.cuda.current_device() if torch.cuda.is_initialized() else None
 
         def produce(step: int) -> Batch:
@@ -118,7 +118,7 @@ class FFCVLoader(EpochLoader):
             progress=lambda: id(self._status) + int(np.count_nonzero(self._status)),
         )
 
-    def _compile(self, resolution: int) -> None:
+    def _compile(self) -> None:
         """Run the kernel on an empty batch: it compiles here and not on the watchdog's time."""
         lock = _native().kernel_lock
         if not lock.acquire(timeout=self.timeout):
@@ -127,7 +127,7 @@ class FFCVLoader(EpochLoader):
             # Here, in a thread that lasts: TBB hangs at the end if one started it that has ended.
             _native().use_threads(self.num_workers)
             self._status = np.zeros(0, np.uint8)
-            empty = np.empty((0, resolution, resolution, 3), np.uint8)
+            empty = np.empty((0, *2 * [self.resolution], 3), np.uint8)
             with said_if_slow(f"compiling the loader of {self.path.name}: 10 to 30 s, once"):
                 self._fill(np.zeros(0, np.int64), 0, empty)
         finally:
@@ -137,7 +137,7 @@ class FFCVLoader(EpochLoader):
         self._require_unchanged()
         # Fresh memory, so that nobody's batch is overwritten; pinned memory is torch's caching
         # allocator's, which lets copies to the device finish before reuse.
-        shape = (len(keys), *2 * [self.resolution_at(epoch)], 3)
+        shape = (len(keys), *2 * [self.resolution_of(epoch, number)], 3)
         images = torch.empty(shape, dtype=torch.uint8, pin_memory=pin)
         self._status = np.zeros(len(keys), np.uint8)
         with _native().kernel_lock:
@@ -216,7 +216,7 @@ class FFCVTrainLoader(FFCVLoader):
         row = 3 * int(max(self._heights.max(), self._widths.max()))
         self._encoded = np.empty((self.num_workers, largest_jpeg), np.uint8)
         self._staging = np.empty((self.num_workers, int(bytes_of.max())), np.uint8)
-        self._scratch = np.empty((self.num_workers, row * self.highest_resolution), np.uint8)
+        self._scratch = np.empty((self.num_workers, row * max(self.sizes.all)), np.uint8)
 
     def _fill(self, keys: np.ndarray, epoch: int, images: np.ndarray) -> None:
         self._decode_crops(

@@ -42,17 +42,19 @@ class ProceduralLoader(EpochLoader):
             fingerprint=fingerprint(self.task, not test),
             **options,
         )
-        for pixels in [self.resolution, *(pixels for _, pixels in self.schedule)]:
+        for pixels in self.sizes.all:
             require_pixels(self.task, pixels)
 
     def _load(self, order: np.ndarray, epoch: int, first: int) -> Generator[Batch, None, None]:
-        cells = self.resolution_at(epoch) // CELL
+        sizes = [self.resolution_of(epoch, first + number) for number in range(len(order))]
         seed = self.seed
         if not self.train:
             seed, epoch = TEST_SEED, TEST_EPOCH if self.test else 0
-        for row in order:
+        for row, pixels in zip(order, sizes, strict=True):
             keys = torch.from_numpy(row)
-            images, labels = draw(self.task, cells, seed=seed, epoch=epoch, index=keys.clamp(min=0))
+            images, labels = draw(
+                self.task, pixels // CELL, seed=seed, epoch=epoch, index=keys.clamp(min=0)
+            )
             yield images, torch.where(keys < 0, -1, labels)
 
 

@@ -26,7 +26,16 @@ SERIES = Series(
         *("options", "weights", "epochs", "train_resolution", "dataset"),
         *("crop_pct", "interpolation", "precision", "device"),
     ),
-    apart=("backend", "execution", "layout", "n", "fingerprint", "logits", "config"),
+    apart=(
+        "backend",
+        "execution",
+        "layout",
+        "n",
+        "fingerprint",
+        "logits",
+        "train_resolutions",
+        "config",
+    ),
 )
 
 

@@ -17,7 +17,7 @@ SERIES = Series(
         *("neighbors", "options", "weights", "epochs", "train_resolution", "dataset"),
         *("crop_pct", "interpolation", "precision", "device"),
     ),
-    apart=("backend", "layout", "n", "train_n", "fingerprint", "config"),
+    apart=("backend", "layout", "n", "train_n", "fingerprint", "train_resolutions", "config"),
     averaged=("seed",),
     sheet=lambda row: Sheet(row.classifier, _TITLES[row.classifier]),
 )

@@ -28,7 +28,7 @@ ALLOWED = {
         if k >= 3
     },
 }
-MEASURES = ["accuracy", "cost", "dispersion", "probe"]  # rooms within evaluation
+MEASURES = ["accuracy", "corruption", "cost", "dispersion", "probe"]  # rooms within evaluation
 
 
 def imported(path: Path) -> set[str]:

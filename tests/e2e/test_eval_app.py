@@ -44,13 +44,13 @@ def test_the_window_can_be_changed_at_evaluation_time(copied, monkeypatch):
 
 
 def test_a_size_that_the_model_cannot_take_ends_no_list(copied, monkeypatch, capfd):
-    from semabench.evaluation.accuracy import run
+    from semabench.evaluation import target
 
     def fails(model, resolution, *_, **__):
         if resolution == 32:
             raise SemabenchError("it cannot be run at 32 px.")
 
-    monkeypatch.setattr(run, "try_size", fails)
+    monkeypatch.setattr(target, "try_size", fails)
     arguments = (f"checkpoint={copied.run_dir}", "resolutions=[32,48]", "redo=true", *QUICK)
     assert run_here("eval.py", *arguments, cwd=copied.cwd, patch=monkeypatch) == 2
     told = capfd.readouterr()

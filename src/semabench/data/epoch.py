@@ -46,7 +46,10 @@ class EpochLoader(ABC):
         classes: directory names or WordNet ids; a label is an index into it.
         names: human-readable class names, in the same order.
         fingerprint: identity of the source images.
+        paths: of each image in its source; None where it has none, or they were not kept.
     """
+
+    paths: list[str] | None = None
 
     def __init__(
         self,

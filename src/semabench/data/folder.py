@@ -32,6 +32,7 @@ from semabench.data.draws import PADDING, Samples, draw_crop, draw_flip
 from semabench.data.epoch import Batch, Dataset, EpochLoader, TrainingSet
 from semabench.data.image import EvalTransform, UnreadableImageError, allow_large_images, decode
 from semabench.data.sources import find_images
+from semabench.data.sources.parquet import ParquetImages
 from semabench.data.sources.types import ImageList
 from semabench.errors import SemabenchError, nearest
 from semabench.processes import STOP, postponed, worker_count
@@ -151,6 +152,7 @@ class FolderLoader(EpochLoader):
             fingerprint=images.fingerprint,
             **options,
         )
+        self.paths = images.paths
         self.num_workers = worker_count(num_workers)
         fork = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
         self._steps = _Steps()
@@ -220,6 +222,11 @@ class FolderTrainLoader(FolderLoader):
         crop = (*map(float, scale), *map(float, ratio))
         transform = TrainTransform(seed, crop, hflip, INTERPOLATIONS[interpolation], augment)
         images = find_images(source, split, holdout)
+        if isinstance(images, ParquetImages):
+            raise SemabenchError(
+                f"{images.container} cannot be read in random order: `semabench data pack {source} "
+                "OUT`, then data.packed=OUT."
+            )
         super().__init__(images, transform, train=True, seed=seed, **options)
 
 

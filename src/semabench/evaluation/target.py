@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,28 @@ from yaml import YAMLError
 
 from semabench.config.run_name import config_digest
 from semabench.config.schema import DataConfig, ModelConfig
-from semabench.data.loader import check_data, require_eval_files
+from semabench.data.augment.batch import Normalize
+from semabench.data.loader import EvalLoader, check_data, require_eval_files
 from semabench.errors import SemabenchError, first_line
-from semabench.evaluation.classes import IMAGENET_CLASSES, imagenet_wnids
+from semabench.evaluation.classes import IMAGENET_CLASSES, columns_of, imagenet_wnids
 from semabench.evaluation.schema import TargetConfig
 from semabench.files import sha256_file
-from semabench.models import build_model, mixer_name, set_window_size
+from semabench.models import (
+    backend_name,
+    build_model,
+    mixer_name,
+    set_resolution,
+    set_window_size,
+)
 from semabench.models.checkpoint import Weights, load_checkpoint
+from semabench.models.flops import count_gmacs, count_parameters
+from semabench.models.resolution import say_unseen, try_size
+from semabench.results.record import Record, git_commit, software_versions
 from semabench.training.checkpoint import CONFIG, DIRECTORY, TrainedModel, load_trained
-from semabench.training.device import options_label
+from semabench.training.device import device_label, layout_label, options_label
+from semabench.training.forward import Forward
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -41,6 +54,7 @@ class EvalTarget:
         output_dir: where its results.jsonl is.
         run_dir: the run that trained it, if it was one of ours.
         train_config: of that run, as plain values; empty if there is none.
+        device, precision, layout: of what it computes.
     """
 
     model: nn.Module
@@ -53,6 +67,60 @@ class EvalTarget:
     output_dir: Path
     run_dir: Path | None = None
     train_config: dict[str, Any] = field(default_factory=dict)
+    device: torch.device = CPU
+    precision: str = "32-true"
+    layout: str = ""
+
+    def row(self, loader: EvalLoader, resolution: int, **more: Any) -> Record:
+        """Return what is known of a measurement on these images before it is made.
+
+        The model is brought to that resolution.
+
+        Raises:
+            SemabenchError: it cannot take it.
+        """
+        set_resolution(self.model, resolution)
+        try_size(self.model, resolution, 1, self.num_classes, train=False)
+        told = {
+            "dataset": self.data.name,
+            "fingerprint": loader.fingerprint,
+            "classes": len(loader.classes),
+            "n": loader.num_samples,
+            "seen_resolution": say_unseen(self.model, resolution),
+            "crop_pct": self.data.crop_pct,
+            "interpolation": self.data.interpolation,
+            "precision": self.precision,
+            "backend": backend_name(self.model, self.device),
+            "device": device_label(self.device),
+            "layout": self.layout,
+            "params": count_parameters(self.model),
+            "gmacs": count_gmacs(self.model, resolution),
+            "versions": software_versions(),
+            "commit": git_commit(),
+        }
+        return Record(resolution=resolution, **(self.fields | told | more))
+
+    def forward(self, part: nn.Module | None = None, *, graph: bool = True) -> Forward:
+        """Return the model, or a part of it, as it goes from uint8 images to its output."""
+        normalize = Normalize(self.mean, self.std).to(self.device)
+        double = self.precision == "64-true"
+        prepare = (lambda images: normalize(images).double()) if double else normalize
+        return Forward(part or self.model, prepare, self.device, self.precision, graph=graph)
+
+    def columns(self, theirs: list[str]) -> list[int]:
+        """Return the logit of each of a dataset's classes; raises as `columns_of`."""
+        return columns_of(theirs, self.known(theirs), self.num_classes, self.fields["model"])
+
+    def known(self, theirs: list[str]) -> list[str] | None:
+        """Return the names of the model's classes; None where they can only be taken on trust.
+
+        Weights of others have no names: a thousand classes are ImageNet's, unless the dataset has
+        as many and shares not one name.
+        """
+        if self.classes is None or self.train_config or len(theirs) != self.num_classes:
+            return self.classes
+        numbered = set(theirs) == {str(number) for number in range(len(theirs))}
+        return self.classes if numbered or set(theirs) & set(self.classes) else None
 
 
 def load_target(config: TargetConfig, device: torch.device, precision: str) -> EvalTarget:
@@ -85,7 +153,8 @@ def load_target(config: TargetConfig, device: torch.device, precision: str) -> E
     if config.channels_last:
         target.model.to(memory_format=torch.channels_last)
     require_eval_files(target.data, config.resolutions)
-    return target
+    layout = layout_label(config.channels_last)
+    return replace(target, device=device, precision=precision, layout=layout)
 
 
 def from_run(config: TargetConfig) -> EvalTarget:

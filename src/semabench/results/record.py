@@ -20,7 +20,7 @@ from semabench import __version__
 from semabench.errors import SemabenchError, nearest
 
 # Since 2: cost; 3: dispersion; 4: study; 5: structure in fields; 6: busy_ms, launch_ms, logits,
-# seen_resolution; 7: probe.
+# seen_resolution; 7: probe, corruption, labels.
 SCHEMA = 7
 
 
@@ -49,7 +49,7 @@ class Record:
     """
 
     schema: int = SCHEMA
-    measure: str = _key("accuracy")  # "cost", on random images; "dispersion"; "probe"; "study"
+    measure: str = _key("accuracy")  # "cost", on random images; "dispersion"; …: see `measures`
     # What was measured.
     model: str = _key()
     mixer: str = _key("")
@@ -68,6 +68,7 @@ class Record:
     dataset: str = ""
     fingerprint: str = _key("")  # hash of names, sizes and labels; of a task its settings
     classes: int | None = None
+    labels: str = _key("")  # "real": ReaL's, in place of the dataset's
     logits: str = _key("")  # of a model of more classes: "own", or "all", which compete, too
     n: int = _key(0)  # samples; 0 where none were needed
     seen_resolution: int | None = None  # where the model leaves out the rim of an image
@@ -120,6 +121,9 @@ class Record:
     input_bound: float | None = _key(None)  # of random inputs: q, k in ±bound
     input_dim: int | None = _key(None)  # of a head
     input_values: str = _key("")  # how v is drawn
+    # Corruption: of ImageNet-C, which set.
+    corruption: str = _key("")  # "fog"
+    severity: int | None = _key(None)  # 1 to 5
     # Probe: of classifiers on the features before a model's last layer.
     classifier: str = _key("")  # "knn" or "linear"
     neighbors: int | None = _key(None)  # of knn

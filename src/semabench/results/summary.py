@@ -82,6 +82,15 @@ class Estimate:
         """Return a mean with an error to either side."""
         return cls(mean, mean - error, mean + error, of, count, error)
 
+    @classmethod
+    def over_seeds(cls, values: Sequence[float]) -> Self:
+        """Return the mean of several seeds, with its standard error s/√k; of one, it alone."""
+        mean = statistics.fmean(values)
+        if len(values) == 1:
+            return cls(mean, mean, mean)
+        error = statistics.stdev(values) / math.sqrt(len(values))
+        return cls.around(mean, error, "seeds", len(values))
+
 
 @dataclass(frozen=True)
 class Line:
@@ -138,8 +147,7 @@ class Line:
             mean = min(max(mean, low), high)  # equal values' mean may be off by a rounding
             return Estimate(mean, low, high, "range" if low < high else "", count)
         if len(values) > 1:
-            error = statistics.stdev(values) / math.sqrt(len(values))
-            return Estimate.around(mean, error, "seeds", len(values))
+            return Estimate.over_seeds(values)
         for suffix, of in (("_stderr", "samples"), ("_spread", self.series.own)):
             if (own := getattr(known[0][1], f"{quantity}{suffix}", None)) is not None:
                 return Estimate.around(values[0], own, of)

@@ -40,7 +40,9 @@ def without(key):
     return lambda content: content.pop(key)
 
 
-@pytest.mark.parametrize("key", [*SIDECAR.__dataclass_fields__, "format"])
+@pytest.mark.parametrize(
+    "key", [*sorted(SIDECAR.__dataclass_fields__.keys() - {"paths"}), "format"]
+)
 def test_every_field_is_required(beton, key):
     content = json.loads(SIDECAR.to_json())
     del content[key]

@@ -251,6 +251,8 @@ class Sidecar:
     settings: dict[str, Any]  # all that decides the content besides the source
     skipped: list[list[str]]  # [path, reason] of each image that could not be read
     versions: dict[str, str]  # of the libraries that wrote it
+    # of a render: each sample's path in the source; None before these were kept
+    paths: list[str] | None = None
 
     def to_json(self) -> str:
         """Return the text of the sidecar file."""
@@ -284,11 +286,17 @@ def read_sidecar(beton: Path) -> Sidecar:
         raise SemabenchError(f"cannot read {path}: {error}; pack again.") from error
     if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
         raise SemabenchError(f"{path} is no sidecar of format {FORMAT}; pack again.")
-    types = {key: get_origin(hint) or hint for key, hint in get_type_hints(Sidecar).items()}
+    types: dict[str, Any] = {
+        key: get_origin(hint) or hint for key, hint in get_type_hints(Sidecar).items()
+    }
+    types["paths"] = (list, type(None))
+    content.setdefault("paths")
     for key, kind in types.items():
         if not isinstance(content.get(key), kind):
             raise SemabenchError(f"{path} lacks a valid '{key}': it is damaged; pack again.")
     sidecar = Sidecar(**{key: content[key] for key in types})
+    if sidecar.paths is not None and len(sidecar.paths) != sidecar.samples:
+        raise SemabenchError(f"{path}: paths and samples differ in number; render again.")
     if not len(sidecar.classes) == len(sidecar.names) == len(sidecar.counts):
         raise SemabenchError(f"{path}: classes, names and counts differ in length; pack again.")
     return sidecar

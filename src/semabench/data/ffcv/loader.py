@@ -79,6 +79,7 @@ class FFCVLoader(EpochLoader):
         )
         self.path = path
         self.settings: dict[str, Any] = sidecar.settings
+        self.paths = sidecar.paths
         self.num_workers = _native().thread_count(num_workers)
         self.ahead = ahead
         self.timeout = timeout

@@ -32,7 +32,7 @@ from semabench.data.ffcv.format import (
 from semabench.data.image import Encoded, UnreadableImageError, allow_large_images
 from semabench.data.sources.types import ImageList
 from semabench.errors import SemabenchError
-from semabench.files import PARTIAL_SUFFIX, atomic_path, encode, sha256_file
+from semabench.files import PARTIAL_SUFFIX, atomic_path, encode, readable, sha256_file
 from semabench.processes import WorkerPool
 from semabench.progress import byte_bar, item_bar, note, tally
 
@@ -269,6 +269,7 @@ def _write(
     counts = [0] * len(images.classes)
     skipped: list[list[str]] = []
     mended: list[str] = []
+    paths: list[str] = []
     chunks = in_chunks(len(images), job.chunk)
     with item_bar() as bar:
         task = bar.add_task(f"writing {job.target.name}", total=len(images))
@@ -280,6 +281,7 @@ def _write(
                         raise result
                     writer.add(result, label)
                     counts[label] += 1
+                    paths.append(readable(images.paths[index]))
                     mended += [images.paths[index]] if result.mended else []
                 except (UnreadableImageError, ValueError) as fault:
                     if not job.skip:
@@ -295,13 +297,15 @@ def _write(
             f"first is {mended[0]}."
         )
     samples = len(images) - len(skipped)
-    if samples and 0 in counts:
+    empty = [k for k, there in enumerate(images.counts) if there and not counts[k]]
+    if samples and empty:
         raise SemabenchError(
-            f"no image of class {images.classes[counts.index(0)]} is readable, of {images.split}: "
+            f"no image of class {images.classes[empty[0]]} is readable, of {images.split}: "
             "repair them, or remove the class."
         )
     if samples == 0:
         raise SemabenchError(f"none of the {len(images)} images of {images.split} is readable.")
     return {
         "samples": samples, "bytes": writer.finish(), "counts": counts, "skipped": skipped,
+        "paths": paths if job.kind == "render" else None,
     }  # fmt: skip

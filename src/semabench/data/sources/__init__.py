@@ -1,8 +1,7 @@
-"""Find the labelled images of a split: a folder tree, the ILSVRC2012 tars, or a part held out."""
+"""Find the labelled images of a split: a tree, tars, Parquet, a list, or a part held out."""
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import os
 from pathlib import Path
@@ -11,6 +10,8 @@ import numpy as np
 
 from semabench.data.sources.folder import folder_images, has_classes
 from semabench.data.sources.ilsvrc import ilsvrc_images, is_ilsvrc
+from semabench.data.sources.listed import list_in, listed_images
+from semabench.data.sources.parquet import parquet_files, parquet_images
 from semabench.data.sources.types import ImageList
 from semabench.errors import SemabenchError
 
@@ -21,11 +22,15 @@ def find_images(src: Path, split: str, holdout: float | None = None) -> ImageLis
     With ``holdout``, a share in (0, 1), both ``train`` and ``val`` are parts of the training
     images, see ``split_off``; no other split has them.
 
-    ``src`` is either a folder tree (``src/<split>/<class>/**/<image>``, hidden files ignored,
-    extensions in any case) or the directory with ``ILSVRC2012_img_train.tar``,
-    ``ILSVRC2012_img_val.tar`` and ``ILSVRC2012_devkit_t12.tar.gz`` as downloaded; the tars are
-    read in place. A folder wins where both exist. Where there is neither, folders of images in
-    ``src`` itself are the classes of ``val``: so test sets are distributed.
+    ``src`` is one of these, the first that it is:
+
+    - a folder tree (``src/<split>/<class>/**/<image>``, hidden files ignored, extensions in any
+      case); with ``metadata.csv`` or ``.jsonl`` in ``src/<split>`` that says the labels;
+    - the directory with ``ILSVRC2012_img_train.tar``, ``ILSVRC2012_img_val.tar`` and
+      ``ILSVRC2012_devkit_t12.tar.gz`` as downloaded; the tars are read in place;
+    - Parquet files of the Hub;
+    - folders of images in ``src`` itself, or images with their list, are ``val``: so test sets
+      are distributed.
 
     Raises:
         SemabenchError: nothing of that layout is there, a class is empty, or the classes of
@@ -38,14 +43,22 @@ def find_images(src: Path, split: str, holdout: float | None = None) -> ImageLis
     src = Path(src)
     if not src.is_dir():
         raise SemabenchError(f"no dataset at {src}: it is not a directory.")
+    if parquet_files(src, split):
+        return parquet_images(src, split)
     if (src / split).is_dir():
-        return folder_images(src, split)
+        return (
+            listed_images(src / split, split) if list_in(src / split) else folder_images(src, split)
+        )
     if is_ilsvrc(src):
         return ilsvrc_images(src, split)
-    if split == "val" and not (src / "train").is_dir() and has_classes(src):
-        return folder_images(src, ".")  # as ImageNet-V2, -A, -R and -Sketch are distributed
+    if split == "val" and not (src / "train").is_dir():
+        if list_in(src):
+            return listed_images(src, split)
+        if has_classes(src):
+            return folder_images(src, ".")  # as ImageNet-V2, -A, -R and -Sketch are distributed
     raise SemabenchError(
-        f"no dataset in {src}: expected {split}/<class>/<image> or the ILSVRC2012 tar files."
+        f"no dataset in {src}: expected {split}/<class>/<image>, the ILSVRC2012 tar files, or "
+        f"{split}-*.parquet."
     )
 
 
@@ -77,11 +90,4 @@ def split_off(images: ImageList, share: float, *, held_out: bool) -> ImageList:
         digests = [hashlib.sha256(path).digest() for path in paths]
         held[indices[sorted(range(len(indices)), key=digests.__getitem__)[:count]]] = True
     (chosen,) = np.nonzero(held if held_out else ~held)
-    return dataclasses.replace(
-        images,
-        split="val" if held_out else images.split,
-        paths=[images.paths[index] for index in chosen],
-        sizes=images.sizes[chosen],
-        labels=images.labels[chosen],
-        offsets=None if images.offsets is None else images.offsets[chosen],
-    )
+    return images.part(chosen, "val" if held_out else images.split)

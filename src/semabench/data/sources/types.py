@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +21,7 @@ _WNID = re.compile(r"n\d{8}")
 
 @dataclass(frozen=True, eq=False)
 class ImageList:
-    """The images of one split, ordered by class and then by path."""
+    """The images of one split, ordered by class and then by path, but for Parquet's."""
 
     split: str
     container: Path  # the split's directory, or the tar file that holds its images
@@ -53,6 +55,17 @@ class ImageList:
             raise OSError(f"the tar file ends inside it ({len(data)} of {size} bytes)")
         return data
 
+    def part(self, chosen: NDArray[np.int64], split: str) -> Self:
+        """Return some of the images, as a split of their own."""
+        return dataclasses.replace(
+            self,
+            split=split,
+            paths=[self.paths[index] for index in chosen],
+            sizes=self.sizes[chosen],
+            labels=self.labels[chosen],
+            offsets=None if self.offsets is None else self.offsets[chosen],
+        )
+
     @property
     def counts(self) -> list[int]:
         """Images of each class."""
@@ -84,6 +97,37 @@ def class_names(classes: list[str]) -> list[str]:
         except KeyError:  # not one of the 21,841 synsets that timm knows
             names.append(wnid)
     return names
+
+
+def wnids_of(names: list[str]) -> list[str]:
+    """Return the WordNet ids of ImageNet classes that are named by words; else the names.
+
+    A name is a class's lemmas, ``"tench, Tinca tinca"``, or one that no other class has. The two
+    cranes are told apart where all thousand classes come in their order.
+    """
+    if all(_WNID.fullmatch(name) or name.isdigit() for name in names):
+        return names
+    from timm.data.imagenet_info import ImageNetInfo  # deferred: it imports torch
+
+    info = ImageNetInfo("imagenet-1k")
+    wnids = info.label_names()
+    owners: dict[str, set[str]] = {}
+    lemmas = {wnid: info.label_name_to_description(wnid) for wnid in wnids}
+    for wnid, text in lemmas.items():
+        for word in {text, *text.split(", ")}:
+            owners.setdefault(word, set()).add(wnid)
+    whole = {text: wnid for wnid, text in lemmas.items() if list(lemmas.values()).count(text) == 1}
+    found: list[str] = []
+    for place, name in enumerate(names):
+        candidates = (
+            {whole[name]} if name in whole else owners.get(name.rstrip("0123456789"), set())
+        )
+        if len(candidates) > 1 and len(names) == len(wnids):
+            candidates = candidates & {wnids[place]}
+        if len(candidates) != 1:
+            return names
+        found += candidates
+    return found if len(set(found)) == len(found) else names
 
 
 def same_classes(here: list[str], there: list[str], split: str, other: str, src: Path) -> None:

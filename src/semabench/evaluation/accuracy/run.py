@@ -4,32 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from semabench.config.schema import TrainConfig
-from semabench.data.augment.batch import Normalize
 from semabench.data.loader import EvalLoader, create_eval_loader
 from semabench.errors import SemabenchError
 from semabench.evaluation.accuracy.schema import EvalConfig
-from semabench.evaluation.classes import among_all, columns_of, own_logits
+from semabench.evaluation.classes import among_all, imagenet_wnids, own_logits
+from semabench.evaluation.one_pass import Measurement, measure
+from semabench.evaluation.real_labels import RealCounts, numbered, real_labels
 from semabench.evaluation.target import EvalTarget, load_target
 from semabench.files import atomic_write
-from semabench.models import backend_name, set_resolution
 from semabench.models.compiled import compile_model
-from semabench.models.flops import count_gmacs, count_parameters
-from semabench.models.resolution import say_unseen, try_size
 from semabench.processes import global_rank
 from semabench.progress import note
-from semabench.results.record import Record, accuracy, git_commit, software_versions
+from semabench.results.record import Record, accuracy
 from semabench.results.store import RESULTS_NAME, append_record, read_rows
 from semabench.results.tensorboard_log import log_curves
 from semabench.results.wandb_log import (
@@ -41,20 +37,10 @@ from semabench.results.wandb_log import (
 )
 from semabench.training.counts import Counts
 from semabench.training.device import (
-    Mark,
     choose_accelerator,
     choose_precision,
-    device_label,
     execution_label,
-    layout_label,
-    mark,
-    median_and_spread,
-    peak_memory_mib,
-    reset_peak_memory,
-    seconds_between,
 )
-from semabench.training.forward import Forward
-from semabench.training.graphs import WARMUP as GRAPH_WARMUP
 
 
 def evaluate(config: EvalConfig) -> list[Record]:
@@ -82,15 +68,28 @@ def evaluate(config: EvalConfig) -> list[Record]:
     failed: dict[int, str] = {}
     for number, resolution in enumerate(config.resolutions):
         loader = _loader(config, target, resolution)
-        columns = _columns(target, loader)
+        # ReaL's labels are of all of ImageNet's classes, whichever the dataset has.
+        theirs = list(imagenet_wnids()) if config.labels == "real" else loader.classes
+        columns = target.columns(theirs)
+        sets = real_labels(loader.paths, target.data.name) if config.labels == "real" else None
         if number == 0:
             _say_what_is_compared(config, target, loader)
         try:
-            row = _plan(config, target, loader, resolution, precision, device)
+            row = target.row(
+                loader,
+                resolution,
+                labels="" if sets is None else "real",
+                logits=config.logits if _some(config, target, loader) else "",
+                n=loader.num_samples if sets is None else int(sets.any(dim=1).sum()),
+                execution=execution_label(
+                    config.compile, graph=config.graph and device.type == "cuda"
+                ),
+                batch_size=config.batch_size,
+            )
             launched = replace(row, execution=execution_label(config.compile, graph=False))
             before = stored.get(row.key) or stored.get(launched.key)  # where none can be recorded
             if before is None:
-                row = _measure(config, target, row, loader, columns, device)
+                row = _measure(config, target, row, loader, sets, columns)
                 append_record(path, row)
             else:
                 row = before
@@ -114,33 +113,15 @@ def _loader(config: EvalConfig, target: EvalTarget, resolution: int) -> EvalLoad
     )
 
 
-def _columns(target: EvalTarget, loader: EvalLoader) -> list[int]:
-    """Return the logit of each class of the dataset."""
-    theirs = loader.classes
-    return columns_of(theirs, _known(target, theirs), target.num_classes, target.fields["model"])
-
-
-def _known(target: EvalTarget, theirs: list[str]) -> list[str] | None:
-    """Return the names of the model's classes; None where they can only be taken on trust.
-
-    Weights of others have no names: a thousand classes are ImageNet's, unless the dataset has as
-    many and shares not one name.
-    """
-    if target.classes is None or target.train_config or len(theirs) != target.num_classes:
-        return target.classes
-    numbered = set(theirs) == {str(number) for number in range(len(theirs))}
-    return target.classes if numbered or set(theirs) & set(target.classes) else None
-
-
 def _say_what_is_compared(config: EvalConfig, target: EvalTarget, loader: EvalLoader) -> None:
     """Say where classes are taken on trust, or are some of the model's alone."""
     name, theirs = target.fields["model"], loader.classes
-    if _known(target, theirs) is None:
+    if target.known(theirs) is None:
         note(
             f"the weights of {name} do not name their {len(theirs)} classes: they must be in the "
             f"dataset's order, {', '.join(theirs[:3])}, ..."
         )
-    elif len(theirs) < target.num_classes:
+    elif _some(config, target, loader):
         others = "are left out" if config.logits == "own" else "compete, too (logits=all)"
         note(
             f"{len(theirs)} of the {target.num_classes} classes of {name}: the other logits "
@@ -148,40 +129,9 @@ def _say_what_is_compared(config: EvalConfig, target: EvalTarget, loader: EvalLo
         )
 
 
-def _plan(
-    config: EvalConfig,
-    target: EvalTarget,
-    loader: EvalLoader,
-    resolution: int,
-    precision: str,
-    device: torch.device,
-) -> Record:
-    """Return the row as known before it is measured."""
-    set_resolution(target.model, resolution)
-    try_size(target.model, resolution, 1, target.num_classes, train=False)
-    seen = say_unseen(target.model, resolution)
-    return Record(
-        **target.fields,
-        dataset=target.data.name,
-        fingerprint=loader.fingerprint,
-        classes=len(loader.classes),
-        logits=config.logits if len(loader.classes) < target.num_classes else "",
-        n=loader.num_samples,
-        resolution=resolution,
-        seen_resolution=seen,
-        crop_pct=target.data.crop_pct,
-        interpolation=target.data.interpolation,
-        precision=precision,
-        backend=backend_name(target.model, device),
-        device=device_label(device),
-        execution=execution_label(config.compile, graph=config.graph and device.type == "cuda"),
-        layout=layout_label(config.channels_last),
-        batch_size=config.batch_size,
-        params=count_parameters(target.model),
-        gmacs=count_gmacs(target.model, resolution),
-        versions=software_versions(),
-        commit=git_commit(),
-    )
+def _some(config: EvalConfig, target: EvalTarget, loader: EvalLoader) -> bool:
+    """Tell whether the dataset's labels are of some of the model's classes."""
+    return config.labels == "own" and len(loader.classes) < target.num_classes
 
 
 def _measure(
@@ -189,34 +139,30 @@ def _measure(
     target: EvalTarget,
     row: Record,
     loader: EvalLoader,
+    sets: Tensor | None,
     columns: list[int],
-    device: torch.device,
 ) -> Record:
     # Each resolution is compiled by itself, in the first batches, which are not timed.
     if config.compile:
         torch.compiler.reset()
         compile_model(target.model)
-    normalize = Normalize(target.mean, target.std).to(device)
-    double = row.precision == "64-true"
-    run = Forward(
-        target.model,
-        (lambda images: normalize(images).double()) if double else normalize,
-        device,
-        row.precision,
-        graph=config.graph,
-    )
+    run = target.forward(graph=config.graph)
     logits: Callable[[Tensor], Tensor] = run
     batches: Iterable[tuple[Tensor, Tensor]] = loader
+    counts = Counts()
+    if sets is not None:
+        counts, batches = RealCounts(sets.to(target.device)), numbered(loader)
     if columns != list(range(target.num_classes)):
-        chosen = torch.tensor(columns, device=device)
-        if config.logits == "own":
+        chosen = torch.tensor(columns, device=target.device)
+        if config.logits == "own" or sets is not None:
             logits = own_logits(run, chosen)
         else:
             batches = among_all(loader, chosen)
     found = measure(
         logits,
         batches,
-        device=device,
+        counts,
+        device=target.device,
         batch_size=config.batch_size,
         batches=len(loader),
         title=f"{row.resolution} px",
@@ -336,94 +282,3 @@ def _digest(rows: list[Record]) -> str:
 
 def _read(path: Path) -> str:
     return path.read_text() if path.exists() else ""
-
-
-WARMUP = GRAPH_WARMUP + 1  # batches not timed: they allocate, compile, fill caches, record
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """What one pass over a loader found.
-
-    Attributes:
-        n, top1, top5: samples, and how many of them are right at the first, the first five.
-        images_per_second: batch size over the median time of a forward pass, normalisation
-            included, loading excluded; None for an empty data set.
-        spread: half the distance between the quartiles of images_per_second, over the batches.
-        peak_memory_mib: of the device's allocations; on a CPU of the process's resident set.
-            None where the system does not tell.
-    """
-
-    n: int
-    top1: int
-    top5: int
-    images_per_second: float | None
-    spread: float | None
-    peak_memory_mib: float | None
-
-
-def measure(
-    run: Callable[[Tensor], Tensor],
-    loader: Iterable[tuple[Tensor, Tensor]],
-    *,
-    device: torch.device,
-    batch_size: int,
-    batches: int,
-    title: str,
-) -> Measurement:
-    """Run over ``loader`` once.
-
-    Args:
-        run: uint8 images on ``device`` to logits.
-        loader: batches as of the data room; full ones, padding labelled -1.
-        device: where to compute.
-        batch_size: images a batch.
-        batches: of the loader, for the progress bar.
-        title: of the progress bar.
-    """
-    counts = Counts()
-    clock = _Clock(device)
-    reset_peak_memory(device)
-    bar = track(
-        loader,
-        description=title,
-        total=batches,
-        transient=True,
-        disable=not sys.stdout.isatty(),
-    )
-    for images, labels in bar:
-        images = images.to(device, non_blocking=True)
-        labels = labels.to(device, non_blocking=True)
-        with clock:
-            logits = run(images)
-        counts.add(logits, labels)
-    # A small data set: the last batch again, for speed alone, until there is something to time.
-    while len(clock.marks) < WARMUP + 3 and batches:
-        with clock:
-            run(images)
-    n, top1, top5 = counts.correct()
-    speed, spread = clock.images_per_second(batch_size)
-    return Measurement(n, top1, top5, speed, spread, peak_memory_mib(device))
-
-
-class _Clock:
-    """Times forward passes; the times are read at the end."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.marks: list[tuple[Mark, Mark]] = []
-
-    def __enter__(self) -> None:
-        self.start = mark(self.device)
-
-    def __exit__(self, *_: object) -> None:
-        self.marks.append((self.start, mark(self.device)))
-
-    def images_per_second(self, batch_size: int) -> tuple[float | None, float | None]:
-        """Return the median and half the interquartile range, or None twice."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-        speeds = [batch_size / seconds_between(*marks) for marks in self.marks[WARMUP:]]
-        if len(speeds) < 3:
-            return None, None
-        return median_and_spread(speeds)

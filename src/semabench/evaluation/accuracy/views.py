@@ -23,7 +23,7 @@ from semabench.results.view import (
 SERIES = Series(
     always=("mixer", "recipe"),
     shown=(
-        *("options", "weights", "epochs", "train_resolution", "dataset"),
+        *("options", "weights", "epochs", "train_resolution", "dataset", "labels"),
         *("crop_pct", "interpolation", "precision", "device"),
     ),
     apart=(

@@ -13,28 +13,21 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
-from semabench.data.augment.batch import Normalize
 from semabench.data.loader import EvalLoader, create_eval_loader, require_eval_files
 from semabench.errors import SemabenchError
 from semabench.evaluation.probe.classifiers import Features, fit_linear, vote
 from semabench.evaluation.probe.schema import ProbeConfig
 from semabench.evaluation.probe.views import VIEW
 from semabench.evaluation.target import EvalTarget, load_target
-from semabench.models import backend_name, set_resolution
-from semabench.models.flops import count_gmacs, count_parameters
-from semabench.models.resolution import try_size
 from semabench.progress import said_if_slow
-from semabench.results.record import Record, accuracy, git_commit, software_versions
+from semabench.results.record import Record, accuracy
 from semabench.results.report import print_report
 from semabench.results.store import RESULTS_NAME, append_record, read_rows
 from semabench.training.counts import Counts
 from semabench.training.device import (
     choose_accelerator,
     choose_precision,
-    device_label,
-    layout_label,
 )
-from semabench.training.forward import Forward
 
 DIRECTORY = "probe"  # in a run's directory: accuracy's rows stay apart
 
@@ -66,12 +59,10 @@ def probe(config: ProbeConfig) -> list[Record]:
         splits = {split: _open(config, target, resolution, split) for split in ("train", "val")}
         if splits["train"].classes != splits["val"].classes:
             raise SemabenchError(f"train and val of {target.data.name} differ in classes.")
-        planned = _plan(config, target, splits, resolution, device)
+        planned = _plan(config, target, splits, resolution)
         todo = [row for row in planned if row.key not in stored]
         if todo:
-            features = {
-                split: _features(target, one, todo[0], device) for split, one in splits.items()
-            }
+            features = {split: _features(target, one, todo[0]) for split, one in splits.items()}
             for row in todo:
                 stored[row.key] = _measure(config, row, features["train"], features["val"])
                 append_record(path, stored[row.key])
@@ -104,31 +95,11 @@ def _plan(
     target: EvalTarget,
     splits: dict[str, EvalLoader],
     resolution: int,
-    device: torch.device,
 ) -> list[Record]:
     """Return the rows of a resolution as known before they are measured."""
-    set_resolution(target.model, resolution)
-    try_size(target.model, resolution, 1, target.num_classes, train=False)
-    row = Record(
-        measure="probe",
-        **target.fields,
-        dataset=target.data.name,
-        fingerprint=splits["val"].fingerprint,
-        classes=len(splits["val"].classes),
-        n=splits["val"].num_samples,
-        train_n=splits["train"].num_samples,
-        resolution=resolution,
-        crop_pct=target.data.crop_pct,
-        interpolation=target.data.interpolation,
-        precision=choose_precision(config.precision, "gpu" if device.type == "cuda" else "cpu"),
-        backend=backend_name(target.model, device),
-        device=device_label(device),
-        layout=layout_label(config.channels_last),
-        batch_size=config.batch_size,
-        params=count_parameters(target.model),
-        gmacs=count_gmacs(target.model, resolution),
-        versions=software_versions(),
-        commit=git_commit(),
+    n = splits["train"].num_samples
+    row = target.row(
+        splits["val"], resolution, measure="probe", train_n=n, batch_size=config.batch_size
     )
     planned = []
     for classifier in dict.fromkeys(config.classifiers):
@@ -154,18 +125,9 @@ class _Headless(nn.Module):
         return features.flatten(1)
 
 
-def _features(
-    target: EvalTarget, loader: EvalLoader, row: Record, device: torch.device
-) -> Features:
+def _features(target: EvalTarget, loader: EvalLoader, row: Record) -> Features:
     """Return the features of all images of a split, on the device."""
-    normalize = Normalize(target.mean, target.std).to(device)
-    double = row.precision == "64-true"
-    run = Forward(
-        _Headless(target.model),
-        (lambda images: normalize(images).double()) if double else normalize,
-        device,
-        row.precision,
-    )
+    run = target.forward(_Headless(target.model))
     found, labels = [], []
     batches: Iterable[tuple[Tensor, Tensor]] = track(
         loader,
@@ -176,11 +138,11 @@ def _features(
     )
     with said_if_slow(f"features of {loader.num_samples:,} images at {row.resolution} px: a while"):
         for images, some in batches:
-            x = run(images.to(device, non_blocking=True))
+            x = run(images.to(target.device, non_blocking=True))
             found.append(x[some >= 0].float())  # a copy: a graph writes its output again
             labels.append(some[some >= 0])
     run.release()
-    return Features(torch.cat(found), torch.cat(labels).to(device))
+    return Features(torch.cat(found), torch.cat(labels).to(target.device))
 
 
 def _measure(config: ProbeConfig, row: Record, train: Features, val: Features) -> Record:

@@ -1,0 +1,112 @@
+"""Parquet files as the Hub distributes them: found, named, read, packed like the same folder."""
+
+import json
+
+import numpy as np
+import pytest
+from timm.data.imagenet_info import ImageNetInfo
+
+from helpers.image_makers import jpeg
+from semabench.data.ffcv.format import read_sidecar
+from semabench.data.ffcv.pack import render
+from semabench.data.sources import find_images
+from semabench.data.sources.types import wnids_of
+from semabench.errors import SemabenchError
+
+pa = pytest.importorskip("pyarrow")
+from pyarrow import parquet  # noqa: E402
+
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+def write_shard(path, labels, names=None, column="image", label="label", first=0, group=2):
+    """A shard as ``datasets`` writes it: small row groups, class names in the schema."""
+    rows = [{"bytes": jpeg(seed=first + k), "path": f"{k}.jpg"} for k in range(len(labels))]
+    table = pa.table({column: pa.array(rows, IMAGE), label: pa.array(labels, pa.int64())})
+    if names:
+        kind = {"names": names, "_type": "ClassLabel"}
+        told = {"info": {"features": {column: {"_type": "Image"}, label: kind}}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps(told)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parquet.write_table(table, path, row_group_size=group)
+
+
+def test_shards_are_read_in_their_order(tmp_path):
+    write_shard(tmp_path / "data/train-00000-of-00002.parquet", [1, 0, 2, 0, 1], ["a", "b", "c"])
+    write_shard(tmp_path / "data/train-00001-of-00002.parquet", [2, 2], ["a", "b", "c"], first=5)
+    write_shard(tmp_path / "data/validation-00000-of-00001.parquet", [0, 1, 2], ["a", "b", "c"])
+    images = find_images(tmp_path, "train")
+    assert images.classes == ["a", "b", "c"]
+    assert images.labels.tolist() == [1, 0, 2, 0, 1, 2, 2]
+    assert [images.read(k) for k in (6, 0, 3)] == [jpeg(seed=6), jpeg(seed=0), jpeg(seed=3)]
+    assert images.location(5).endswith("train-00001-of-00002.parquet: row 0 of group 0")
+    assert find_images(tmp_path, "val").counts == [1, 1, 1]
+
+
+def test_names_of_imagenet_become_wordnet_ids(tmp_path):
+    write_shard(tmp_path / "train.parquet", [0, 1], ["tench", "English springer"])
+    assert find_images(tmp_path, "train").classes == ["n01440764", "n02102040"]
+    info = ImageNetInfo("imagenet-1k")
+    wnids = info.label_names()
+    described = [info.label_name_to_description(wnid) for wnid in wnids]
+    assert described.count("crane") == 2
+    assert wnids_of(described) == wnids
+    renamed = [*described]
+    renamed[described.index("crane", 200)] = "crane2"
+    assert wnids_of(renamed) == wnids
+    assert wnids_of(["crane"]) == ["crane"]  # which of the two is not told
+    assert wnids_of(["tench", "a house of mine"]) == ["tench", "a house of mine"]
+
+
+def test_a_part_held_out_is_no_part_of_the_rest(tmp_path):
+    write_shard(tmp_path / "train.parquet", [0, 1] * 10, ["a", "b"])
+    held, rest = (find_images(tmp_path, split, 0.2) for split in ("val", "train"))
+    assert (held.counts, rest.counts) == ([2, 2], [8, 8])
+    read = [{images.read(k) for k in range(len(images))} for images in (held, rest)]
+    assert len(read[0] | read[1]) == 20
+    assert (
+        len({held.fingerprint, rest.fingerprint, find_images(tmp_path, "train").fingerprint}) == 3
+    )
+
+
+def test_they_render_to_the_pixels_of_the_same_images_in_folders(tmp_path):
+    write_shard(tmp_path / "hub/validation-0.parquet", [0, 0, 1], ["a", "b"])
+    for k, name in enumerate("aab"):
+        folder = tmp_path / "tree/val" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{k}.jpg").write_bytes(jpeg(seed=k))
+    (one,) = render(tmp_path / "hub", tmp_path / "one", [32], workers=2)
+    (two,) = render(tmp_path / "tree", tmp_path / "two", [32], workers=1)
+    assert one.path.read_bytes() == two.path.read_bytes()
+    assert one.sidecar.paths == ["a/00000000", "a/00000001", "b/00000002"]
+    assert read_sidecar(two.path).paths == ["a/0.jpg", "a/1.jpg", "b/2.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda p: write_shard(p, [0, -1], ["a", "b"]), "-1 marks a split whose labels are withh"),
+        (lambda p: write_shard(p, [0], ["a"], label="caption"), "image, caption: one of structs"),
+        (lambda p: p.write_bytes(b"PAR1 or not"), "download it again"),
+        (lambda p: write_shard(p, []), "no rows"),
+    ],
+)
+def test_files_of_another_kind_are_told_in_one_line(tmp_path, make, message):
+    make(tmp_path / "val.parquet")
+    with pytest.raises(SemabenchError, match=message) as told:
+        find_images(tmp_path, "val")
+    assert "\n" not in str(told.value)
+
+
+def test_a_row_without_bytes_is_an_unreadable_image(tmp_path):
+    rows = pa.array([{"bytes": None, "path": "a.jpg"}], IMAGE)
+    table = pa.table({"image": rows, "label": pa.array([0], pa.int64())})
+    parquet.write_table(table, tmp_path / "val.parquet")
+    with pytest.raises(SemabenchError, match=r"row 0 of group 0: the row has no bytes"):
+        render(tmp_path, tmp_path / "out", [32], workers=1)
+
+
+def test_numbers_without_names_are_the_classes(tmp_path):
+    write_shard(tmp_path / "val.parquet", [0, 2, 11])
+    assert find_images(tmp_path, "val").classes == [str(k) for k in range(12)]
+    assert np.bincount(find_images(tmp_path, "val").labels).tolist()[2] == 1

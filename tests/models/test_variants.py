@@ -35,7 +35,7 @@ def test_nano_is_small(family):
 
 
 def test_all_names_are_known_to_timm():
-    assert len(model_names()) == 12 + 1 + 7 + 6
+    assert len(model_names()) == 15 + 1 + 7 + 6
     assert all(timm.is_model(name) for name in model_names())
 
 

@@ -346,6 +346,8 @@ DEEP = (3, 6, 21, 6)
 SIZES: dict[str, dict[str, Any]] = {
     # For demos and tests, under 1 M parameters.
     "nano": {"embed_dim": 16, "depths": (1, 1, 2, 1), "num_heads": (1, 2, 4, 8)},
+    # Half of T in width and depth: photographs in minutes.
+    "micro": {"embed_dim": 32, "depths": (1, 2, 4, 2), "num_heads": (1, 2, 4, 8)},
     # MILA-T, -S and -B as the official code has them.
     "tiny": {"drop_path_rate": 0.2},
     "small": {"depths": DEEP, "drop_path_rate": 0.3},

@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import sys
+from types import SimpleNamespace
 
 import pytest
 
 from semabench.config.schema import LoggerConfig, TrainConfig
 from semabench.errors import SemabenchError
+from semabench.results.curves import mlflow_uri
 from semabench.training.loggers import StepLogger, create_loggers
 
 
@@ -59,3 +62,40 @@ def test_several_at_once_and_one_that_is_not_installed(tmp_path, monkeypatch):
     monkeypatch.setattr("semabench.training.loggers.TensorBoardLogger", absent)
     with pytest.raises(SemabenchError, match="pip install tensorboard"):
         create_loggers(config, tmp_path)
+
+
+def test_a_resumed_run_goes_on_in_mlflow(tmp_path, monkeypatch):
+    from mlflow.tracking import MlflowClient
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    config = TrainConfig(logger=LoggerConfig("mlflow"), seed=3)
+    directory = tmp_path / "outputs" / "demo" / "run"
+    directory.mkdir(parents=True)
+    for step in (1, 2):
+        (logger,) = create_loggers(config, directory)
+        logger.log_metrics({"train/loss": 1.0 / step}, step=step)
+        logger.finalize("success")
+    client = MlflowClient(mlflow_uri(directory))
+    (run,) = client.search_runs([logger.experiment_id])
+    assert run.data.params["seed"] == "3"
+    assert [p.step for p in client.get_metric_history(run.info.run_id, "train/loss")] == [1, 2]
+    (directory / "mlflow_run_id").write_text("0" * 32)
+    with pytest.raises(SemabenchError, match=r"MLflow at sqlite:.* fails .*remove .*mlflow_run_id"):
+        create_loggers(config, directory)
+
+
+def test_trackio_is_given_steps_and_goes_on(tmp_path, monkeypatch):
+    told = []
+    run = SimpleNamespace(
+        project="p", name="run", finish=lambda: told.append("finished"),
+        log=lambda metrics, step: told.append((metrics, step)),
+    )  # fmt: skip
+    begun = []
+    trackio = SimpleNamespace(init=lambda **options: begun.append(options) or run)
+    monkeypatch.setitem(sys.modules, "trackio", trackio)
+    (logger,) = create_loggers(TrainConfig(logger=LoggerConfig("trackio")), tmp_path / "run")
+    logger.log_metrics({"train/loss": 1.0}, step=7)
+    logger.finalize("success")
+    assert told == [({"train/loss": 1.0}, 7), "finished"]
+    assert (begun[0]["name"], begun[0]["resume"]) == ("run", "allow")
+    assert (logger.name, logger.version) == ("p", "run")

@@ -333,12 +333,23 @@ class TrainerConfig:
     )
 
 
-LOGGERS = ("wandb", "csv", "tensorboard")
-_OF_WANDB = Need(
-    lambda c: "wandb" in (c.logger.name, *c.logger.also), "without W&B", "set logger=wandb"
+LOGGERS = ("wandb", "csv", "tensorboard", "mlflow", "trackio")
+
+
+def _logs_to(config: Any, *names: str) -> bool:
+    return not set(names).isdisjoint([config.logger.name, *config.logger.also])
+
+
+_OF_WANDB = Need(lambda c: _logs_to(c, "wandb"), "without W&B", "set logger=wandb")
+_HAS_PROJECT = Need(
+    lambda c: _logs_to(c, "wandb", "mlflow", "trackio"),
+    "without W&B, MLflow and trackio",
+    "set logger=wandb",
 )
 _LOGS = Need(
-    lambda c: c.logger.mode != "disabled", "beside logger.mode=disabled", "set logger.mode=auto"
+    lambda c: c.logger.mode != "disabled" or _logs_to(c, "mlflow", "trackio"),
+    "beside logger.mode=disabled",
+    "set logger.mode=auto",
 )
 
 
@@ -346,7 +357,11 @@ _LOGS = Need(
 class LoggerConfig:
     """Where metrics go besides results.jsonl."""
 
-    name: str = key("wandb", "csv and tensorboard: folders in the run's", choices=LOGGERS)
+    name: str = key(
+        "wandb",
+        "csv, tensorboard: folders in the run's; mlflow: beside them",
+        choices=LOGGERS,
+    )
     also: list[str] = key([], "more at once", choices=LOGGERS)
     mode: str = key(
         "auto",
@@ -354,7 +369,7 @@ class LoggerConfig:
         choices=("auto", "online", "offline", "disabled"),
         needs=[_OF_WANDB],
     )
-    project: str = key("semabench", needs=[_OF_WANDB, _LOGS])
+    project: str = key("semabench", needs=[_HAS_PROJECT, _LOGS])
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The run's loggers: one W&B run, CSV files, TensorBoard's."""
+"""The run's loggers: one W&B run, CSV files, TensorBoard's, MLflow's, trackio's."""
 
 from __future__ import annotations
 
@@ -7,13 +7,22 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import (
+    CSVLogger,
+    Logger,
+    MLFlowLogger,
+    TensorBoardLogger,
+    WandbLogger,
+)
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from semabench.config.schema import TrainConfig
 from semabench.errors import SemabenchError, first_line
+from semabench.files import atomic_write
 from semabench.processes import global_rank
+from semabench.results.curves import MLFLOW_RUN, missing, mlflow_uri
 from semabench.results.wandb_log import finish_run, run_id, start_run, wandb_mode
 
 log = logging.getLogger(__name__)
@@ -78,9 +87,15 @@ def create_loggers(config: TrainConfig, run_dir: Path) -> list[Logger]:
     the same one.
 
     Raises:
-        SemabenchError: TensorBoard is not installed; W&B cannot write its files.
+        SemabenchError: a tracker is not installed; W&B cannot write its files.
     """
-    made = {"wandb": _wandb, "csv": _csv, "tensorboard": _tensorboard}
+    made = {
+        "wandb": _wandb,
+        "csv": _csv,
+        "tensorboard": _tensorboard,
+        "mlflow": _mlflow,
+        "trackio": _trackio,
+    }
     names = dict.fromkeys([config.logger.name, *config.logger.also])
     loggers = (made[name](config, run_dir) for name in names)
     return [logger for logger in loggers if logger is not None]
@@ -95,9 +110,81 @@ def _tensorboard(config: TrainConfig, run_dir: Path) -> Logger:
     try:
         return TensorBoardLogger(save_dir=run_dir, name="tensorboard", version="")
     except ModuleNotFoundError as error:
+        raise missing("tensorboard", "tensorboard") from error
+
+
+def _mlflow(config: TrainConfig, run_dir: Path) -> Logger | None:
+    """Return Lightning's logger on this run of MLflow's, which later starts go on with."""
+    if global_rank() != 0:
+        return None
+    marker = run_dir / MLFLOW_RUN
+    try:
+        logger = MLFlowLogger(
+            experiment_name=config.logger.project,
+            run_name=run_dir.name,
+            tracking_uri=mlflow_uri(run_dir),
+            run_id=marker.read_text().strip() if marker.exists() else None,
+        )
+    except ModuleNotFoundError as error:
+        raise missing("mlflow", "mlflow") from error
+    try:
+        logger.log_hyperparams(asdict(config))
+    except Exception as error:  # a server's, a file's: MLflow raises many kinds
         raise SemabenchError(
-            "logger=tensorboard needs TensorBoard: pip install tensorboard."
+            f"MLflow at {mlflow_uri(run_dir)} fails ({first_line(error)}): set "
+            f"MLFLOW_TRACKING_URI, or remove {marker} if the run is gone from there."
         ) from error
+    atomic_write(marker, f"{logger.run_id}\n")
+    return logger
+
+
+class TrackioLogger(Logger):
+    """Logs to trackio, which has W&B's functions and keeps its runs in files."""
+
+    def __init__(self, run: Any) -> None:
+        super().__init__()
+        self.run = run
+
+    @property
+    def name(self) -> str:
+        """Name of the project."""
+        return str(self.run.project)
+
+    @property
+    def version(self) -> str:
+        """Name of the run."""
+        return str(self.run.name)
+
+    def log_hyperparams(self, *arguments: Any, **more: Any) -> None:
+        """Nothing: the run was given its config when it began."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log under the optimiser's step."""
+        self.run.log(dict(metrics), step=step)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Write what is left."""
+        self.run.finish()
+
+
+def _trackio(config: TrainConfig, run_dir: Path) -> Logger | None:
+    if global_rank() != 0:
+        return None
+    try:
+        import trackio
+    except ImportError as error:
+        raise missing("trackio", "trackio") from error
+    run = trackio.init(
+        project=config.logger.project,
+        name=run_dir.name,
+        group=config.experiment,
+        config=asdict(config),
+        resume="allow",
+        embed=False,
+    )
+    return TrackioLogger(run)
 
 
 def _wandb(config: TrainConfig, run_dir: Path) -> Logger | None:

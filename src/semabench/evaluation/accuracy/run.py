@@ -25,9 +25,9 @@ from semabench.files import atomic_write
 from semabench.models.compiled import compile_model
 from semabench.processes import global_rank
 from semabench.progress import note
+from semabench.results.curves import log_curves
 from semabench.results.record import Record, accuracy
 from semabench.results.store import RESULTS_NAME, append_record, read_rows
-from semabench.results.tensorboard_log import log_curves
 from semabench.results.wandb_log import (
     finish_run,
     log_evaluation,
@@ -240,8 +240,7 @@ def log_rows(rows: list[Record], config: EvalConfig, target: EvalTarget) -> None
     """
     names = (config.logger.name, *config.logger.also)
     directory = target.run_dir or target.output_dir
-    if "tensorboard" in names:
-        log_curves(directory / "tensorboard", rows)
+    log_curves(names, directory, rows, config.logger.project)
     if "wandb" not in names:
         return
     mode = wandb_mode(config.logger.mode)

@@ -3,6 +3,7 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import wandb
@@ -16,7 +17,7 @@ from semabench.config.check import check_train
 from semabench.config.schema import TrainConfig, to_config
 from semabench.errors import SemabenchError
 from semabench.results import wandb_log
-from semabench.results.wandb_log import log_evaluation, start_run, wandb_mode
+from semabench.results.wandb_log import keep_artifact, log_evaluation, start_run, wandb_mode
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
 ARGUMENT = "token=planted-command-line-argument"
@@ -183,3 +184,29 @@ def test_the_sweep_of_wandb_is_a_search_that_train_takes():
     assert config.data.holdout == 0.1
     assert told["program"] == "train.py"
     assert told["metric"]["name"] == ("val_ema/top1" if config.recipe.ema_decay else "val/top1")
+
+
+def test_artifacts_hold_the_file_and_are_of_online_runs_alone(tmp_path, caplog):
+    file = tmp_path / "last.ckpt"
+    file.write_bytes(b"weights")
+
+    class Run:
+        id = "abc"
+        kept: ClassVar[list[wandb.Artifact]] = []
+
+        def __init__(self, mode):
+            self.settings = wandb.Settings(mode=mode)
+
+        def log_artifact(self, artifact):
+            self.kept.append(artifact)
+
+    keep_artifact(Run("offline"), file, "model", {"run": "r"})
+    assert Run.kept == []
+    keep_artifact(Run("online"), file, "model", {"run": "caf\udce9"})
+    (artifact,) = Run.kept
+    assert (artifact.name, artifact.type) == ("model-abc", "model")
+    assert artifact.metadata == {"run": "caf\\xe9"}
+    assert [entry.size for entry in artifact.manifest.entries.values()] == [7]
+    keep_artifact(Run("online"), tmp_path / "gone", "model", {})
+    assert "W&B does not keep" in caplog.text
+    assert len(Run.kept) == 1

@@ -369,6 +369,11 @@ class LoggerConfig:
         choices=("auto", "online", "offline", "disabled"),
         needs=[_OF_WANDB],
     )
+    artifacts: bool = key(
+        False,
+        "keep the last checkpoint and the results in W&B, where it is online",
+        needs=[_OF_WANDB, _LOGS],
+    )
     project: str = key("semabench", needs=[_HAS_PROJECT, _LOGS])
 
 

@@ -225,6 +225,27 @@ def log_evaluation(
         run.log({"eval/results": table}, step=step)
 
 
+def keep_artifact(run: wandb.Run, file: Path, kind: str, told: Mapping[str, Any]) -> None:
+    """Upload a file as the artifact ``<kind>-<run id>`` of an online run; a new version each time.
+
+    Args:
+        run: from :func:`start_run`; one that is offline keeps none.
+        file: what it holds.
+        kind: W&B's type: ``model``, ``results``.
+        told: its metadata.
+    """
+    import wandb
+
+    if run.settings.mode != "online":
+        return
+    try:
+        artifact = wandb.Artifact(f"{kind}-{run.id}", type=kind, metadata=_stored(dict(told)))
+        artifact.add_file(str(file))
+        run.log_artifact(artifact)
+    except Exception as error:  # a server's, a disk's: the file itself stays where it is
+        log.warning("W&B does not keep %s as an artifact: %s.", file, first_line(error))
+
+
 def finish_run(run: wandb.Run) -> bool:
     """End a run; where its server does not answer, say how to upload the rest. Return whether."""
     import wandb

@@ -23,7 +23,7 @@ from semabench.errors import SemabenchError, first_line
 from semabench.files import atomic_write
 from semabench.processes import global_rank
 from semabench.results.curves import MLFLOW_RUN, missing, mlflow_uri
-from semabench.results.wandb_log import finish_run, run_id, start_run, wandb_mode
+from semabench.results.wandb_log import finish_run, keep_artifact, run_id, start_run, wandb_mode
 
 log = logging.getLogger(__name__)
 
@@ -203,6 +203,13 @@ def _wandb(config: TrainConfig, run_dir: Path) -> Logger | None:
         job_type="train",
     )
     return StepLogger(experiment=run, save_dir=run_dir)
+
+
+def keep_checkpoint(loggers: Iterable[Logger], path: Path) -> None:
+    """Upload a finished run's last checkpoint to W&B, where it logs there, on the first process."""
+    for logger in loggers:
+        if isinstance(logger, StepLogger) and not logger.gone:
+            keep_artifact(logger.experiment, path, "model", {"run": path.parent.parent.name})
 
 
 def close_loggers(loggers: Iterable[Logger]) -> None:

@@ -47,7 +47,7 @@ from semabench.training.device import (
     choose_precision,
 )
 from semabench.training.lock import run_lock
-from semabench.training.loggers import close_loggers
+from semabench.training.loggers import close_loggers, keep_checkpoint
 from semabench.training.module import Classifier
 from semabench.training.signals import Stopped, listening
 from semabench.training.trainer import create_trainer
@@ -102,7 +102,7 @@ def train(config: TrainConfig) -> Path:
             _prepare_directory(config, run_dir, resume)
         trainer = create_trainer(config, run_dir, accelerator, precision, module)
         _tell(f"{f'resuming {resume}' if resume else 'training'}: {run_dir}")
-        _fit(trainer, module, data, resume)
+        _fit(trainer, module, data, resume, config.logger.artifacts)
         if trainer.is_global_zero and trainer.global_step == module.total_steps:
             _finish(trainer, run_dir)
     return run_dir
@@ -161,12 +161,18 @@ def _prepare_directory(config: TrainConfig, run_dir: Path, resume: Path | None) 
 
 
 def _fit(
-    trainer: L.Trainer, module: Classifier, data: ImageDataModule, resume: Path | None
+    trainer: L.Trainer,
+    module: Classifier,
+    data: ImageDataModule,
+    resume: Path | None,
+    artifacts: bool,
 ) -> None:
     """Train; end on a signal with the shell's code for it. Ctrl-C, Lightning makes an exit."""
     try:
         with listening():
             trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+        if artifacts and trainer.global_step == module.total_steps:
+            keep_checkpoint(trainer.loggers, Path(trainer.default_root_dir) / DIRECTORY / LAST)
     except Stopped as stopped:
         if trainer.is_global_zero:
             step = f"at step {trainer.global_step} of {module.total_steps}"

@@ -30,6 +30,7 @@ from semabench.results.record import Record, accuracy
 from semabench.results.store import RESULTS_NAME, append_record, read_rows
 from semabench.results.wandb_log import (
     finish_run,
+    keep_artifact,
     log_evaluation,
     run_id,
     start_run,
@@ -272,6 +273,9 @@ def _log(
     # Offline nobody knows the steps that training has used, and used ones would be dropped on
     # upload; seconds since 1970 are beyond them. The axis of the plots is eval/resolution.
     log_evaluation(run, rows, first_step=int(time.time()) if mode == "offline" else None)
+    if config.logger.artifacts:
+        path = target.output_dir / RESULTS_NAME
+        keep_artifact(run, path, "results", {"run": directory.name, "rows": len(rows)})
     finish_run(run)
 
 

@@ -95,6 +95,14 @@ def test_rows_tables_and_plots_and_nothing_is_measured_twice(tmp_path, monkeypat
     assert len(list(csv.DictReader((tmp_path / "again" / "cost.csv").open()))) == 6
 
 
+def test_an_exported_file_is_timed_like_the_model(tmp_path, monkeypatch):
+    words = ("models=[sema_nano]", "resolutions=[32]", "executions=[eager,onnx]", "rounds=1")
+    assert run(tmp_path, monkeypatch, *words, "precision=32-true") == 0
+    rows = read_rows(tmp_path / "outputs" / "cost" / "results.jsonl")
+    assert [row.execution for row in rows] == ["eager", "onnx"]
+    assert all(row.latency_ms > 0 for row in rows)
+
+
 def test_a_dead_worker_and_short_memory_leave_the_rest_standing(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(Worker, "entry", TROUBLE)
     assert run(tmp_path, monkeypatch, "resolutions=[32]", "batch_sizes=[4]") == 2
@@ -123,6 +131,8 @@ def test_when_the_time_is_over_what_is_left_is_said(tmp_path, monkeypatch, capfd
         (("resolutions=[32]", "models=[sema_nanno]"), "Did you mean 'sema_nano'"),
         (("resolutions=[32]", "accelerator=gpu"), "a GPU is asked for"),
         (("resolutions=[32]", "precision=fp16"), "precision=fp16 is not known"),
+        (("resolutions=[32]", "executions=[onnx]", "modes=[train]"), "set 'modes=[infer]'"),
+        (("resolutions=[32]", "executions=[aoti]", "precision=bf16-mixed"), "in float32"),
         (("resolutions=[32]", "batch_size=[2]"), "Did you mean 'batch_sizes'"),
         (("resolutions=[32]", "checkpoint=RUN"), "unknown config key 'checkpoint'"),
         (("resolutions=[32]", "measure=csot"), "Did you mean 'cost'"),

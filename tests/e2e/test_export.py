@@ -11,8 +11,11 @@ import torch
 from torch import nn
 
 import semabench
-from semabench import cli, export
+from semabench import cli
 from semabench.errors import SemabenchError
+from semabench.export import export
+from semabench.models import export_file
+from semabench.models.export_file import write_checked
 
 
 def test_onnx_takes_any_batch(copied, capsys):
@@ -33,7 +36,7 @@ def test_onnx_takes_any_batch(copied, capsys):
 
 def test_torchs_own_at_another_size(copied, tmp_path):
     file = tmp_path / "deep" / "model.pt2"
-    made = export.export(copied.run_dir, "torch-export", resolution=48, out=file)
+    made = export(copied.run_dir, "torch-export", resolution=48, out=file)
     assert (made.file, made.takes, made.difference < 1e-6) == (file, "one image of 48 px", True)
     images = torch.randn(1, 3, 48, 48)
     with torch.no_grad():
@@ -54,14 +57,13 @@ class Small(nn.Module):
 
 
 def test_aotinductor(tmp_path):
-    writer = export._WRITERS["aoti"]
-    assert export._try(Small().eval(), 16, (), writer, tmp_path / "made.partial") < 1e-6
+    assert write_checked(Small().eval(), 16, (), "aoti", tmp_path / "made.partial") < 1e-6
     assert [p.name for p in tmp_path.iterdir()] == ["made.partial"]
 
 
 def test_any_size_where_the_trace_holds(tmp_path):
-    writer = export._WRITERS["torch-export"]
-    assert export._try(Small().eval(), 16, (0, 2, 3), writer, tmp_path / "made") < 1e-6
+    free = (0, 2, 3)
+    assert write_checked(Small().eval(), 16, free, "torch-export", tmp_path / "made") < 1e-6
 
 
 @pytest.mark.parametrize(
@@ -73,19 +75,20 @@ def test_any_size_where_the_trace_holds(tmp_path):
     ],
 )
 def test_other_logits_are_not_written(copied, tmp_path, monkeypatch, logits, message):
-    monkeypatch.setitem(export._WRITERS, "torch-export", lambda program, file: lambda _: logits)
+    other = {"torch-export": lambda program, file: lambda _: logits}
+    monkeypatch.setattr(export_file, "_WRITERS", export_file._WRITERS | other)
     with pytest.raises(SemabenchError, match=rf"cannot be exported to torch-export \(.*{message}"):
-        export.export(copied.run_dir, "torch-export", out=tmp_path / "made.pt2")
+        export(copied.run_dir, "torch-export", out=tmp_path / "made.pt2")
     assert list(tmp_path.glob("made*")) == []
 
 
 def test_a_size_that_no_model_has(copied):
     with pytest.raises(SemabenchError, match="--resolution must be at least"):
-        export.export(copied.run_dir, "onnx", resolution=-5)
+        export(copied.run_dir, "onnx", resolution=-5)
 
 
 def test_a_missing_package_is_named(copied, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(SemabenchError, match=r"needs onnxruntime: pip install 'semabench\[export"):
-        export.export(copied.run_dir, "onnx", out=tmp_path / "made.onnx")
+        export(copied.run_dir, "onnx", out=tmp_path / "made.onnx")
     assert list(tmp_path.glob("made*")) == []

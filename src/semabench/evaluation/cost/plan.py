@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from semabench.errors import SemabenchError
-from semabench.evaluation.cost.schema import CostConfig, CostModel, cost_models, products
+from semabench.evaluation.cost.schema import EXPORTED, CostConfig, CostModel, cost_models, products
 from semabench.evaluation.cost.workload import Setting, backend_label, build_bare
 from semabench.models import mixer_name
 from semabench.processes import worker_count
@@ -80,6 +80,8 @@ def plan_jobs(config: CostConfig, setting: Setting) -> list[Job]:
     for condition in wanted:
         if "graph" in condition.execution and setting.device != "cuda":
             raise SemabenchError(f"executions={condition.execution} needs a GPU.")
+        if condition.execution in EXPORTED:
+            _check_exported(condition, setting)
     device = torch.device(setting.device)
     jobs = []
     for place, spec in enumerate(cost_models(config)):
@@ -100,6 +102,17 @@ def plan_jobs(config: CostConfig, setting: Setting) -> list[Job]:
             )
             jobs.append(Job(place, spec, condition, row))
     return jobs
+
+
+def _check_exported(condition: Condition, setting: Setting) -> None:
+    """Raise a SemabenchError where a file cannot be measured so: it is of float32, to infer."""
+    what = f"executions={condition.execution}"
+    if condition.mode != "infer":
+        raise SemabenchError(f"{what} infers alone: set 'modes=[infer]'.")
+    if setting.precision != "32-true":
+        raise SemabenchError(f"{what} computes in float32: set precision=32-true.")
+    if condition.execution == "onnx" and setting.device != "cpu":
+        raise SemabenchError(f"{what} runs on the CPU: set accelerator=cpu.")
 
 
 def _about(spec: CostModel, resolutions: Iterable[int], device: torch.device) -> dict[str, Any]:

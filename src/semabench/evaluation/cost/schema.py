@@ -14,7 +14,8 @@ from semabench.errors import SemabenchError
 from semabench.evaluation.schema import beside_cases, filled_cases, require_lists
 
 MODES = ("infer", "train")
-EXECUTIONS = ("eager", "graph", "compiled", "compiled-graph")
+EXPORTED = ("onnx", "aoti")  # files, by `semabench export`'s writers
+EXECUTIONS = ("eager", "graph", "compiled", "compiled-graph", *EXPORTED)
 
 
 @dataclass
@@ -50,7 +51,7 @@ class CostConfig:
     modes: list[str] = key([*MODES], choices=MODES, needs=[beside_cases("modes")])
     executions: list[str] = key(
         ["eager", "compiled"],
-        "graph, compiled-graph: a whole step as one CUDA graph, as train.py takes it",
+        "graph, compiled-graph: a step as one CUDA graph; onnx, aoti: an exported file",
         choices=EXECUTIONS,
         needs=[beside_cases("executions")],
     )

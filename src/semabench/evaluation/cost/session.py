@@ -8,8 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from semabench.evaluation.cost.plan import Job, by_condition, compile_seconds, conditions, waves
-from semabench.evaluation.cost.schema import CostConfig
+from semabench.evaluation.cost.plan import (
+    Job,
+    by_condition,
+    compile_seconds,
+    conditions,
+    is_compiled,
+    waves,
+)
+from semabench.evaluation.cost.schema import EXECUTIONS, CostConfig
 from semabench.evaluation.cost.worker import CostWorker, Prepared
 from semabench.evaluation.cost.workload import Setting, Window
 from semabench.processes import (
@@ -63,12 +70,14 @@ class Session:
         workers = self._workers(jobs)
         with stopped_at_the_end(list(workers.values())):
             self._count(jobs, workers)
-            for group in (*by_condition(jobs, "eager"), *by_condition(jobs, "graph")):
-                self._time(group, workers)
+            for execution in EXECUTIONS:
+                if not is_compiled(execution):
+                    for group in by_condition(jobs, execution):
+                        self._time(group, workers)
             for wave in waves(jobs, conditions(self.config)):
                 self._compile(wave, workers)
                 left = [job for job in wave if job not in self.left]
-                for execution in ("compiled", "compiled-graph"):
+                for execution in filter(is_compiled, EXECUTIONS):
                     for group in by_condition(left, execution):
                         self._time(group, workers)
 

@@ -14,11 +14,12 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from semabench.data.augment.batch import Normalize
-from semabench.errors import SemabenchError
+from semabench.errors import SemabenchError, first_line
 from semabench.evaluation.cost.meters import PowerMeter, busy_milliseconds
-from semabench.evaluation.cost.schema import CostModel
+from semabench.evaluation.cost.schema import EXPORTED, CostModel
 from semabench.models import backend_name, build_model
 from semabench.models.compiled import compile_model, leave_uncompiled
+from semabench.models.export_file import load_export
 from semabench.training.device import PRECISION_DTYPES, peak_memory_mib, reset_peak_memory
 from semabench.training.forward import Forward
 from semabench.training.graphs import WARMUP as GRAPH_WARMUP
@@ -93,6 +94,7 @@ class Workload:
             model.register_forward_hook(lambda _module, _images, logits: _first(logits))
         self.model = model.train(mode == "train")
         self.optimizer: torch.optim.AdamW | None = None
+        self._exported: dict[tuple[str, int], Callable[[Tensor], Tensor]] = {}
         if mode == "train":
             fused = self.device.type == "cuda" and setting.precision != "16-mixed"
             self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=fused)
@@ -106,8 +108,10 @@ class Workload:
             leave_uncompiled(self.model)
         return self.model
 
-    def step(self, execution: str) -> Forward | TrainStep:
+    def step(self, execution: str, images: Tensor) -> Forward | TrainStep:
         """Return what takes the steps, anew: what it records goes with it."""
+        if execution in EXPORTED:
+            return self._file(execution, images)
         model, precision = self.forward(execution), self.setting.precision
         graph = "graph" in execution
         if self.optimizer is None:
@@ -120,6 +124,23 @@ class Workload:
             scaler=torch.amp.GradScaler(self.device.type) if precision == "16-mixed" else None,
             graph=graph,
         )
+
+    def _file(self, execution: str, images: Tensor) -> Forward:
+        """Return the model as a file of it runs, written once for batches of this size."""
+        key = execution, len(images)
+        if key not in self._exported:
+            leave_uncompiled(self.model)
+            try:
+                self._exported[key] = load_export(self.model, images, execution)
+            except ModuleNotFoundError as error:
+                raise SemabenchError(
+                    f"{execution} needs {error.name}: pip install 'semabench[export]'."
+                ) from error
+            except Exception as error:  # whatever an exporter finds
+                raise SemabenchError(f"it cannot be exported: {first_line(error)}") from error
+        run = self._exported[key]
+        precision = self.setting.precision
+        return Forward(run, lambda images: images, self.device, precision, graph=False)
 
     def batch(self, size: int) -> tuple[Tensor, Tensor]:
         """Return random pictures, normalised, and random labels, on the device."""
@@ -135,7 +156,8 @@ class Workload:
 
     def steps(self, execution: str, size: int, count: int) -> float:
         """Run ``count`` steps on one new batch; return the seconds of one, waited for."""
-        step, (images, labels) = self.step(execution), self.batch(size)
+        images, labels = self.batch(size)
+        step = self.step(execution, images)
         try:
             if "graph" in execution:
                 self._run(step, images, labels, GRAPH_WARMUP + 1)
@@ -159,7 +181,8 @@ class Workload:
         Raises:
             SemabenchError: no graph can be recorded.
         """
-        step, (images, labels) = self.step(execution), self.batch(size)
+        images, labels = self.batch(size)
+        step = self.step(execution, images)
         run = partial(self._run, step, images, labels)
         try:
             run(GRAPH_WARMUP if "graph" in execution else SETTLE)
@@ -181,7 +204,8 @@ class Workload:
         """Return how long a GPU works at one step; None on a CPU."""
         if self.device.type != "cuda":
             return None
-        step, (images, labels) = self.step(execution), self.batch(size)
+        images, labels = self.batch(size)
+        step = self.step(execution, images)
         run = partial(self._run, step, images, labels)
         try:
             run(GRAPH_WARMUP + 1)

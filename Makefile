@@ -1,6 +1,6 @@
-# make setup | demo | test | quick | lint | clean.  A second call does no work twice.
+# make setup | demo | test | quick | lint | docs | clean.  A second call does no work twice.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick lint clean
+.PHONY: help setup demo test quick lint docs clean
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
@@ -22,6 +22,7 @@ help:
 	@echo "make test    all tests that need no GPU"
 	@echo "make quick   those that take a minute or two and need no FFCV, Slurm or browser"
 	@echo "make lint    ruff and mypy"
+	@echo "make docs    README and docs as a static site, site/index.html; links checked"
 
 setup: $(READY)
 
@@ -53,5 +54,9 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 COLUMNS=100 $(BIN)/mkdocs build
+	@echo site/index.html
+
 clean:
-	rm -rf .venv .venv-* build dist src/*.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf .venv .venv-* build dist site src/*.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -23,11 +23,11 @@ if Path(sys.argv[0] if sys.argv else "").name not in _APPS:
         if _collects:
             gc.enable()
 
-__all__ = ["__version__", "evaluate", "load", "train", "train_config"]
+__all__ = ["__version__", "evaluate", "load", "report", "train", "train_config"]
 
 
 def __getattr__(name: str) -> Any:
     """Import `semabench.api` for what it holds: it takes seconds."""
-    if name in ("evaluate", "load", "train", "train_config"):
+    if name in __all__:
         return getattr(import_module("semabench.api"), name)
     raise AttributeError(f"module 'semabench' has no attribute '{name}'")

@@ -1,4 +1,4 @@
-"""What the commands do, from Python: ``from semabench import train, evaluate, load``.
+"""What the commands do, from Python: ``from semabench import train, evaluate, load, report``.
 
 Words are those of the command line; errors are `SemabenchError`, in one line.
 """
@@ -21,8 +21,9 @@ from semabench.config.schema import TrainConfig, known_keys, to_config
 from semabench.errors import SemabenchError
 from semabench.evaluation.schema import TargetConfig
 from semabench.evaluation.target import from_run
-from semabench.measures import measure_asked_for, measure_of
+from semabench.measures import measure_asked_for, measure_of, views
 from semabench.results.record import Record
+from semabench.results.report import print_report
 from semabench.training import run as training
 
 
@@ -68,6 +69,26 @@ def evaluate(*words: str) -> list[Record]:
     measure.check(config)
     require_effect(config, list(words))
     return measure.run(config)
+
+
+def report(*runs: Path | str, out: Path | str | None = None, html: bool = False) -> Path:
+    """Write tables and plots of some runs, as ``semabench report`` does; return their folder.
+
+    Args:
+        runs: directories of runs, folders above them, or files of rows.
+        out: the folder; ``report`` in the first run's if None.
+        html: write ``report.html``, too.
+
+    Raises:
+        SemabenchError: there are no results, or they cannot be read.
+    """
+    if not runs:
+        raise SemabenchError("no runs to report: give the directory of one.")
+    paths = [Path(run) for run in runs]
+    first = paths[0] if paths[0].is_dir() else paths[0].parent
+    directory = Path(out) if out else first / "report"
+    print_report(paths, directory, views(), html)
+    return directory
 
 
 def _composed(app: str, words: Sequence[str], schema: type) -> DictConfig:

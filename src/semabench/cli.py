@@ -10,15 +10,12 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from semabench import __version__
 from semabench.app import fail, one_line_errors
 from semabench.config.schema import MIN_RESOLUTION
 from semabench.errors import SemabenchError, nearest
-
-if TYPE_CHECKING:
-    from semabench.results.view import View
 
 
 class _Parser(argparse.ArgumentParser):
@@ -264,27 +261,22 @@ def _shapes(**options: Any) -> None:
 
 
 def _report(runs: list[Path], out: Path | None, html: bool) -> None:
+    from semabench.measures import views
     from semabench.results.report import print_report
 
     first = runs[0] if runs[0].is_dir() else runs[0].parent
-    print_report(runs, out or first / "report", _views(), html)
+    print_report(runs, out or first / "report", views(), html)
 
 
 def _tables(rows: list[Path], only: list[str]) -> None:
+    from semabench.measures import views
     from semabench.results.report import markdown_tables, update_tables
 
     documents = [path for path in rows if path.suffix == ".md"]
     for document in documents:
-        update_tables(document, _views())
+        update_tables(document, views())
     if len(documents) < len(rows):
-        print(markdown_tables([p for p in rows if p not in documents], _views(), only), end="")
-
-
-def _views() -> list[View]:
-    """Return how each measure is shown, in the report's order."""
-    from semabench.measures import measures
-
-    return [measure.view for measure in measures().values()]
+        print(markdown_tables([p for p in rows if p not in documents], views(), only), end="")
 
 
 def _config(part: str) -> None:
@@ -360,6 +352,7 @@ def _demo() -> None:
     """Make the embedded dataset, train three models on it, evaluate each, and report."""
     from semabench.data.ffcv.pack import pack, render
     from semabench.data.procedural.shapes_folder import generate_shapes
+    from semabench.measures import views
     from semabench.results.report import print_report
 
     shapes = Path("data/shapes")
@@ -368,4 +361,4 @@ def _demo() -> None:
     render(shapes, shapes, [32, 48, 64, 96], crop_pct=1.0)
     sweep = ["experiment=demo", "model=sema_nano,mila_nano,vmamba_nano"]
     subprocess.run([sys.executable, "-m", "semabench", "train", "-m", *sweep], check=True)
-    print_report([Path("outputs/demo")], Path("outputs/demo/report"), _views())
+    print_report([Path("outputs/demo")], Path("outputs/demo/report"), views())

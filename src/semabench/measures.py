@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 import semabench.evaluation
 from semabench.errors import SemabenchError, nearest
 from semabench.evaluation.measure import Measure
+from semabench.results.view import View
 
 
 @cache
@@ -22,6 +23,11 @@ def measures() -> dict[str, Measure]:
     ]
     found = [pkgutil.resolve_name(f"{p}:MEASURE") for p in [*packages, "semabench.study"]]
     return {measure.name: measure for measure in found}
+
+
+def views() -> list[View]:
+    """Return how each measure is shown, in the report's order."""
+    return [measure.view for measure in measures().values()]
 
 
 def measure_of(composed: DictConfig) -> Measure:

@@ -28,6 +28,10 @@ def test_a_tour(workplace, tmp_path, monkeypatch):
     rows = semabench.evaluate(f"checkpoint={run}", "resolutions=[32,48]", "logger=csv")
     assert [row.resolution for row in rows] == [32, 48]
     assert rows == read_rows(run / "results.jsonl")
+    made = semabench.report(run, out=tmp_path / "report")
+    assert (made / "accuracy.png").exists()
+    with pytest.raises(SemabenchError, match="no runs to report"):
+        semabench.report()
     model = semabench.load(run)
     assert not model.training
     with torch.no_grad():

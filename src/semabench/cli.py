@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_render(data_commands)
     _add_check(data_commands)
     _add_shapes(data_commands)
+    _add_show(commands)
     _add_report(commands)
     _add_tables(commands)
     _add_dashboard(commands)
@@ -160,6 +161,15 @@ def _add_shapes(commands: Any) -> None:
     p.add_argument("--size", type=int, default=96, help="of a picture, in pixels (default: 96)")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--workers", type=int, help="processes (default: the cores there are)")
+
+
+def _add_show(commands: Any) -> None:
+    text = "Draw what a run loses and confuses as images grow, and what its tokens follow."
+    p = _add(commands, "show", _show, text)
+    p.add_argument("run", type=Path, help="directory of a run, or a checkpoint")
+    p.add_argument("--resolutions", type=int, nargs="+", required=True, help="in pixels, rendered")
+    p.add_argument("--image", type=Path, help="whose tokens are shown (default: one that is right)")
+    p.add_argument("--out", type=Path, help="folder (default: <run>/pictures)")
 
 
 def _add_report(commands: Any) -> None:
@@ -258,6 +268,13 @@ def _shapes(**options: Any) -> None:
     from semabench.data.procedural.shapes_folder import generate_shapes
 
     generate_shapes(**options)
+
+
+def _show(**options: Any) -> None:
+    from semabench.evaluation.pictures import show
+
+    for file in show(**options):
+        print(file)
 
 
 def _report(runs: list[Path], out: Path | None, html: bool) -> None:

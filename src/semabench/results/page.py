@@ -27,10 +27,18 @@ _SHORT = 12  # of a hash: enough to tell and to look up
 Styles = Mapping[tuple[str, str], Style]
 
 
-def write_page(records: Sequence[Record], path: Path, views: Sequence[View]) -> Path:
+def write_page(
+    records: Sequence[Record], path: Path, views: Sequence[View], pictures: Sequence[Path] = ()
+) -> Path:
     """Write one self-contained page of all rows, atomically, and return its path.
 
     The same rows give the same bytes. Rows of no view are counted on the page, not shown.
+
+    Args:
+        records: the rows.
+        path: of the page.
+        views: of the measures, in the page's order.
+        pictures: PNGs of runs, ``<run>/…/<name>.png``, which become part of the page.
 
     Raises:
         SemabenchError: no row that a view shows, or the file cannot be written.
@@ -38,11 +46,11 @@ def write_page(records: Sequence[Record], path: Path, views: Sequence[View]) -> 
     sections = sections_of(records, views)
     if not sections:
         raise SemabenchError("no rows that the page can show: evaluate a run first.")
-    atomic_write(path, _render(records, sections))
+    atomic_write(path, _render(records, sections, pictures))
     return path
 
 
-def _render(records: Sequence[Record], shown: Sequence[Section]) -> str:
+def _render(records: Sequence[Record], shown: Sequence[Section], pictures: Sequence[Path]) -> str:
     import jinja2
 
     every = [line for section in shown for line in section.lines]
@@ -90,6 +98,7 @@ def _render(records: Sequence[Record], shown: Sequence[Section]) -> str:
         data={figure["id"]: figure for section in sections for figure in section["figures"]},
         style=style,
         script=script,
+        pictures=[_embedded(picture) for picture in pictures],
         style_hash=_hash(style),
         script_hash=_hash(script),
     )
@@ -212,6 +221,12 @@ def _provenance(lines: Sequence[Line]) -> tuple[list[tuple[str, str]], Grid | No
         rows.append(Row(same[0].first.model, mixer, [Cell(text, text) for text in texts]))
     header = ["model", *varied]
     return shared, Grid("Where they differ", header, rows, len(header))
+
+
+def _embedded(picture: Path) -> dict[str, str]:
+    data = base64.b64encode(picture.read_bytes()).decode()
+    name = picture.stem.replace("-", " ")
+    return {"run": picture.parent.parent.name, "name": name, "data": data}
 
 
 def _asset(name: str) -> str:

@@ -5,6 +5,7 @@ Rows of different measures never share a table. How each is shown, its `view.Vie
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from semabench.results.view import View
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+PICTURES = "pictures"  # in a run's directory, see `evaluation.pictures`
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ def write_report(
     Raises:
         SemabenchError: no results, damaged results, or ``out_dir`` cannot be written.
     """
+    paths = list(paths)
     records = read_results(paths)
     sections = sections_of(records, views)
     text, files = ["# Results\n"], []
@@ -61,9 +65,22 @@ def write_report(
         text += [f"### {grid.title}\n\n{markdown(grid.text())}" for grid in section.tables]
         images = (path for path in plots if path.suffix == ".png")
         text += [f"![{path.stem.replace('-', ', ')}]({path.name})\n" for path in images]
+    pictures = find_pictures(paths)
+    if pictures:
+        text.append("## Pictures\n")
+        text += [
+            f"![{path.parent.parent.name}, {path.stem}]({os.path.relpath(path, out_dir)})\n"
+            for path in pictures
+        ]
     atomic_write(out_dir / "report.md", "\n".join(text))
-    page = [write_page(records, out_dir / "report.html", views)] if html else []
+    page = [write_page(records, out_dir / "report.html", views, pictures)] if html else []
     return Report((out_dir / "report.md", *page, *files), tuple(sections))
+
+
+def find_pictures(paths: Iterable[Path]) -> list[Path]:
+    """Return what `semabench show` has drawn of the runs at or below some paths, sorted."""
+    folders = [path for path in paths if path.is_dir()]
+    return sorted({png for path in folders for png in path.rglob(f"{PICTURES}/*.png")})
 
 
 def print_report(

@@ -15,7 +15,7 @@ from semabench.cli import main as semabench
 from semabench.config.schema import DataConfig
 from semabench.data.augment.batch import Normalize
 from semabench.data.loader import create_eval_loader
-from semabench.evaluation.classes import imagenet_wnids
+from semabench.evaluation.classes import imagenet_wnids, wnids_of
 from semabench.evaluation.real_labels import real_labels
 from semabench.models import build_model
 from semabench.results.store import read_rows
@@ -103,7 +103,8 @@ def test_accuracy_is_of_the_classes_by_name(tmp_path, monkeypatch, weights, data
     )
     normalize = Normalize(model.pretrained_cfg["mean"], model.pretrained_cfg["std"])
     wnids = {wnid: k for k, wnid in enumerate(imagenet_wnids())}
-    columns = torch.tensor([int(c) if c.isdigit() else wnids[c] for c in loader.classes])
+    named = wnids_of(loader.classes)
+    columns = torch.tensor([int(c) if c.isdigit() else wnids[c] for c in named])
     with torch.no_grad():
         for images, labels in loader:
             logits = model.eval()(normalize(images))[:, columns]

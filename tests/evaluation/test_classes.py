@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from timm.data.imagenet_info import ImageNetInfo
 
 from semabench.errors import SemabenchError
-from semabench.evaluation.classes import among_all, columns_of, imagenet_wnids, own_logits
+from semabench.evaluation.classes import among_all, columns_of, imagenet_wnids, own_logits, wnids_of
 
 
 def test_names_find_their_logits():
@@ -53,3 +54,29 @@ def test_both_conventions_count_what_a_naive_loop_counts():
         rivals = [float(row[c]) for c in columns.tolist()]
         assert (mine == label) == (rivals[label] == max(rivals))
         assert (everyone == place) == (row[columns[label]] == row.max())
+
+
+def test_words_of_imagenet_are_its_wordnet_ids():
+    info = ImageNetInfo("imagenet-1k")
+    wnids = info.label_names()
+    described = [info.label_name_to_description(wnid) for wnid in wnids]
+    assert described.count("crane") == 2
+    assert wnids_of(described) == wnids
+    renamed = [*described]
+    renamed[described.index("crane", 200)] = "crane2"
+    assert wnids_of(renamed) == wnids
+    assert wnids_of(["crane"]) == ["crane"]  # which of the two is not told
+    assert wnids_of(["tench", "a house of mine"]) == ["tench", "a house of mine"]
+
+
+def test_classes_named_by_words_are_matched_only_where_they_are_not_known(capsys):
+    wnids = list(imagenet_wnids())
+    theirs = ["English springer", "tench"]
+    assert columns_of(theirs, wnids, 1000, "m") == [wnids.index("n02102040"), 0]
+    assert "matched by the words of ImageNet's: English springer is n02102040" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    assert columns_of(["n01440764"], ["mouse", "tench, Tinca tinca"], 2, "m") == [1]
+    assert columns_of(["tench"], ["goldfish", "tench"], 2, "m") == [1]  # as they are
+    with pytest.raises(SemabenchError, match="does not know 1 of the dataset's 2"):
+        columns_of(["tench", "a house"], ["tench"], 1, "m")

@@ -32,6 +32,14 @@ def test_each_dataset_is_a_curve_over_pixels_and_newer_rows_take_its_place(tmp_p
     assert curve(place / f"eval-{name}") == [(128, 60.0)]
 
 
+def test_reals_labels_are_a_curve_of_their_own(tmp_path):
+    both = [row(resolution=96, top1=50.0), row(resolution=96, top1=56.0, labels="real")]
+    log_curves(["tensorboard"], tmp_path, both, "p")
+    name, place = both[0].dataset, tmp_path / "tensorboard"
+    assert curve(place / f"eval-{name}") == [(96, 50.0)]
+    assert curve(place / f"eval-{name}-real") == [(96, 56.0)]
+
+
 def test_mlflow_has_each_point_once(tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     directory = tmp_path / "outputs" / "demo" / "run"

@@ -219,7 +219,9 @@ class Sizes:
     def all(self) -> list[int]:
         """The sizes that batches of any epoch may have, each once."""
         grown = [pixels for _, pixels in self.schedule]
-        return list(dict.fromkeys(self.mixed or grown or [self.resolution]))
+        if not self.schedule or self.schedule[0][0] > 0:
+            grown.insert(0, self.resolution)
+        return list(dict.fromkeys(self.mixed or grown))
 
 
 @dataclass(frozen=True)

@@ -222,11 +222,6 @@ class FolderTrainLoader(FolderLoader):
         crop = (*map(float, scale), *map(float, ratio))
         transform = TrainTransform(seed, crop, hflip, INTERPOLATIONS[interpolation], augment)
         images = find_images(source, split, holdout)
-        if isinstance(images, ParquetImages):
-            raise SemabenchError(
-                f"{images.container} cannot be read in random order: `semabench data pack {source} "
-                "OUT`, then data.packed=OUT."
-            )
         super().__init__(images, transform, train=True, seed=seed, **options)
 
 
@@ -263,6 +258,11 @@ class FolderDataset(Dataset):
     def describe(self) -> TrainingSet:
         """Index the training images."""
         images = find_images(self.source, "train", self.config.holdout)
+        if isinstance(images, ParquetImages):
+            raise SemabenchError(
+                f"{images.container} cannot be read in random order: `semabench data pack "
+                f"{self.source} OUT`, then data.packed=OUT data.loader=ffcv."
+            )
         return TrainingSet(len(images), images.classes, images.fingerprint)
 
     def train_loader(self, **options: Any) -> FolderTrainLoader:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from semabench.errors import SemabenchError
+from semabench.progress import note
 
 IMAGENET_CLASSES = 1000
 
@@ -19,6 +20,38 @@ def imagenet_wnids() -> tuple[str, ...]:
     from timm.data.imagenet_info import ImageNetInfo  # deferred: it reads a table of all synsets
 
     return tuple(ImageNetInfo("imagenet-1k").label_names())
+
+
+def wnids_of(names: list[str]) -> list[str]:
+    """Return the WordNet ids of ImageNet classes that are named by words; else the names.
+
+    A name is a class's lemmas, ``"tench, Tinca tinca"``, or one that no other class has. The two
+    cranes are told apart where all thousand classes come in their order.
+    """
+    known = set(imagenet_wnids())
+    if all(name in known or name.isdigit() for name in names):
+        return names
+    from timm.data.imagenet_info import ImageNetInfo  # deferred: it reads a table of all synsets
+
+    info = ImageNetInfo("imagenet-1k")
+    wnids = info.label_names()
+    owners: dict[str, set[str]] = {}
+    lemmas = {wnid: info.label_name_to_description(wnid) for wnid in wnids}
+    for wnid, text in lemmas.items():
+        for word in {text, *text.split(", ")}:
+            owners.setdefault(word, set()).add(wnid)
+    whole = {text: wnid for wnid, text in lemmas.items() if list(lemmas.values()).count(text) == 1}
+    found: list[str] = []
+    for place, name in enumerate(names):
+        candidates = (
+            {whole[name]} if name in whole else owners.get(name.rstrip("0123456789"), set())
+        )
+        if len(candidates) > 1 and len(names) == len(wnids):
+            candidates = candidates & {wnids[place]}
+        if len(candidates) != 1:
+            return names
+        found += candidates
+    return found if len(set(found)) == len(found) else names
 
 
 def columns_of(theirs: list[str], known: list[str] | None, count: int, model: str) -> list[int]:
@@ -42,6 +75,12 @@ def columns_of(theirs: list[str], known: list[str] | None, count: int, model: st
         return list(range(count))
     place = {name: column for column, name in enumerate(known)}
     unknown = [name for name in theirs if name not in place]
+    if unknown:  # one of the two may name ImageNet's classes by words
+        words = {name: column for column, name in enumerate(wnids_of(known))}
+        ids = wnids_of(theirs)
+        if all(name in words for name in ids):
+            note(f"classes are matched by the words of ImageNet's: {theirs[0]} is {ids[0]}, ...")
+            return [words[name] for name in ids]
     if unknown and set(theirs) == {str(number) for number in range(count)}:  # ImageNet-V2's folders
         return [int(name) for name in theirs]
     if unknown:

@@ -19,7 +19,8 @@ from semabench.errors import SemabenchError
 from semabench.evaluation.classes import IMAGENET_CLASSES
 from semabench.training.counts import Counts
 
-_NUMBER = re.compile(r"(?:.*/)?ILSVRC2012_val_(\d{8})\.JPEG", re.IGNORECASE)
+# The Hub's names end in the WordNet id.
+_NUMBER = re.compile(r"(?:.*/)?ILSVRC2012_val_(\d{8})(?:_n\d{8})?\.JPEG", re.IGNORECASE)
 
 
 def real_labels(paths: Sequence[str] | None, dataset: str) -> Tensor:
@@ -52,7 +53,10 @@ def real_labels(paths: Sequence[str] | None, dataset: str) -> Tensor:
 
 @cache
 def _of_timm() -> list[list[int]]:
-    data = pkgutil.get_data("timm.data", "_info/imagenet_real_labels.json")
+    try:
+        data = pkgutil.get_data("timm.data", "_info/imagenet_real_labels.json")
+    except OSError:
+        data = None
     if data is None:
         raise SemabenchError("this version of timm has no ReaL labels: install timm 1.0.31.")
     labels: list[list[int]] = json.loads(data)

@@ -19,7 +19,7 @@ from semabench.config.schema import DataConfig, ModelConfig
 from semabench.data.augment.batch import Normalize
 from semabench.data.loader import EvalLoader, check_data, require_eval_files
 from semabench.errors import SemabenchError, first_line
-from semabench.evaluation.classes import IMAGENET_CLASSES, columns_of, imagenet_wnids
+from semabench.evaluation.classes import IMAGENET_CLASSES, columns_of, imagenet_wnids, wnids_of
 from semabench.evaluation.schema import TargetConfig
 from semabench.files import sha256_file
 from semabench.models import (
@@ -120,7 +120,8 @@ class EvalTarget:
         if self.classes is None or self.train_config or len(theirs) != self.num_classes:
             return self.classes
         numbered = set(theirs) == {str(number) for number in range(len(theirs))}
-        return self.classes if numbered or set(theirs) & set(self.classes) else None
+        shared = set(self.classes) & {*theirs, *wnids_of(theirs)}
+        return self.classes if numbered or shared else None
 
 
 def load_target(config: TargetConfig, device: torch.device, precision: str) -> EvalTarget:

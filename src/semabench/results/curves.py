@@ -27,11 +27,11 @@ def missing(tracker: str, package: str) -> SemabenchError:
 
 
 def _points(records: Sequence[Record]) -> Iterator[tuple[str, int, dict[str, float]]]:
-    """Yield the dataset, the pixels and the numbers of each row."""
+    """Yield the dataset, with what it was told by, the pixels and the numbers of each row."""
     for record in records:
         row = record.to_dict()
         found = {name: row[name] for name in METRICS if row[name] is not None}
-        yield record.dataset, record.resolution, found
+        yield f"{record.dataset}{record.told_apart}", record.resolution, found
 
 
 def _tensorboard(directory: Path, records: Sequence[Record], project: str) -> None:
@@ -40,7 +40,7 @@ def _tensorboard(directory: Path, records: Sequence[Record], project: str) -> No
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise missing("tensorboard", "tensorboard") from error
-    for dataset in dict.fromkeys(record.dataset for record in records):
+    for dataset in dict.fromkeys(name for name, *_ in _points(records)):
         place = directory / "tensorboard" / f"eval-{dataset}"
         shutil.rmtree(place, ignore_errors=True)
         writer = SummaryWriter(str(place))

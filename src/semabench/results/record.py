@@ -165,6 +165,11 @@ class Record:
         return self.mixer or self.model
 
     @property
+    def told_apart(self) -> str:
+        """What an accuracy is of, where it is not the dataset's labels among themselves."""
+        return "".join(f"-{kind}" for kind in (self.labels, self.logits) if kind in ("real", "all"))
+
+    @property
     def trained_at(self) -> str:
         """The sizes of the training's images, as ``48 px`` or ``96, 112, 128 px``; or nothing."""
         sizes = ", ".join(map(str, self.train_resolutions)) or self.train_resolution

@@ -204,7 +204,8 @@ def log_evaluation(
     import wandb
 
     run.define_metric(STEP_METRIC)
-    run.define_metric("eval/*", step_metric=STEP_METRIC)
+    for prefix in dict.fromkeys(f"eval{record.told_apart}" for record in records):
+        run.define_metric(f"{prefix}/*", step_metric=STEP_METRIC)
     if records:
         first = records[0]
         # As ``sema, sema_nano, 7ba704``: the mixer, the model, the training config's hash.
@@ -214,7 +215,9 @@ def log_evaluation(
         run.config.update(_stored(told), allow_val_change=True)
     for offset, record in enumerate(records):
         row = record.to_dict()
-        metrics = {f"eval/{name}": row[name] for name in METRICS if row[name] is not None}
+        prefix = f"eval{record.told_apart}"
+        metrics = {f"{prefix}/{name}": row[name] for name in METRICS if row[name] is not None}
+        metrics[STEP_METRIC] = record.resolution
         run.log(metrics, step=None if first_step is None else first_step + offset)
     if records:
         rows = [record.to_dict() for record in records]

@@ -44,6 +44,9 @@ def test_numbers_are_in_their_order_and_json_lines_serve_too(tmp_path):
         ("file_name,caption\na.jpg,a cat\n", "row 1 of .* lacks file_name, or a label"),
         ("file_name,label\na.jpg,\n", "lacks file_name, or a label"),
         ("file_name,label\n", "names no image"),
+        ("file_name,label\na.jpg,1\na.jpg,2\n", "row 2 of .* names a.jpg once more"),
+        ("file_name,label\n../a.jpg,1\n", "leads out of the folder"),
+        ("file_name,label\n.,1\n", "which cannot be read: Is a directory"),
     ],
 )
 def test_lists_that_do_not_fit_are_told(tmp_path, text, message):

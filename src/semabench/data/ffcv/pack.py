@@ -120,14 +120,15 @@ def pack(
     """
     encoder, settings = _encoder(mode, max_resolution, quality, proportion, seed)
     processes = _processes(workers, on_error)
+    images = find_images(src, split, holdout)
     job = Job(
         kind="pack",
         target=Path(out_dir) / f"{split}.beton",
-        images=find_images(src, split, holdout),
+        images=images,
         settings=settings | _held_out(holdout),
         versions={} if max_resolution is None else _versions(opencv="cv2"),
         encode=encoder,
-        chunk=8,
+        chunk=images.together,
         workers=processes,
         skip=on_error == "skip",
         overwrite=overwrite,

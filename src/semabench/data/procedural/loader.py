@@ -25,7 +25,7 @@ class ProceduralLoader(EpochLoader):
     Args:
         task: what to draw.
         train: whether to draw new images in every epoch.
-        test: whether images are those to test on, or the first epoch's of training.
+        test: whether images are those to test on, or of a training's first epoch with seed 0.
         options: see ``EpochLoader``; the resolution is a multiple of 8 with room for the task.
 
     Raises:

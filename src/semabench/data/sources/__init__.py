@@ -80,6 +80,8 @@ def split_off(images: ImageList, share: float, *, held_out: bool) -> ImageList:
     held = np.zeros(len(images), dtype=bool)
     for label, name in enumerate(images.classes):
         indices = np.flatnonzero(images.labels == label)
+        if not len(indices):  # of Parquet, whose schema may name more classes than there are
+            continue
         count = max(1, round(share * len(indices)))
         if count >= len(indices):
             raise SemabenchError(

@@ -7,14 +7,16 @@ its label, by WordNet id, name or number.
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from semabench.data.sources.types import ImageList, class_names, wnids_of
+from semabench.data.sources.types import ImageList, class_names
 from semabench.errors import SemabenchError, first_line
 from semabench.files import readable
 
@@ -37,7 +39,8 @@ def listed_images(folder: Path, split: str) -> ImageList:
     """
     path = list_in(folder)
     assert path is not None
-    rows = []
+    rows: list[tuple[str, str]] = []
+    seen: set[str] = set()
     column = ""
     for number, row in enumerate(_rows(path), start=1):
         column = column or next((name for name in _LABELS if row.get(name) not in (None, "")), "")
@@ -45,7 +48,13 @@ def listed_images(folder: Path, split: str) -> ImageList:
             raise SemabenchError(
                 f"row {number} of {path} lacks file_name, or a label ({', '.join(_LABELS)})."
             )
-        rows.append((str(row[column]), str(row["file_name"])))
+        name = str(row["file_name"])
+        if "\0" in name or Path(name).is_absolute() or ".." in Path(name).parts:
+            raise SemabenchError(f"row {number} of {path} leads out of the folder: {name!r}.")
+        if name in seen:
+            raise SemabenchError(f"row {number} of {path} names {name} once more.")
+        seen.add(name)
+        rows.append((str(row[column]), name))
     if not rows:
         raise SemabenchError(f"{path} names no image.")
     numbers = all(_NUMBER.fullmatch(label) for label, _ in rows)
@@ -54,7 +63,7 @@ def listed_images(folder: Path, split: str) -> ImageList:
     )
     place = {label: index for index, label in enumerate(order)}
     rows.sort(key=lambda row: (place[row[0]], row[1]))
-    classes = wnids_of([readable(label) for label in order])
+    classes = [readable(label) for label in order]
     return ImageList(
         split=split,
         container=folder,
@@ -83,6 +92,8 @@ def _rows(path: Path) -> Iterator[dict[str, object]]:
 
 def _size(path: Path, image: Path) -> int:
     try:
+        if image.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         return image.stat().st_size
     except OSError as error:
         raise SemabenchError(

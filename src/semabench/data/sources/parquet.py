@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semabench.data.sources.types import ImageList, class_names, wnids_of
+from semabench.data.sources.types import ImageList, class_names
 from semabench.errors import SemabenchError, first_line
 
 _LABELS = ("label", "labels", "fine_label", "class", "target")
@@ -46,12 +46,19 @@ class ParquetImages(ImageList):
         assert self.groups is not None
         file, group, row = self.groups[index].tolist()
         try:
-            data: bytes | None = _row_group(self.files[file], group, self.column)[row].as_py()
-        except (ValueError, IndexError) as error:  # pyarrow's own are ValueErrors
+            found = _row_group(self.files[file], group, self.column)[row].as_py()
+        except (SemabenchError, ValueError, LookupError, NotImplementedError) as error:
             raise OSError(f"the Parquet file is damaged ({first_line(error)})") from error
+        data: bytes | None = found and found["bytes"]
         if data is None:
             raise OSError("the row has no bytes: images beside the Parquet file are not read")
         return data
+
+    @property
+    def together(self) -> int:
+        """Images that a worker should read in turn: a row group, as far as memory goes."""
+        assert self.groups is not None
+        return int(min(self.groups[:, 2].max() + 1, 256))
 
     def part(self, chosen: NDArray[np.int64], split: str) -> ParquetImages:
         """Return some of the images, as a split of their own."""
@@ -87,40 +94,73 @@ def parquet_images(src: Path, split: str) -> ImageList:
     files = parquet_files(src, split)
     labels: list[NDArray[np.int64]] = []
     groups: list[NDArray[np.int64]] = []
-    column, classes = "", []
+    names: list[str | None] = []
+    first: tuple[str, str, list[str]] | None = None
     for number, path in enumerate(files):
         opened = _open(path)
         column, label = _columns(path, opened.schema_arrow)
-        classes = _class_names(path, opened.schema_arrow, label)
-        labels.append(opened.read([label])[label].to_numpy().astype(np.int64))
+        told = column, label, _class_names(path, opened.schema_arrow, label)
+        first = first or told
+        if told != first:
+            raise SemabenchError(
+                f"{path} has other columns or classes than {files[0].name}: they are no parts of "
+                "one dataset; download them again."
+            )
+        found, paths = _labels_and_paths(path, opened, column, label)
+        labels.append(found)
+        names += paths
         for group in range(opened.num_row_groups):
             rows = opened.metadata.row_group(group).num_rows
             places = np.stack([np.full(rows, number), np.full(rows, group), np.arange(rows)], 1)
             groups.append(places.astype(np.int64))
+    assert first is not None
+    column, _, classes = first
     all_labels = np.concatenate(labels)
     if len(all_labels) == 0:
         raise SemabenchError(f"no rows in {files[0]}: download it again.")
-    if classes and not 0 <= all_labels.min() <= all_labels.max() < len(classes):
+    low, high = int(all_labels.min()), int(all_labels.max())
+    if low < 0 or (classes and high >= len(classes)):
+        what = f", but names {len(classes)} classes" if classes else ""
         raise SemabenchError(
-            f"{files[0].parent} has labels from {all_labels.min()} to {all_labels.max()}, but "
-            f"names {len(classes)} classes: -1 marks a split whose labels are withheld."
+            f"{files[0].parent} has labels from {low} to {high}{what}: -1 marks a split whose "
+            "labels are withheld."
         )
     if not classes:  # numbers without names
-        classes = [str(number) for number in range(int(all_labels.max()) + 1)]
-    classes = wnids_of(classes)
+        classes = [str(number) for number in range(high + 1)]
     n = len(all_labels)
+    if None in names or len(set(names)) < n:  # files' own names where they tell images apart
+        names = [f"{row:08d}" for row in range(n)]
     return ParquetImages(
         split=split,
         container=files[0].parent,
         classes=classes,
         names=class_names(classes),
-        paths=[f"{classes[label]}/{row:08d}" for row, label in enumerate(all_labels.tolist())],
+        paths=[f"{classes[k]}/{name}" for k, name in zip(all_labels, names, strict=True)],
         sizes=np.zeros(n, dtype=np.int64),
         labels=all_labels,
         files=tuple(files),
         column=column,
         groups=np.concatenate(groups),
     )
+
+
+def _labels_and_paths(
+    path: Path, opened: Any, column: str, label: str
+) -> tuple[NDArray[np.int64], list[str | None]]:
+    """Return the labels of a file's rows, and the names of their images where they have any."""
+    schema = opened.schema_arrow
+    has_paths = schema.field(column).type.get_field_index("path") >= 0
+    try:
+        table = opened.read([label, *([f"{column}.path"] if has_paths else [])])
+        labels = table[label]
+        names = [row and row["path"] for row in table[column].to_pylist()] if has_paths else []
+    except (OSError, ValueError) as error:
+        told = first_line(error)
+        raise SemabenchError(f"cannot read {path}: {told}; download it again.") from error
+    if labels.null_count:
+        raise SemabenchError(f"{path} has {labels.null_count} rows without a label.")
+    names = [None if name is None else Path(name).name for name in names]
+    return labels.to_numpy().astype(np.int64), names or [None] * len(labels)
 
 
 def _open(path: Path) -> Any:
@@ -136,15 +176,10 @@ def _open(path: Path) -> Any:
         ) from error
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=1)
 def _row_group(path: Path, group: int, column: str) -> Any:
-    """Return the encoded images of a row group; in each worker those of the last two."""
-    return (
-        _open(path)
-        .read_row_group(group, [f"{column}.bytes"])[column]
-        .combine_chunks()
-        .field("bytes")
-    )
+    """Return the encoded images of a row group; in each worker those of the last one."""
+    return _open(path).read_row_group(group, [f"{column}.bytes"])[column]
 
 
 def _columns(path: Path, schema: Any) -> tuple[str, str]:
@@ -170,7 +205,6 @@ def _class_names(path: Path, schema: Any, label: str) -> list[str]:
     told = (schema.metadata or {}).get(b"huggingface")
     try:
         features = json.loads(told)["info"]["features"] if told else {}
-        names = features.get(label, {}).get("names", [])
-    except (ValueError, KeyError, AttributeError) as error:
+        return [str(name) for name in features.get(label, {}).get("names") or []]
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise SemabenchError(f"{path} has a damaged schema ({first_line(error)}).") from error
-    return [str(name) for name in names]

@@ -55,6 +55,11 @@ class ImageList:
             raise OSError(f"the tar file ends inside it ({len(data)} of {size} bytes)")
         return data
 
+    @property
+    def together(self) -> int:
+        """Images that a worker should read in turn."""
+        return 8
+
     def part(self, chosen: NDArray[np.int64], split: str) -> Self:
         """Return some of the images, as a split of their own."""
         return dataclasses.replace(
@@ -97,37 +102,6 @@ def class_names(classes: list[str]) -> list[str]:
         except KeyError:  # not one of the 21,841 synsets that timm knows
             names.append(wnid)
     return names
-
-
-def wnids_of(names: list[str]) -> list[str]:
-    """Return the WordNet ids of ImageNet classes that are named by words; else the names.
-
-    A name is a class's lemmas, ``"tench, Tinca tinca"``, or one that no other class has. The two
-    cranes are told apart where all thousand classes come in their order.
-    """
-    if all(_WNID.fullmatch(name) or name.isdigit() for name in names):
-        return names
-    from timm.data.imagenet_info import ImageNetInfo  # deferred: it imports torch
-
-    info = ImageNetInfo("imagenet-1k")
-    wnids = info.label_names()
-    owners: dict[str, set[str]] = {}
-    lemmas = {wnid: info.label_name_to_description(wnid) for wnid in wnids}
-    for wnid, text in lemmas.items():
-        for word in {text, *text.split(", ")}:
-            owners.setdefault(word, set()).add(wnid)
-    whole = {text: wnid for wnid, text in lemmas.items() if list(lemmas.values()).count(text) == 1}
-    found: list[str] = []
-    for place, name in enumerate(names):
-        candidates = (
-            {whole[name]} if name in whole else owners.get(name.rstrip("0123456789"), set())
-        )
-        if len(candidates) > 1 and len(names) == len(wnids):
-            candidates = candidates & {wnids[place]}
-        if len(candidates) != 1:
-            return names
-        found += candidates
-    return found if len(set(found)) == len(found) else names
 
 
 def same_classes(here: list[str], there: list[str], split: str, other: str, src: Path) -> None:

@@ -80,6 +80,7 @@ def evaluate(config: EvalConfig) -> list[Record]:
                 loader,
                 resolution,
                 labels="" if sets is None else "real",
+                classes=len(theirs),
                 logits=config.logits if _some(config, target, loader) else "",
                 n=loader.num_samples if sets is None else int(sets.any(dim=1).sum()),
                 execution=execution_label(

@@ -97,10 +97,15 @@ def _plan(
     resolution: int,
 ) -> list[Record]:
     """Return the rows of a resolution as known before they are measured."""
-    n = splits["train"].num_samples
     row = target.row(
-        splits["val"], resolution, measure="probe", train_n=n, batch_size=config.batch_size
+        splits["val"],
+        resolution,
+        measure="probe",
+        train_n=splits["train"].num_samples,
+        batch_size=config.batch_size,
     )
+    learnt = splits["train"].fingerprint[:12]
+    row = replace(row, fingerprint=f"{row.fingerprint}+{learnt}")
     planned = []
     for classifier in dict.fromkeys(config.classifiers):
         row = replace(row, classifier=classifier, neighbors=None)

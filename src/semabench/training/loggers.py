@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from semabench.config.schema import TrainConfig
 from semabench.errors import SemabenchError, first_line
-from semabench.files import atomic_write
 from semabench.processes import global_rank
-from semabench.results.curves import MLFLOW_RUN, missing, mlflow_uri
+from semabench.results.trackers import join_mlflow, join_trackio, mlflow_uri, require_trackers
 from semabench.results.wandb_log import finish_run, keep_artifact, run_id, start_run, wandb_mode
 
 log = logging.getLogger(__name__)
@@ -97,6 +97,7 @@ def create_loggers(config: TrainConfig, run_dir: Path) -> list[Logger]:
         "trackio": _trackio,
     }
     names = dict.fromkeys([config.logger.name, *config.logger.also])
+    require_trackers(names)
     loggers = (made[name](config, run_dir) for name in names)
     return [logger for logger in loggers if logger is not None]
 
@@ -107,39 +108,71 @@ def _csv(config: TrainConfig, run_dir: Path) -> Logger:
 
 
 def _tensorboard(config: TrainConfig, run_dir: Path) -> Logger:
-    try:
-        return TensorBoardLogger(save_dir=run_dir, name="tensorboard", version="")
-    except ModuleNotFoundError as error:
-        raise missing("tensorboard", "tensorboard") from error
+    return TensorBoardLogger(save_dir=run_dir, name="tensorboard", version="")
+
+
+class _Forgiving:
+    """Of a logger: no training fails for its tracker; what it cannot log is one warning."""
+
+    gone = False
+    tracker = ""
+
+    def trying(self, do: Callable[[], object]) -> None:
+        """Do it, unless that has failed before in this start."""
+        if self.gone:
+            return
+        try:
+            do()
+        except Exception as error:  # a server's, a database's, a disk's
+            self.gone = True
+            log.warning(
+                "%s fails (%s): it logs no more in this start.", self.tracker, first_line(error)
+            )
+
+
+class MLflow(_Forgiving, MLFlowLogger):
+    """Lightning's logger, on a run that earlier starts have begun."""
+
+    tracker = "MLflow"
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log under the optimiser's step."""
+        self.trying(lambda: super(MLflow, self).log_metrics(metrics, step))
+
+    @rank_zero_only
+    def finalize(self, status: str = "success") -> None:
+        """Mark the run as ended."""
+        self.trying(lambda: super(MLflow, self).finalize(status))
 
 
 def _mlflow(config: TrainConfig, run_dir: Path) -> Logger | None:
-    """Return Lightning's logger on this run of MLflow's, which later starts go on with."""
     if global_rank() != 0:
         return None
-    marker = run_dir / MLFLOW_RUN
+    uri = mlflow_uri(run_dir)
+    told = os.environ.get("MLFLOW_TRACKING_URI")
     try:
-        logger = MLFlowLogger(
-            experiment_name=config.logger.project,
-            run_name=run_dir.name,
-            tracking_uri=mlflow_uri(run_dir),
-            run_id=marker.read_text().strip() if marker.exists() else None,
-        )
-    except ModuleNotFoundError as error:
-        raise missing("mlflow", "mlflow") from error
-    try:
-        logger.log_hyperparams(asdict(config))
-    except Exception as error:  # a server's, a file's: MLflow raises many kinds
+        client, run_id, fresh = join_mlflow(run_dir, config.logger.project)
+        logger = MLflow(tracking_uri=uri, run_id=run_id)
+        assert logger.experiment
+        if fresh:  # MLflow refuses changes, which later starts may have
+            logger.log_hyperparams(asdict(config))
+        client.update_run(run_id, status="RUNNING")
+    except Exception as error:
         raise SemabenchError(
-            f"MLflow at {mlflow_uri(run_dir)} fails ({first_line(error)}): set "
-            f"MLFLOW_TRACKING_URI, or remove {marker} if the run is gone from there."
+            f"MLflow at {uri} fails ({first_line(error)}): set MLFLOW_TRACKING_URI, or another "
+            "logger."
         ) from error
-    atomic_write(marker, f"{logger.run_id}\n")
+    finally:  # Lightning sets it, for all later runs of this process
+        if told is None:
+            os.environ.pop("MLFLOW_TRACKING_URI", None)
     return logger
 
 
-class TrackioLogger(Logger):
+class TrackioLogger(_Forgiving, Logger):
     """Logs to trackio, which has W&B's functions and keeps its runs in files."""
+
+    tracker = "trackio"
 
     def __init__(self, run: Any) -> None:
         super().__init__()
@@ -161,30 +194,25 @@ class TrackioLogger(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log under the optimiser's step."""
-        self.run.log(dict(metrics), step=step)
+        self.trying(lambda: self.run.log(dict(metrics), step=step))
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """Write what is left."""
-        self.run.finish()
+        self.trying(self.run.finish)
 
 
 def _trackio(config: TrainConfig, run_dir: Path) -> Logger | None:
     if global_rank() != 0:
         return None
     try:
-        import trackio
-    except ImportError as error:
-        raise missing("trackio", "trackio") from error
-    run = trackio.init(
-        project=config.logger.project,
-        name=run_dir.name,
-        group=config.experiment,
-        config=asdict(config),
-        resume="allow",
-        embed=False,
-    )
-    return TrackioLogger(run)
+        return TrackioLogger(
+            join_trackio(
+                run_dir, config.logger.project, group=config.experiment, config=asdict(config)
+            )
+        )
+    except Exception as error:
+        raise SemabenchError(f"trackio fails ({first_line(error)}): set another logger.") from error
 
 
 def _wandb(config: TrainConfig, run_dir: Path) -> Logger | None:

@@ -28,6 +28,7 @@ from semabench.files import atomic_write
 from semabench.models import build_model, model_names, set_resolution
 from semabench.models.resolution import say_unseen, takes_any_size, try_size
 from semabench.processes import global_rank
+from semabench.results.trackers import forget_runs
 from semabench.results.wandb_log import forget_run_id
 from semabench.training.checkpoint import (
     CONFIG,
@@ -103,8 +104,6 @@ def train(config: TrainConfig) -> Path:
         trainer = create_trainer(config, run_dir, accelerator, precision, module)
         _tell(f"{f'resuming {resume}' if resume else 'training'}: {run_dir}")
         _fit(trainer, module, data, resume, config.logger.artifacts)
-        if trainer.is_global_zero and trainer.global_step == module.total_steps:
-            _finish(trainer, run_dir)
     return run_dir
 
 
@@ -155,6 +154,7 @@ def _prepare_directory(config: TrainConfig, run_dir: Path, resume: Path | None) 
     (run_dir / FINISHED).unlink(missing_ok=True)
     if config.resume == "never":
         forget_run_id(run_dir)
+        forget_runs(run_dir)
         # The last thing: until here the next start would go on with the old run, from here never.
         if kept := set_aside(run_dir / DIRECTORY):
             _tell(f"the checkpoints that were here are kept in {kept}")
@@ -171,8 +171,11 @@ def _fit(
     try:
         with listening():
             trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
-        if artifacts and trainer.global_step == module.total_steps:
-            keep_checkpoint(trainer.loggers, Path(trainer.default_root_dir) / DIRECTORY / LAST)
+        if trainer.is_global_zero and trainer.global_step == module.total_steps:
+            run_dir = Path(trainer.default_root_dir)
+            _finish(trainer, run_dir)
+            if artifacts:
+                keep_checkpoint(trainer.loggers, run_dir / DIRECTORY / LAST)
     except Stopped as stopped:
         if trainer.is_global_zero:
             step = f"at step {trainer.global_step} of {module.total_steps}"

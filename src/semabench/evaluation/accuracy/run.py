@@ -25,9 +25,9 @@ from semabench.files import atomic_write
 from semabench.models.compiled import compile_model
 from semabench.processes import global_rank
 from semabench.progress import note
-from semabench.results.curves import log_curves
 from semabench.results.record import Record, accuracy
 from semabench.results.store import RESULTS_NAME, append_record, read_rows
+from semabench.results.trackers import log_curves, require_trackers
 from semabench.results.wandb_log import (
     finish_run,
     keep_artifact,
@@ -56,6 +56,7 @@ def evaluate(config: EvalConfig) -> list[Record]:
     """
     if not config.resolutions:
         raise SemabenchError("no resolutions: give e.g. 'resolutions=[128,160,224]'.")
+    require_trackers((config.logger.name, *config.logger.also))
     accelerator = choose_accelerator(config.accelerator)
     precision = choose_precision(config.precision, accelerator)
     device = torch.device("cuda" if accelerator == "gpu" else "cpu")

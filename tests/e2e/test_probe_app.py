@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 
 import pytest
+import timm
 import torch
 from torch.nn import functional as F
 
@@ -66,6 +67,29 @@ def test_frozen_features_are_probed_once(copied, monkeypatch, capfd):
     assert run_here("eval.py", *words, cwd=copied.cwd, patch=monkeypatch) == 0
     assert capfd.readouterr().out.count("measured before") == 3
     assert len(read_rows(path)) == 3
+    # Other votes, other penalties: other measurements.
+    words = (*words, "temperature=0.5", "penalties=[0.1]")
+    assert run_here("eval.py", *words, cwd=copied.cwd, patch=monkeypatch) == 0
+    assert "measured before" not in capfd.readouterr().out
+    assert len({row.key for row in read_rows(path)}) == 6
+    assert run_here("eval.py", *words, "neighbors=[145]", cwd=copied.cwd, patch=monkeypatch) == 2
+    assert "neighbors=145 are more than the 144 images" in capfd.readouterr().err
+
+
+def test_weights_without_a_head_can_be_probed(copied, tmp_path, monkeypatch):
+    shapes = str(copied.cwd / "data/shapes")
+    command = ["data", "render", shapes, shapes, "--split", "train", "--resolution", "32"]
+    semabench([*command, "--crop-pct", "1.0"])
+    torch.save(timm.create_model("resnet10t", num_classes=0).state_dict(), tmp_path / "bare.pth")
+    create = timm.create_model
+    monkeypatch.setattr(
+        timm, "create_model", lambda *a, **k: create(*a, **(k | {"num_classes": 0}))
+    )
+    words = ("model=timm", "model.name=resnet10t", f"model.checkpoint={tmp_path / 'bare.pth'}")
+    words = (*words, "data=shapes", "classifiers=[knn]")
+    assert run_here("eval.py", *PROBE[:2], *words, cwd=copied.cwd, patch=monkeypatch) == 0
+    (row,) = read_rows(copied.cwd / "outputs/probe/resnet10t/results.jsonl")
+    assert (row.top5, row.neighbors) == (None, 20)
 
 
 def test_more_neighbours_than_training_images_and_keys_without_effect_are_told(

@@ -10,6 +10,8 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
+from semabench.errors import SemabenchError
+from semabench.results.record import Record
 from semabench.training.counts import Counts
 from semabench.training.device import (
     Mark,
@@ -43,6 +45,15 @@ class Measurement:
     images_per_second: float | None
     spread: float | None
     peak_memory_mib: float | None
+
+
+def require_all(n: int, row: Record) -> None:
+    """Raise a SemabenchError unless as many samples came as the row says."""
+    if n != row.n:
+        raise SemabenchError(
+            f"{row.dataset} at {row.resolution} px gave {n} samples instead of {row.n}: "
+            "check the file with `semabench data check`."
+        )
 
 
 def measure(

@@ -80,7 +80,7 @@ class EvalTarget:
             SemabenchError: it cannot take it.
         """
         set_resolution(self.model, resolution)
-        try_size(self.model, resolution, 1, self.num_classes, train=False)
+        try_size(self.model, resolution, 1, self.num_classes or None, train=False)
         told = {
             "dataset": self.data.name,
             "fingerprint": loader.fingerprint,

@@ -104,7 +104,9 @@ def _name(model: nn.Module) -> str:
     return str(told.get("architecture", type(model).__name__))
 
 
-def try_size(model: nn.Module, resolution: int, batch: int, classes: int, train: bool) -> None:
+def try_size(
+    model: nn.Module, resolution: int, batch: int, classes: int | None, train: bool
+) -> None:
     """Run a model without its data, to learn before a run starts what it cannot take.
 
     Forward, and in training backward, at the shapes of the run; scans are left out, for they take
@@ -114,7 +116,7 @@ def try_size(model: nn.Module, resolution: int, batch: int, classes: int, train:
         model: as built; it is left as it is.
         resolution: height and width in pixels.
         batch: images that go through it at once.
-        classes: that its head must have.
+        classes: that its head must have; None where it has no head.
         train: in training mode, where BatchNorm needs more than one value a channel.
 
     Raises:
@@ -137,6 +139,8 @@ def try_size(model: nn.Module, resolution: int, batch: int, classes: int, train:
         return
     except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
         raise SemabenchError(f"{name} cannot be {what}: {first_line(error)}") from error
+    if classes is None:
+        return
     if not isinstance(found, Tensor) or found.shape != (batch, classes):
         told = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
         raise SemabenchError(

@@ -170,7 +170,8 @@ def _one(field: str, form: str = "{}", most: int | None = None) -> Callable[[Rec
 
 def _fingerprint(row: Record) -> str:
     text = row.fingerprint  # of a task its settings
-    return text[:_SHORT] if text.isalnum() else text
+    parts = text.split("+")
+    return "+".join(part[:_SHORT] for part in parts) if all(map(str.isalnum, parts)) else text
 
 
 _TOLD: dict[str, Callable[[Record], str]] = {

@@ -128,7 +128,9 @@ class Record:
     classifier: str = _key("")  # "knn" or "linear"
     neighbors: int | None = _key(None)  # of knn
     train_n: int | None = _key(None)  # training images whose labels it knows
-    penalty: float | None = None  # on the linear layer's weights, as chosen
+    temperature: float | None = _key(None)  # of its votes
+    penalties: str = _key("")  # on the linear layer's weights, those tried
+    penalty: float | None = None  # and the one that was chosen
     # Study: of a model trained on one of the procedural tasks, the `dataset` (docs/study.md).
     train_resolutions: tuple[int, ...] = ()  # in turn, in one training
     tested_on: str = _key("")  # "test", or "calibration": which images were drawn

@@ -210,6 +210,11 @@ _FORMS = {
 }
 
 
+def of_others(row: Record) -> str:
+    """Return which weights a row is of, where nothing tells how they were trained."""
+    return row.checkpoint if row.seed is None else ""
+
+
 def setting_of(lines: Iterable[Line]) -> list[str]:
     """Return what lines of accuracies share: the data, how it was shown, and on what it ran."""
     rows = [line.first for line in lines]

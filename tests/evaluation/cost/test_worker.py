@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from semabench.errors import SemabenchError
-from semabench.evaluation.cost.meters import PowerMeter
+from semabench.evaluation.cost.meters import PowerMeter, ran_out_of_memory
 from semabench.evaluation.cost.plan import plan_jobs
 from semabench.evaluation.cost.schema import CostConfig, CostModel
-from semabench.evaluation.cost.worker import CostWorker, halve_until_it_fits, ran_out_of_memory
+from semabench.evaluation.cost.worker import CostWorker, halve_until_it_fits
 from semabench.evaluation.cost.workload import (
     Setting,
     Workload,

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from semabench.errors import SemabenchError
-from semabench.evaluation.probe.classifiers import Features, fit_linear, vote
+from semabench.evaluation.probe.classifiers import Features, fit_linear, require_enough, vote
 
 
 def clusters(per_class, classes=3, dim=6, noise=0.3, seed=0):
@@ -39,9 +39,19 @@ def test_a_small_temperature_does_not_overflow():
     assert (votes.argmax(dim=1) == train.labels).all()  # each is its own nearest
 
 
-def test_more_neighbours_than_images_are_refused():
-    with pytest.raises(SemabenchError, match="neighbors=16 are more than the 15 training images"):
-        list(vote(clusters(5), clusters(5).x, 3, 16, 0.07))
+def test_too_few_images_are_refused():
+    require_enough(15, [15])
+    with pytest.raises(SemabenchError, match="neighbors=16 are more than the 15 images"):
+        require_enough(15, [1, 16])
+    with pytest.raises(SemabenchError, match="9 training images are too few"):
+        require_enough(9, [])
+
+
+def test_parts_of_the_images_give_the_same_layer(monkeypatch):
+    whole = fit_linear(clusters(40), 3, [0.01])
+    monkeypatch.setattr("semabench.evaluation.probe.classifiers._AT_ONCE", 7)
+    parts = fit_linear(clusters(40), 3, [0.01])
+    torch.testing.assert_close(parts.weight, whole.weight, rtol=1e-6, atol=1e-8)
 
 
 def test_the_layer_minimises_what_it_says():
@@ -68,8 +78,3 @@ def test_the_penalty_is_the_one_that_suits_images_left_out():
     chosen = fit_linear(train, 3, [1.0, 1e-8])
     assert chosen.penalty == 1.0
     assert chosen.hits(test) > fit_linear(train, 3, [1e-8]).hits(test) + 20  # of 900
-
-
-def test_too_few_images_to_choose_on_are_refused():
-    with pytest.raises(SemabenchError, match="9 training images"):
-        fit_linear(clusters(3), 3, [1.0, 0.1])

@@ -18,7 +18,7 @@ from semabench.data.loader import EvalLoader, create_eval_loader
 from semabench.errors import SemabenchError
 from semabench.evaluation.accuracy.schema import EvalConfig
 from semabench.evaluation.classes import among_all, imagenet_wnids, own_logits
-from semabench.evaluation.one_pass import Measurement, measure
+from semabench.evaluation.one_pass import Measurement, measure, require_all
 from semabench.evaluation.real_labels import RealCounts, numbered, real_labels
 from semabench.evaluation.target import EvalTarget, load_target
 from semabench.files import atomic_write
@@ -176,11 +176,7 @@ def _measure(
 
 
 def _complete(row: Record, found: Measurement) -> Record:
-    if found.n != row.n:
-        raise SemabenchError(
-            f"{row.dataset} at {row.resolution} px gave {found.n} samples instead of {row.n}: "
-            "check the file with `semabench data check`."
-        )
+    require_all(found.n, row)
     top1, top1_stderr = accuracy(found.top1, found.n)
     top5, top5_stderr = accuracy(found.top5, found.n)
     return replace(

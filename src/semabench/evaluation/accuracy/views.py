@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from semabench.results.csv_file import timm_csv, write_csv
 from semabench.results.record import Record
-from semabench.results.summary import Line, Series, errors_of, group, setting_of
+from semabench.results.summary import Line, Series, errors_of, group, of_others, setting_of
 from semabench.results.view import (
     POWER_LAW,
     Figure,
@@ -27,15 +27,10 @@ SERIES = Series(
         *("crop_pct", "interpolation", "precision", "device"),
     ),
     apart=(
-        "backend",
-        "execution",
-        "layout",
-        "n",
-        "fingerprint",
-        "logits",
-        "train_resolutions",
-        "config",
+        *("backend", "execution", "layout", "n", "fingerprint", "logits"),
+        *("train_resolutions", "config", "checkpoint"),
     ),
+    derived={"checkpoint": of_others},
 )
 
 

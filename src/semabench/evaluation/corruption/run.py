@@ -13,7 +13,7 @@ from semabench.errors import SemabenchError
 from semabench.evaluation.classes import own_logits
 from semabench.evaluation.corruption.schema import CorruptionConfig
 from semabench.evaluation.corruption.views import VIEW
-from semabench.evaluation.one_pass import measure
+from semabench.evaluation.one_pass import measure, require_all
 from semabench.evaluation.target import EvalTarget, load_target
 from semabench.results.record import Record, accuracy
 from semabench.results.report import print_report
@@ -113,6 +113,7 @@ def _row(
         title=f"{resolution} px, {corruption} {severity}",
     )
     run.release()
+    require_all(found.n, row)
     top1, top1_stderr = accuracy(found.top1, found.n)
     top5, top5_stderr = accuracy(found.top5, found.n)
     done = replace(row, top1=top1, top1_stderr=top1_stderr, top5=top5, top5_stderr=top5_stderr)

@@ -16,6 +16,7 @@ from semabench.results.summary import (
     Series,
     errors_of,
     group,
+    of_others,
     setting_of,
 )
 from semabench.results.text_table import Cell, Grid, Row
@@ -27,7 +28,8 @@ SERIES = Series(
         *("options", "weights", "epochs", "train_resolution", "dataset", "resolution"),
         *("crop_pct", "interpolation", "precision", "device"),
     ),
-    apart=("backend", "layout", "n", "train_resolutions", "config"),
+    apart=("backend", "layout", "n", "train_resolutions", "config", "checkpoint"),
+    derived={"checkpoint": of_others},
     place=(attrgetter("severity"),),
 )
 _MODEL = tuple(name for name in SERIES.same if name != "corruption")

@@ -126,3 +126,19 @@ def _counter(index: int) -> _Counter | None:
         counter = _Counter(library, handle)
         return None if counter() is None else counter
     return None
+
+
+_SIGNS = (
+    "out of memory",
+    "can't allocate memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "could not create a primitive",  # oneDNN's, on a CPU: it does not say why
+)
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error means that memory, of the device or the machine, was short."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS)

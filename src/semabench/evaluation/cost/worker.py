@@ -12,6 +12,7 @@ import torch
 from torch._dynamo.utils import compile_times
 
 from semabench.errors import SemabenchError
+from semabench.evaluation.cost.meters import ran_out_of_memory
 from semabench.evaluation.cost.schema import CostModel
 from semabench.evaluation.cost.workload import WARMUP, Setting, Window, Workload, build_bare
 from semabench.models.flops import count_gmacs, count_parameters
@@ -114,21 +115,6 @@ def _untimed_algorithms() -> Iterator[None]:
 
 
 Result = TypeVar("Result")
-
-_SIGNS = (
-    "out of memory",
-    "can't allocate memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    "could not create a primitive",  # oneDNN's, on a CPU: it does not say why
-)
-
-
-def ran_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error means that memory, of the device or the machine, was short."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS)
 
 
 def halve_until_it_fits(attempt: Callable[[int], Result], size: int) -> tuple[int, Result]:

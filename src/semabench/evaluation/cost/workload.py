@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from semabench.data.augment.batch import Normalize
 from semabench.errors import SemabenchError, first_line
-from semabench.evaluation.cost.meters import PowerMeter, busy_milliseconds
+from semabench.evaluation.cost.meters import PowerMeter, busy_milliseconds, ran_out_of_memory
 from semabench.evaluation.cost.schema import EXPORTED, CostModel
 from semabench.models import backend_name, build_model
 from semabench.models.compiled import compile_model, leave_uncompiled
@@ -112,6 +112,7 @@ class Workload:
         """Return what takes the steps, anew: what it records goes with it."""
         if execution in EXPORTED:
             return self._file(execution, images)
+        self._exported.clear()
         model, precision = self.forward(execution), self.setting.precision
         graph = "graph" in execution
         if self.optimizer is None:
@@ -129,6 +130,7 @@ class Workload:
         """Return the model as a file of it runs, written once for batches of this size."""
         key = execution, len(images)
         if key not in self._exported:
+            self._exported.clear()  # one at a time: each has weights of its own
             leave_uncompiled(self.model)
             try:
                 self._exported[key] = load_export(self.model, images, execution)
@@ -137,10 +139,13 @@ class Workload:
                     f"{execution} needs {error.name}: pip install 'semabench[export]'."
                 ) from error
             except Exception as error:  # whatever an exporter finds
+                if ran_out_of_memory(error):  # a smaller batch may do
+                    raise
                 raise SemabenchError(f"it cannot be exported: {first_line(error)}") from error
-        run = self._exported[key]
-        precision = self.setting.precision
-        return Forward(run, lambda images: images, self.device, precision, graph=False)
+        run, precision = self._exported[key], self.setting.precision
+        if execution == "onnx":  # whose runtime takes rows of channels: not to be timed
+            images = images.contiguous()
+        return Forward(run, lambda _: images, self.device, precision, graph=False)
 
     def batch(self, size: int) -> tuple[Tensor, Tensor]:
         """Return random pictures, normalised, and random labels, on the device."""

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from semabench.errors import SemabenchError
 
 _ROWS = 512  # of images whose neighbours are looked for at once
+_AT_ONCE = 1 << 15  # of images whose logits are held
 _STEPS = 200  # of L-BFGS, at most
 
 
@@ -30,6 +31,14 @@ class Features:
         return Features(self.x[chosen], self.labels[chosen])
 
 
+def require_enough(images: int, neighbors: Sequence[int]) -> None:
+    """Raise a SemabenchError unless there are enough training images for what is asked for."""
+    if images < 10:
+        raise SemabenchError(f"{images} training images are too few to learn from: at least 10.")
+    if neighbors and max(neighbors) > images:
+        raise SemabenchError(f"neighbors={max(neighbors)} are more than the {images} images.")
+
+
 def vote(
     train: Features, x: Tensor, classes: int, neighbors: int, temperature: float
 ) -> Iterator[Tensor]:
@@ -38,13 +47,8 @@ def vote(
     Neighbours are those of the largest cosine s, and vote for their class with exp(s / T), as in
     Wu et al. 2018 (arXiv 1805.01978, §3.4).
 
-    Raises:
-        SemabenchError: there are fewer training images than neighbours asked for.
+    There are at least as many training images, see `require_enough`.
     """
-    if neighbors > len(train):
-        raise SemabenchError(
-            f"neighbors={neighbors} are more than the {len(train)} training images."
-        )
     known = F.normalize(train.x, dim=1).T
     for some in x.split(_ROWS):
         cosine, nearest = (F.normalize(some, dim=1) @ known).topk(neighbors, dim=1)
@@ -76,13 +80,9 @@ class Linear:
 def fit_linear(train: Features, classes: int, penalties: Sequence[float]) -> Linear:
     """Fit a linear layer, with the penalty that is best on every tenth training image, left out.
 
-    Of equally good penalties the largest is taken. No image to test on has a part in it.
-
-    Raises:
-        SemabenchError: fewer than ten training images.
+    Of equally good penalties the largest is taken. No image to test on has a part in it. There are
+    at least ten training images.
     """
-    if len(train) < 10:
-        raise SemabenchError(f"{len(train)} training images are too few to choose a penalty: 10.")
     best = max(penalties)
     if len(set(penalties)) > 1:
         out = torch.arange(len(train), device=train.x.device) % 10 == 9
@@ -97,17 +97,21 @@ def _fit(train: Features, classes: int, penalty: float) -> Linear:
     """Minimise the mean cross-entropy + penalty/2 · ‖W‖² by L-BFGS, from zero."""
     mean = train.x.mean(dim=0)
     scale = 1 / train.x.std(dim=0).clamp(min=1e-6)
-    x = (train.x - mean) * scale
-    weight = x.new_zeros(classes, x.shape[1], requires_grad=True)
-    bias = x.new_zeros(classes, requires_grad=True)
+    weight = train.x.new_zeros(classes, train.x.shape[1], requires_grad=True)
+    bias = train.x.new_zeros(classes, requires_grad=True)
     search = torch.optim.LBFGS([weight, bias], max_iter=_STEPS, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         search.zero_grad()
-        found = F.cross_entropy(F.linear(x, weight, bias), train.labels)
-        found = found + penalty / 2 * weight.square().sum()
-        found.backward()
-        return found
+        whole = penalty / 2 * weight.square().sum()
+        whole.backward()
+        total = whole.detach()
+        for x, labels in zip(train.x.split(_AT_ONCE), train.labels.split(_AT_ONCE), strict=True):
+            logits = F.linear((x - mean) * scale, weight, bias)
+            part = F.cross_entropy(logits, labels, reduction="sum") / len(train)
+            part.backward()
+            total = total + part.detach()
+        return total
 
     search.step(loss)
     return Linear(mean, scale, weight.detach(), bias.detach(), penalty)

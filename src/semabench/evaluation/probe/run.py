@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from semabench.data.loader import EvalLoader, create_eval_loader, require_eval_files
 from semabench.errors import SemabenchError
-from semabench.evaluation.probe.classifiers import Features, fit_linear, vote
+from semabench.evaluation.one_pass import require_all
+from semabench.evaluation.probe.classifiers import Features, fit_linear, require_enough, vote
 from semabench.evaluation.probe.schema import ProbeConfig
 from semabench.evaluation.probe.views import VIEW
 from semabench.evaluation.target import EvalTarget, load_target
@@ -59,6 +60,9 @@ def probe(config: ProbeConfig) -> list[Record]:
         splits = {split: _open(config, target, resolution, split) for split in ("train", "val")}
         if splits["train"].classes != splits["val"].classes:
             raise SemabenchError(f"train and val of {target.data.name} differ in classes.")
+        require_enough(
+            splits["train"].num_samples, config.neighbors if "knn" in config.classifiers else []
+        )
         planned = _plan(config, target, splits, resolution)
         todo = [row for row in planned if row.key not in stored]
         if todo:
@@ -105,14 +109,15 @@ def _plan(
         batch_size=config.batch_size,
     )
     learnt = splits["train"].fingerprint[:12]
-    row = replace(row, fingerprint=f"{row.fingerprint}+{learnt}")
+    row = replace(row, fingerprint=f"{learnt}+{row.fingerprint}")
     planned = []
     for classifier in dict.fromkeys(config.classifiers):
-        row = replace(row, classifier=classifier, neighbors=None)
         if classifier == "knn":
-            planned += [replace(row, neighbors=k) for k in dict.fromkeys(config.neighbors)]
+            knn = replace(row, classifier="knn", temperature=config.temperature)
+            planned += [replace(knn, neighbors=k) for k in dict.fromkeys(config.neighbors)]
         else:
-            planned.append(row)
+            tried = ",".join(f"{penalty:g}" for penalty in sorted(set(config.penalties)))
+            planned.append(replace(row, classifier="linear", penalties=tried))
     return planned
 
 
@@ -154,8 +159,14 @@ def _measure(config: ProbeConfig, row: Record, train: Features, val: Features) -
     counts = Counts()
     classes = row.classes or 0
     if row.classifier == "linear":
-        with said_if_slow(f"fitting a linear layer to {len(train):,} images: a while"):
-            fitted = fit_linear(train, classes, config.penalties)
+        try:
+            with said_if_slow(f"fitting a linear layer to {len(train):,} images: a while"):
+                fitted = fit_linear(train, classes, config.penalties)
+        except torch.OutOfMemoryError as error:
+            raise SemabenchError(
+                f"features of {len(train):,} images and {classes} classes do not fit on the "
+                "device: set accelerator=cpu, or 'classifiers=[knn]'."
+            ) from error
         row = replace(row, penalty=fitted.penalty)
         counts.add(fitted(val.x), val.labels)
     else:
@@ -163,6 +174,11 @@ def _measure(config: ProbeConfig, row: Record, train: Features, val: Features) -
         for votes in vote(train, val.x, classes, row.neighbors or 1, config.temperature):
             counts.add(votes, next(labels))
     n, right, right5 = counts.correct()
+    require_all(n, row)
+    require_all(len(train), replace(row, n=row.train_n or 0))
     top1, top1_stderr = accuracy(right, n)
+    row = replace(row, top1=top1, top1_stderr=top1_stderr)
+    if row.classifier == "knn":  # fewer than five classes may have a vote
+        return row
     top5, top5_stderr = accuracy(right5, n)
-    return replace(row, top1=top1, top1_stderr=top1_stderr, top5=top5, top5_stderr=top5_stderr)
+    return replace(row, top5=top5, top5_stderr=top5_stderr)

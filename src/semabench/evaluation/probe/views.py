@@ -6,7 +6,15 @@ from collections.abc import Sequence
 
 from semabench.results.csv_file import rows_csv
 from semabench.results.record import Record
-from semabench.results.summary import Line, Series, Sheet, errors_of, group, setting_of
+from semabench.results.summary import (
+    Line,
+    Series,
+    Sheet,
+    errors_of,
+    group,
+    of_others,
+    setting_of,
+)
 from semabench.results.view import Figure, Panel, Table, View, chance, trained_at, with_error
 
 _TITLES = {"knn": "nearest neighbours", "linear": "a linear layer"}
@@ -17,8 +25,11 @@ SERIES = Series(
         *("neighbors", "options", "weights", "epochs", "train_resolution", "dataset"),
         *("crop_pct", "interpolation", "precision", "device"),
     ),
-    apart=("backend", "layout", "n", "train_n", "fingerprint", "train_resolutions", "config"),
-    averaged=("seed",),
+    apart=(
+        *("backend", "layout", "n", "train_n", "fingerprint", "temperature", "penalties"),
+        *("train_resolutions", "config", "checkpoint"),
+    ),
+    derived={"checkpoint": of_others},
     sheet=lambda row: Sheet(row.classifier, _TITLES[row.classifier]),
 )
 

@@ -67,6 +67,20 @@ def test_tables_of_positions_are_brought_to_the_new_resolution(tmp_path, name, p
     assert model(torch.zeros(1, 3, 64, 64)).shape == (1, 3)
 
 
+@pytest.mark.parametrize("name", ["sema_nano", "vim_nano", "vmamba_nano", "resnet10t"])
+def test_weights_of_other_classes_give_all_but_the_classifier(tmp_path, capsys, name):
+    averaged = save(tmp_path / "last.ckpt", name, resolution=64)  # of 3 classes
+    torch.manual_seed(1)
+    model = create_model(config(name, tmp_path / "last.ckpt"), 5)
+    told = " ".join(capsys.readouterr().err.split())
+    assert "is for 3 classes: the classifier of 5 is made anew" in told
+    state = model.state_dict()
+    other = [key for key in state if not torch.equal(state[key], averaged[key])]
+    (classifier,) = [n for n, m in model.named_modules() if m is model.get_classifier()]
+    assert set(other) == {f"{classifier}.weight", f"{classifier}.bias"}
+    assert len(state[f"{classifier}.weight"]) == 5
+
+
 def test_a_model_of_one_resolution_has_no_schedule():
     schedule = [[0, 32], [1, 64]]
     assert create_model(config("vim_nano", resolution_schedule=schedule), 3)

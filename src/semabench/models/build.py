@@ -44,6 +44,7 @@ def build_model(
     mixer: str | None = None,
     fused_attention: bool | None = None,
     options: Mapping[str, Any],
+    new_head: bool = False,
 ) -> nn.Module:
     """Build a model of ours or of timm's.
 
@@ -61,6 +62,7 @@ def build_model(
         fused_attention: whether a model of timm's computes attention with PyTorch's fused kernels;
             None keeps timm's choice. No weight depends on it.
         options: further arguments of the model, and of the mixer; None stands for "not given".
+        new_head: where ``checkpoint`` is for another number of classes, keep the fresh classifier.
 
     Raises:
         SemabenchError: unknown model, mixer or option; weights that are not there or do not fit.
@@ -93,7 +95,7 @@ def build_model(
         for module in attentions:
             module.fused_attn = fused_attention  # type: ignore[assignment]
     if checkpoint is not None:
-        load_checkpoint(model, checkpoint, name)
+        load_checkpoint(model, checkpoint, name, new_head=new_head)
     return model
 
 

@@ -156,7 +156,7 @@ def _load(path: Path) -> Any:
 
 
 def load_checkpoint(
-    model: nn.Module, path: str | Path, what: str, weights: str = "auto"
+    model: nn.Module, path: str | Path, what: str, weights: str = "auto", *, new_head: bool = False
 ) -> Weights:
     """Load a weights file, official or ours, every key of it and of the model; return them.
 
@@ -166,6 +166,7 @@ def load_checkpoint(
         what: the model's name, for messages.
         weights: "ema" or "model", the averaged or the plain ones; "auto" takes, of a file with
             both, the averaged ones, but of an official Vim file the plain ones: those reported.
+        new_head: where the file's classes are another number, keep the model's own classifier.
 
     Raises:
         SemabenchError: the file cannot be read, is not of this model or of another number of
@@ -179,12 +180,18 @@ def load_checkpoint(
         note(f"of {path} the {'averaged' if taken.which == 'ema' else 'plain'} weights are taken")
     state_dict = translate(taken.tensors, model)
     wanted = model.state_dict()
-    for key in ("head.fc.weight", "head.weight"):
-        if key in state_dict and key in wanted and len(state_dict[key]) != len(wanted[key]):
+    head = _head(model)
+    weight = f"{head}.weight"
+    theirs, ours = (len(part[weight]) if weight in part else 0 for part in (state_dict, wanted))
+    if ours and theirs != ours and (theirs or new_head):
+        if not new_head:
             raise SemabenchError(
-                f"The checkpoint {path} is for {len(state_dict[key])} classes, the model for "
-                f"{len(wanted[key])}."
+                f"The checkpoint {path} is for {theirs} classes, the model for {ours}."
             )
+        if global_rank() == 0:
+            note(f"{path} is for {theirs} classes: the classifier of {ours} is made anew")
+        kept = {name: value for name, value in wanted.items() if name.startswith(f"{head}.")}
+        state_dict = {**state_dict, **kept}
     for problem, keys in (
         ("lacks", wanted.keys() - state_dict.keys()),
         ("has unknown", state_dict.keys() - wanted.keys()),
@@ -203,6 +210,13 @@ def load_checkpoint(
             )
     model.load_state_dict(state_dict)
     return taken
+
+
+def _head(model: nn.Module) -> str:
+    """Return the path of a model's classifier; nothing where it has none of its own."""
+    known: Any = model
+    classifier = known.get_classifier() if hasattr(model, "get_classifier") else None
+    return next((name for name, module in model.named_modules() if module is classifier), "")
 
 
 def translate(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:

@@ -257,6 +257,7 @@ def create_model(config: TrainConfig, num_classes: int) -> nn.Module:
         mixer=config.model.mixer,
         fused_attention=config.model.fused_attention,
         options=config.model.options,
+        new_head=True,
     )
     if before not in (None, resolution):
         set_resolution(model, resolution)

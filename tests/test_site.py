@@ -13,8 +13,6 @@ import pytest
 
 from helpers.apps import REPOSITORY
 
-pytest.importorskip("mkdocs")
-
 
 def build(config: Path, site: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "COLUMNS": "100"}

@@ -60,7 +60,7 @@ def high_resolution(root: Path) -> None:
 
 
 def parquet(root: Path) -> None:
-    pa = pytest.importorskip("pyarrow")
+    import pyarrow as pa
     from pyarrow import parquet
     from timm.data.imagenet_info import ImageNetInfo
 

@@ -33,6 +33,7 @@ from semabench.models.checkpoint import Weights, load_checkpoint
 from semabench.models.flops import count_gmacs, count_parameters
 from semabench.models.resolution import say_unseen, try_size
 from semabench.results.record import Record, git_commit, software_versions
+from semabench.results.store import RESULTS_NAME
 from semabench.training.checkpoint import CONFIG, DIRECTORY, TrainedModel, load_trained
 from semabench.training.device import device_label, layout_label, options_label
 from semabench.training.forward import Forward
@@ -70,6 +71,12 @@ class EvalTarget:
     device: torch.device = CPU
     precision: str = "32-true"
     layout: str = ""
+
+    def results(self, output_dir: str | None, kind: str) -> Path:
+        """Return the file of a measure's rows beside those of accuracy: ``<run>/<kind>/``."""
+        beside = Path("outputs") / kind / self.fields["model"]
+        own = self.run_dir / kind if self.run_dir else beside
+        return Path(output_dir or own) / RESULTS_NAME
 
     def row(self, loader: EvalLoader, resolution: int, **more: Any) -> Record:
         """Return what is known of a measurement on these images before it is made.

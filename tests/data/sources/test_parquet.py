@@ -3,7 +3,9 @@
 import json
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from helpers.image_makers import jpeg
 from semabench.config.schema import DataConfig
@@ -12,9 +14,6 @@ from semabench.data.ffcv.pack import render
 from semabench.data.loader import open_dataset
 from semabench.data.sources import find_images
 from semabench.errors import SemabenchError
-
-pa = pytest.importorskip("pyarrow")
-from pyarrow import parquet  # noqa: E402
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 

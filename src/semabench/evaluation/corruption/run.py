@@ -17,7 +17,7 @@ from semabench.evaluation.one_pass import measure, require_all
 from semabench.evaluation.target import EvalTarget, load_target
 from semabench.results.record import Record, accuracy
 from semabench.results.report import print_report
-from semabench.results.store import RESULTS_NAME, append_record, read_rows
+from semabench.results.store import append_record, read_rows
 from semabench.training.counts import Counts
 from semabench.training.device import choose_accelerator, choose_precision
 
@@ -42,8 +42,7 @@ def measure_corruption(config: CorruptionConfig) -> list[Record]:
     }
     target = load_target(config, device, choose_precision(config.precision, accelerator))
     name = target.fields["model"]
-    directory = target.run_dir / DIRECTORY if target.run_dir else f"outputs/{DIRECTORY}/{name}"
-    path = Path(config.output_dir or directory) / RESULTS_NAME
+    path = target.results(config.output_dir, DIRECTORY)
     stored = {} if config.redo else {row.key: row for row in read_rows(path)}
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"{name} on {len(sources)} sets of {target.data.name}: {path}")

@@ -70,8 +70,7 @@ def _measure_model(
 ) -> tuple[Path, list[Record]]:
     target = load_target(config, device, precision)
     attention_layers(target.model, target.fields["model"])  # raises before anything is read
-    directory = target.run_dir / DIRECTORY if target.run_dir else _beside(target.fields["model"])
-    path = Path(config.output_dir or directory) / RESULTS_NAME
+    path = target.results(config.output_dir, DIRECTORY)
     stored = {} if config.redo else {row.key: row for row in read_rows(path)}
     _say(f"dispersion of {target.fields['model']} on {target.data.name}: {path}")
     rows: list[Record] = []
@@ -91,10 +90,6 @@ def _measure_model(
             + ("  (measured before)" if before else "")
         )
     return path, rows
-
-
-def _beside(model: str) -> Path:
-    return Path("outputs") / DIRECTORY / model
 
 
 def _say(line: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,7 +22,7 @@ from semabench.evaluation.target import EvalTarget, load_target
 from semabench.progress import said_if_slow
 from semabench.results.record import Record, accuracy
 from semabench.results.report import print_report
-from semabench.results.store import RESULTS_NAME, append_record, read_rows
+from semabench.results.store import append_record, read_rows
 from semabench.training.counts import Counts
 from semabench.training.device import (
     choose_accelerator,
@@ -50,8 +49,7 @@ def probe(config: ProbeConfig) -> list[Record]:
     name = target.fields["model"]
     if not callable(getattr(target.model, "forward_head", None)):
         raise SemabenchError(f"{name} gives no features of a whole image: it has no forward_head.")
-    directory = target.run_dir / DIRECTORY if target.run_dir else f"outputs/{DIRECTORY}/{name}"
-    path = Path(config.output_dir or directory) / RESULTS_NAME
+    path = target.results(config.output_dir, DIRECTORY)
     stored = {} if config.redo else {row.key: row for row in read_rows(path)}
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"probing {name} on {target.data.name}: {path}")
